@@ -1,0 +1,45 @@
+"""Fixtures that every room's tests share."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+from tests.golden_files import SAMPLE_FOLDER, Golden, load_golden
+
+# A busy machine must not turn a slow example into a failure.
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture
+def golden() -> Callable[[str], Golden]:
+    """Loader of golden cases: ``golden("face_warp").inputs["image"]``; skips when the file is not at hand."""
+    return load_golden
+
+
+@pytest.fixture
+def samples_dir() -> Path:
+    """Folder with real clips, which are never part of the repository; skips when absent."""
+    if not SAMPLE_FOLDER.is_dir():
+        pytest.skip("real sample clips are not beside this repository")
+    return SAMPLE_FOLDER
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> Iterator[None]:
+    """Start every test from the same random state and leave none behind."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests marked ``gpu`` where no CUDA device is present."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
