@@ -1,0 +1,135 @@
+"""Log-mel spectrogram of a whole recording, computed piece by piece.
+
+The published system normalises by the loudest value of the *whole* file and pads nothing but half an FFT window at
+both ends. `LogMel` keeps that result while never holding the spectrogram of more than one piece.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from latentsync.errors import MediaError
+
+SAMPLE_RATE = 16000
+HOP_LENGTH = 160
+N_FFT = 400
+N_MELS = 80
+
+_DYNAMIC_RANGE = 8.0
+_POWER_FLOOR = 1e-10
+_COLUMNS_PER_PIECE = 3000
+
+_SLANEY_LINEAR_HZ = 200.0 / 3
+_SLANEY_BREAK_HZ = 1000.0
+_SLANEY_LOG_STEP = math.log(6.4) / 27.0
+
+
+def _hz_to_mel(hz: float) -> float:
+    """Slaney's mel scale: linear below 1 kHz, logarithmic above."""
+    if hz < _SLANEY_BREAK_HZ:
+        return hz / _SLANEY_LINEAR_HZ
+    return _SLANEY_BREAK_HZ / _SLANEY_LINEAR_HZ + math.log(hz / _SLANEY_BREAK_HZ) / _SLANEY_LOG_STEP
+
+
+def _mel_to_hz(mel: Tensor) -> Tensor:
+    break_mel = _SLANEY_BREAK_HZ / _SLANEY_LINEAR_HZ
+    logarithmic = _SLANEY_BREAK_HZ * torch.exp(_SLANEY_LOG_STEP * (mel - break_mel))
+    return torch.where(mel < break_mel, mel * _SLANEY_LINEAR_HZ, logarithmic)
+
+
+@lru_cache(maxsize=8)
+def mel_filterbank(n_fft: int, n_mels: int, fmin: float, fmax: float, sample_rate: int = SAMPLE_RATE) -> Tensor:
+    """Return triangular filters of equal area on Slaney's mel scale, (n_mels, n_fft // 2 + 1) float32.
+
+    `fmin` and `fmax` are in Hz. The returned tensor is shared by all callers: do not write into it.
+    """
+    mels = torch.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), n_mels + 2, dtype=torch.float64)
+    edges = _mel_to_hz(mels)
+    bins = torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
+    distance = rearrange(bins, "k -> 1 k") - rearrange(edges, "m -> m 1")
+    widths = rearrange(edges.diff(), "m -> m 1")
+    rising = distance[:-2] / widths[:-1]
+    falling = -distance[2:] / widths[1:]
+    triangles = torch.minimum(rising, falling).clamp(min=0.0)
+    area = rearrange(2.0 / (edges[2:] - edges[:-2]), "m -> m 1")
+    return (triangles * area).to(torch.float32)
+
+
+class LogMel:
+    """Whisper's log-mel spectrogram of `waveform`, sliced on demand.
+
+    `len(log_mel)` is the number of 10 ms columns, samples // 160. `log_mel[start:stop]` computes those columns,
+    (80, stop - start) float32 on `device`, values up to about 2.5 and no lower than 2 below the file's loudest one.
+
+    Args:
+        waveform: (n,) float, 16 kHz mono, in [-1, 1].
+        device: where to compute and return columns; default: where the waveform is.
+
+    Raises:
+        MediaError: the waveform is not one-dimensional or has values that are not finite.
+    """
+
+    def __init__(self, waveform: Tensor, device: torch.device | str | None = None) -> None:
+        if waveform.ndim != 1:
+            raise MediaError(
+                f"cannot analyse the audio: expected one channel of samples (n,), got shape {tuple(waveform.shape)}; "
+                "mix the channels down first"
+            )
+        self.waveform = waveform
+        self.device = torch.device(device) if device is not None else waveform.device
+        self._columns = len(waveform) // HOP_LENGTH
+        self._window = torch.hann_window(N_FFT, device=self.device)
+        self._filters = mel_filterbank(N_FFT, N_MELS, 0.0, SAMPLE_RATE / 2).to(self.device)
+        self._peak = self._find_peak()
+
+    def __len__(self) -> int:
+        return self._columns
+
+    def __getitem__(self, columns: slice) -> Tensor:
+        start, stop, step = columns.indices(self._columns)
+        if step != 1:
+            raise ValueError(f"columns can be sliced with step 1 only, got {step}")
+        if stop <= start:
+            return torch.zeros(N_MELS, 0, device=self.device)
+        log_power = self._log_power(start, stop)
+        return (log_power.clamp(min=self._peak - _DYNAMIC_RANGE) + 4.0) / 4.0
+
+    def _find_peak(self) -> float:
+        """Greatest log power of the whole recording, which fixes the floor of every column."""
+        peak = -math.inf
+        for start in range(0, self._columns, _COLUMNS_PER_PIECE):
+            piece = self._log_power(start, min(start + _COLUMNS_PER_PIECE, self._columns))
+            loudest = float(piece.max())
+            if not math.isfinite(loudest):
+                raise MediaError(
+                    f"cannot analyse the audio: samples near {start * HOP_LENGTH / SAMPLE_RATE:.1f} s are not finite "
+                    "numbers; expected values in [-1, 1]; decode the file again"
+                )
+            peak = max(peak, loudest)
+        return peak
+
+    def _log_power(self, start: int, stop: int) -> Tensor:
+        """Log10 mel power of columns start..stop, (80, stop - start), floored at -10 but not normalised."""
+        samples = self._centred_samples(start * HOP_LENGTH, (stop - 1) * HOP_LENGTH)
+        spectrum = torch.stft(samples, N_FFT, HOP_LENGTH, window=self._window, center=False, return_complex=True)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return (self._filters @ power).clamp(min=_POWER_FLOOR).log10()
+
+    def _centred_samples(self, first_centre: int, last_centre: int) -> Tensor:
+        """Samples under windows centred on both positions, mirrored beyond the recording's ends."""
+        half = N_FFT // 2
+        start, stop, count = first_centre - half, last_centre + half, len(self.waveform)
+        if start >= 0 and stop <= count:
+            return self.waveform[start:stop].to(self.device, torch.float32)
+        period = 2 * (count - 1)
+        folded = torch.arange(start, stop, device=self.waveform.device).remainder(period)
+        mirrored = torch.minimum(folded, period - folded)
+        return self.waveform[mirrored].to(self.device, torch.float32)
+
+
+def log_mel(waveform: Tensor, device: torch.device | str | None = None) -> Tensor:
+    """Return the whole log-mel spectrogram of `waveform` (n,) as (80, n // 160) float32; see `LogMel`."""
+    return LogMel(waveform, device)[:]

@@ -1,0 +1,76 @@
+"""Log-mel spectrogram: equal to the published one, however it is cut."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from latentsync.errors import MediaError
+from latentsync.whisper.log_mel import LogMel, log_mel, mel_filterbank
+
+LONG_COLUMNS = 7200  # three pieces of 30 s, so that the floor comes from a piece which most slices do not see
+
+
+@functools.cache
+def long_recording() -> tuple[LogMel, Tensor]:
+    """72 s of rising noise with one loud second, as a lazy and as a whole spectrogram."""
+    generator = torch.Generator().manual_seed(1)
+    samples = LONG_COLUMNS * 160
+    waveform = torch.randn(samples, generator=generator) * torch.linspace(1e-5, 1e-3, samples)
+    waveform[40 * 16000 : 41 * 16000] += 0.3 * torch.sin(2 * math.pi * 440 / 16000 * torch.arange(16000))
+    spectrogram = LogMel(waveform)
+    return spectrogram, spectrogram[:]
+
+
+def test_equals_published(golden):
+    case = golden("whisper_logmel_2s")
+    case.check("logmel", log_mel(case.inputs["waveform_i16"].float() / 32768))
+
+
+@given(start=st.integers(0, LONG_COLUMNS), length=st.integers(0, 500))
+def test_any_slice_equals_the_whole(start, length):
+    spectrogram, whole = long_recording()
+    torch.testing.assert_close(spectrogram[start : start + length], whole[:, start : start + length], atol=2e-5, rtol=0)
+
+
+def test_floor_follows_the_loudest_second_of_the_whole_file():
+    _, whole = long_recording()
+    assert whole.min() == pytest.approx(float(whole.max()) - 2.0, abs=1e-5)
+    assert whole[:, :3000].min() == whole.min()
+
+
+@given(samples=st.integers(0, 2000))
+def test_columns_are_samples_over_160(samples):
+    waveform = torch.linspace(-0.5, 0.5, samples)
+    spectrogram = log_mel(waveform)
+    assert spectrogram.shape == (80, samples // 160)
+    assert torch.isfinite(spectrogram).all()
+
+
+def test_whisper_filters():
+    """The filters must be the ones that openai-whisper ships as a table."""
+    from whisper.audio import mel_filters
+
+    torch.testing.assert_close(mel_filterbank(400, 80, 0.0, 8000.0), mel_filters("cpu", 80), atol=1e-7, rtol=1e-5)
+
+
+def test_silence_is_constant():
+    assert log_mel(torch.zeros(16000)).unique().tolist() == [-1.5]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_samples_that_are_no_numbers_are_refused(bad):
+    waveform = torch.zeros(16000)
+    waveform[9000] = bad
+    with pytest.raises(MediaError, match="not finite"):
+        LogMel(waveform)
+
+
+def test_several_channels_are_refused():
+    with pytest.raises(MediaError, match="one channel"):
+        LogMel(torch.from_numpy(np.zeros((2, 16000), np.float32)))
