@@ -1,0 +1,114 @@
+"""Motion module: attention across the frames of a window at every pixel.
+
+At construction the last projection is zero, so that a network without trained motion modules is not disturbed.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from latentsync.models.attention import Attention, FeedForward
+from latentsync.models.resnet import FrameGroupNorm
+from latentsync.models.unet_spec import MOTION_NORM_GROUPS
+
+
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts as zero."""
+
+    def reset_parameters(self) -> None:
+        """Set weight and bias to zero."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class PositionTable(nn.Module):
+    """Fixed sine/cosine table of frame positions, kept in the state dict as published files have it."""
+
+    pe: Tensor
+
+    def __init__(self, dim: int, max_len: int) -> None:
+        super().__init__()
+        self.register_buffer("pe", torch.empty(1, max_len, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fill the table: sines on even, cosines on odd channels."""
+        _, max_len, dim = self.pe.shape
+        position = torch.arange(max_len, dtype=torch.float32)
+        rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10000.0) / dim))
+        angle = torch.outer(position, rate)
+        table = rearrange(torch.stack([angle.sin(), angle.cos()], dim=-1), "f d two -> 1 f (d two)")
+        self.pe = table.to(self.pe.device, self.pe.dtype)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Add positions 0, 1, ...: (n, f, dim) -> (n, f, dim)."""
+        return tokens + self.pe[:, : tokens.shape[1]]
+
+
+class TemporalAttention(Attention):
+    """Self-attention across frames; positions are added first, so query, key and value all see them."""
+
+    def __init__(self, dim: int, heads: int, max_len: int) -> None:
+        super().__init__(dim, heads)
+        self.pos_encoder = PositionTable(dim, max_len)
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        """Attend across frames: (n, f, dim) -> (n, f, dim)."""
+        return super().forward(self.pos_encoder(tokens), context)
+
+
+class TemporalTransformerBlock(nn.Module):
+    """Two self-attentions across frames and a feed-forward; each normalised before and added after."""
+
+    def __init__(self, dim: int, heads: int, max_len: int) -> None:
+        super().__init__()
+        self.attention_blocks = nn.ModuleList([TemporalAttention(dim, heads, max_len) for _ in range(2)])
+        self.norms = nn.ModuleList([nn.LayerNorm(dim) for _ in range(2)])
+        self.ff = FeedForward(dim)
+        self.ff_norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Transform one pixel's frames: (n, f, dim) -> (n, f, dim)."""
+        for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
+            tokens = tokens + attention(norm(tokens))
+        return tokens + self.ff(self.ff_norm(tokens))
+
+
+class TemporalTransformer(nn.Module):
+    """Transformer across the frames at every pixel of a window."""
+
+    def __init__(self, channels: int, heads: int, max_len: int, num_blocks: int) -> None:
+        super().__init__()
+        self.norm = FrameGroupNorm(MOTION_NORM_GROUPS, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)
+        self.transformer_blocks = nn.ModuleList(
+            [TemporalTransformerBlock(channels, heads, max_len) for _ in range(num_blocks)]
+        )
+        self.proj_out = ZeroLinear(channels, channels)
+
+    def forward(self, hidden: Tensor, frames: int) -> Tensor:
+        """Mix the frames of each window.
+
+        hidden ((b frames), c, h, w) -> the same shape; frames <= max_len
+        """
+        height = hidden.shape[-2]
+        tokens = self.proj_in(rearrange(self.norm(hidden), "(b f) c h w -> (b h w) f c", f=frames))
+        for block in self.transformer_blocks:
+            tokens = block(tokens)
+        change = rearrange(self.proj_out(tokens), "(b h w) f c -> (b f) c h w", h=height, w=hidden.shape[-1], f=frames)
+        return hidden + change
+
+
+class MotionModule(nn.Module):
+    """A temporal transformer under the name that published files give it."""
+
+    def __init__(self, channels: int, heads: int, max_len: int, num_blocks: int = 1) -> None:
+        super().__init__()
+        self.temporal_transformer = TemporalTransformer(channels, heads, max_len, num_blocks)
+
+    def forward(self, hidden: Tensor, frames: int) -> Tensor:
+        """Mix the frames of each window: ((b frames), c, h, w) -> the same shape."""
+        output: Tensor = self.temporal_transformer(hidden, frames)
+        return output

@@ -1,0 +1,76 @@
+"""Residual block, resampling and group norm of the U-Net.
+
+All of them take frames folded into the batch, ``(b f) c h w``, so that convolutions are plain 2-D ones. Memory is
+channels-last: then a joint view over frames and the token view of the transformers cost no copy.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class FrameGroupNorm(nn.GroupNorm):
+    """Group norm whose statistics can run over several frames of one video jointly."""
+
+    def forward(self, hidden: Tensor, frames: int = 1) -> Tensor:
+        """Normalise.
+
+        hidden ((b frames), c, h, w) -> the same shape. Statistics are shared by each run of ``frames`` frames:
+        1 = per frame, the window's length = jointly over the window.
+        """
+        video = rearrange(hidden, "(b f) c h w -> b c f h w", f=frames)
+        normed = F.group_norm(video, self.num_groups, self.weight, self.bias, self.eps)
+        return rearrange(normed, "b c f h w -> (b f) c h w")
+
+
+class ResnetBlock(nn.Module):
+    """Two normalised 3x3 convolutions with the time embedding added between them, plus a shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int, time_dim: int, groups: int, eps: float) -> None:
+        super().__init__()
+        self.norm1 = FrameGroupNorm(groups, in_channels, eps=eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.time_emb_proj = nn.Linear(time_dim, out_channels)
+        self.norm2 = FrameGroupNorm(groups, out_channels, eps=eps)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def forward(self, hidden: Tensor, time_emb: Tensor, frames: int) -> Tensor:
+        """Transform a window.
+
+        hidden ((b frames), in_channels, h, w), time_emb (b, time_dim) already through SiLU
+        -> ((b frames), out_channels, h, w)
+        """
+        shortcut = hidden if self.conv_shortcut is None else self.conv_shortcut(hidden)
+        time = self.time_emb_proj(time_emb).repeat_interleave(frames, dim=0)
+        hidden = self.conv1(F.silu(self.norm1(hidden, frames)))
+        hidden = hidden + rearrange(time, "n c -> n c 1 1")
+        hidden = self.conv2(F.silu(self.norm2(hidden, frames)))
+        return shortcut + hidden
+
+
+class Downsample(nn.Module):
+    """Halve height and width by a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Shrink: (n, c, h, w) -> (n, c, ceil(h/2), ceil(w/2))."""
+        output: Tensor = self.conv(hidden)
+        return output
+
+
+class Upsample(nn.Module):
+    """Enlarge by nearest neighbours to the size of the next skip tensor, then convolve."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+
+    def forward(self, hidden: Tensor, size: torch.Size) -> Tensor:
+        """Enlarge: (n, c, h, w) -> (n, c, *size)."""
+        output: Tensor = self.conv(F.interpolate(hidden, size=size, mode="nearest"))
+        return output

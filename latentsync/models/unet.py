@@ -1,0 +1,157 @@
+"""The lip-sync U-Net: predicts the noise in a window of face latents, told by the speech around each frame."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from latentsync.models.resnet import FrameGroupNorm
+from latentsync.models.unet_blocks import Condition, DownLevel, MidLevel, UpLevel
+from latentsync.models.unet_spec import UNetSpec
+
+
+class ZeroConv(nn.Conv2d):
+    """A convolution that starts as zero."""
+
+    def reset_parameters(self) -> None:
+        """Set weight and bias to zero."""
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class TimeEmbedding(nn.Module):
+    """Timesteps to the vector that every residual block adds."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.linear_1 = nn.Linear(width, 4 * width)
+        self.linear_2 = nn.Linear(4 * width, 4 * width)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """Embed: (b,) -> (b, 4 * width). Cosines first, then sines."""
+        half = self.width // 2
+        exponent = torch.arange(half, device=timesteps.device, dtype=torch.float32) / half
+        angle = timesteps.float()[:, None] * torch.exp(-math.log(10000.0) * exponent)
+        waves = torch.cat([angle.cos(), angle.sin()], dim=-1)
+        output: Tensor = self.linear_2(F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype))))
+        return output
+
+
+class UNet3DConditionModel(nn.Module):
+    """Noise prediction for windows of video latents; see :class:`UNetSpec` for the sizes.
+
+    Group norms of the residual blocks run jointly over the frames of a window, so a frame's result depends on the
+    window it is in. conv_in, conv_out and the motion modules' last projections start as zero.
+    """
+
+    def __init__(self, spec: UNetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        widths = spec.block_out_channels
+        self.conv_in = ZeroConv(spec.in_channels, widths[0], kernel_size=3, padding=1)
+        self.time_embedding = TimeEmbedding(widths[0])
+        self.down_blocks = nn.ModuleList([DownLevel(spec, level) for level in range(len(widths))])
+        self.mid_block = MidLevel(spec)
+        self.up_blocks = nn.ModuleList([UpLevel(spec, level, in_channels) for level, in_channels in _up_widths(spec)])
+        self.conv_norm_out = FrameGroupNorm(spec.norm_num_groups, widths[0], eps=spec.norm_eps)
+        self.conv_out = ZeroConv(widths[0], spec.out_channels, kernel_size=3, padding=1)
+        self.to(memory_format=torch.channels_last)
+
+    def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
+        """Recompute each layer's activations in the backward pass (less memory, about a third more time)."""
+        for block in (*self.down_blocks, *self.up_blocks):
+            block.gradient_checkpointing = enabled
+
+    def forward(self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None) -> Tensor:
+        """Predict the noise.
+
+        sample (b, in_channels, f, h, w): noisy latents, mask (1 = keep), masked latents, reference latents;
+        timesteps () or (b,), 0..999; encoder_hidden_states ((b f), k, d) or (b, f, k, d), or None to leave the
+        audio attention out -> (b, out_channels, f, h, w). Raises ValueError when the shapes do not fit.
+        """
+        return self.forward_full(sample, timesteps, encoder_hidden_states)[0]
+
+    def forward_full(
+        self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Predict the noise and hand out what :meth:`forward_shallow` can reuse at the next step.
+
+        Arguments as in :meth:`forward` -> noise_pred (b, out_channels, f, h, w), cached features ((b f), c, h, w)
+        """
+        stem, condition = self._enter(sample, timesteps, encoder_hidden_states)
+        skips = [stem]
+        for down in self.down_blocks:
+            skips.extend(down(skips[-1], condition))
+        hidden = self.mid_block(skips[-1], condition)
+        for up in self.up_blocks:
+            for index in range(len(up.resnets)):
+                before = hidden
+                hidden = up.joined_layer(index, hidden, skips.pop(), condition)
+            hidden = up.upsample(hidden, skips[-1].shape[-2:]) if skips else hidden
+        return self._leave(hidden, condition), before
+
+    def forward_shallow(
+        self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None, cached: Tensor
+    ) -> Tensor:
+        """Predict the noise from the deep features of an earlier step; only the outermost layer is run.
+
+        Arguments as in :meth:`forward`, cached = second result of :meth:`forward_full` for the same window
+        -> (b, out_channels, f, h, w)
+        """
+        stem, condition = self._enter(sample, timesteps, encoder_hidden_states)
+        last = self.up_blocks[-1]
+        return self._leave(last.joined_layer(len(last.resnets) - 1, cached, stem, condition), condition)
+
+    def _enter(
+        self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None
+    ) -> tuple[Tensor, Condition]:
+        self._check_shapes(sample, encoder_hidden_states)
+        batch, _, frames, _, _ = sample.shape
+        time_emb = F.silu(self.time_embedding(timesteps.expand(batch)))
+        audio = encoder_hidden_states
+        if audio is not None and audio.ndim == 4:
+            audio = rearrange(audio, "b f k d -> (b f) k d")
+        pixels = rearrange(sample, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
+        return self.conv_in(pixels), Condition(time_emb, audio, frames)
+
+    def _leave(self, hidden: Tensor, condition: Condition) -> Tensor:
+        hidden = self.conv_out(F.silu(self.conv_norm_out(hidden, condition.frames)))
+        return rearrange(hidden, "(b f) c h w -> b c f h w", f=condition.frames)
+
+    def _check_shapes(self, sample: Tensor, audio: Tensor | None) -> None:
+        spec = self.spec
+        if sample.ndim != 5 or sample.shape[1] != spec.in_channels:
+            raise ValueError(f"sample has shape {tuple(sample.shape)}, expected (b, {spec.in_channels}, f, h, w).")
+        batch, _, frames = sample.shape[:3]
+        if spec.use_motion_module and frames > spec.motion_max_len:
+            raise ValueError(f"A window of {frames} frames is too long, this network takes {spec.motion_max_len}.")
+        if audio is None:
+            return
+        leading = (batch, frames) if audio.ndim == 4 else (batch * frames,)
+        if audio.ndim not in (3, 4) or audio.shape[:-2] != leading or audio.shape[-1] != spec.cross_attention_dim:
+            raise ValueError(
+                f"encoder_hidden_states has shape {tuple(audio.shape)}, expected ({batch * frames}, k, "
+                f"{spec.cross_attention_dim}) or ({batch}, {frames}, k, {spec.cross_attention_dim})."
+            )
+
+
+def _up_widths(spec: UNetSpec) -> list[tuple[int, list[int]]]:
+    """Level and layers' input widths on the way up, found by following the skip tensors through the network."""
+    widths = spec.block_out_channels
+    skips = [widths[0]]
+    for width in widths:
+        skips += [width] * (spec.layers_per_block + 1)
+    skips.pop()  # the coarsest level has no downsampler
+    plan = []
+    current = widths[-1]
+    for level in reversed(range(len(widths))):
+        in_channels = []
+        for _ in range(spec.layers_per_block + 1):
+            in_channels.append(current + skips.pop())
+            current = widths[level]
+        plan.append((level, in_channels))
+    return plan

@@ -1,0 +1,144 @@
+"""Levels of the U-Net: each a list of layers (residual block, transformer, motion module) and a resampler."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from latentsync.models.attention import SpatialTransformer
+from latentsync.models.motion_module import MotionModule
+from latentsync.models.resnet import Downsample, ResnetBlock, Upsample
+from latentsync.models.unet_spec import UNetSpec
+
+
+class Condition(NamedTuple):
+    """What every layer is told besides the picture."""
+
+    time_emb: Tensor
+    """(b, 4 * first width), already through SiLU."""
+    audio: Tensor | None
+    """((b f), k, cross_attention_dim), or None to leave the audio attention out."""
+    frames: int
+    """f, the frames of a window."""
+
+
+def build_resnet(spec: UNetSpec, in_channels: int, out_channels: int) -> ResnetBlock:
+    """Build one residual block of the given widths."""
+    time_dim = 4 * spec.block_out_channels[0]
+    return ResnetBlock(in_channels, out_channels, time_dim, spec.norm_num_groups, spec.norm_eps)
+
+
+def build_transformer(spec: UNetSpec, channels: int) -> SpatialTransformer:
+    """Build one spatial transformer of the given width."""
+    audio_dim = spec.cross_attention_dim if spec.add_audio_layer else None
+    return SpatialTransformer(channels, spec.attention_head_dim, spec.norm_num_groups, audio_dim)
+
+
+def build_motion_module(spec: UNetSpec, channels: int) -> MotionModule:
+    """Build one motion module of the given width."""
+    heads, blocks = spec.motion_num_attention_heads, spec.motion_num_transformer_block
+    return MotionModule(channels, heads, spec.motion_max_len, blocks)
+
+
+class Level(nn.Module):
+    """The layers of one level; a layer is a residual block, then a transformer, then a motion module, if present."""
+
+    def __init__(self, spec: UNetSpec, level: int, in_channels: list[int], *, decoder: bool) -> None:
+        super().__init__()
+        channels = spec.block_out_channels[level]
+        count = range(len(in_channels))
+        self.gradient_checkpointing = spec.gradient_checkpointing
+        self.resnets = nn.ModuleList([build_resnet(spec, width, channels) for width in in_channels])
+        self.attentions: nn.ModuleList | None = None
+        if spec.attends(level, decoder=decoder):
+            self.attentions = nn.ModuleList([build_transformer(spec, channels) for _ in count])
+        self.motion_modules: nn.ModuleList | None = None
+        if spec.motion_at(level, decoder=decoder):
+            self.motion_modules = nn.ModuleList([build_motion_module(spec, channels) for _ in count])
+
+    def layer(self, index: int, hidden: Tensor, condition: Condition) -> Tensor:
+        """Run one layer.
+
+        hidden ((b f), in_channels[index], h, w) -> ((b f), channels, h, w)
+        """
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            output: Tensor = checkpoint(self._layer, index, hidden, condition, use_reentrant=False)
+            return output
+        return self._layer(index, hidden, condition)
+
+    def _layer(self, index: int, hidden: Tensor, condition: Condition) -> Tensor:
+        hidden = self.resnets[index](hidden, condition.time_emb, condition.frames)
+        if self.attentions is not None:
+            hidden = self.attentions[index](hidden, condition.audio)
+        if self.motion_modules is not None:
+            hidden = self.motion_modules[index](hidden, condition.frames)
+        return hidden
+
+
+class DownLevel(Level):
+    """A level on the way down; all but the coarsest end in a downsampler."""
+
+    def __init__(self, spec: UNetSpec, level: int) -> None:
+        channels = spec.block_out_channels
+        first = channels[max(level - 1, 0)]
+        super().__init__(spec, level, [first] + [channels[level]] * (spec.layers_per_block - 1), decoder=False)
+        is_coarsest = level == len(channels) - 1
+        self.downsamplers = None if is_coarsest else nn.ModuleList([Downsample(channels[level])])
+
+    def forward(self, hidden: Tensor, condition: Condition) -> list[Tensor]:
+        """Run the level.
+
+        hidden ((b f), c, h, w) -> output of every layer and of the downsampler, in order; the last one goes on
+        """
+        outputs = []
+        for index in range(len(self.resnets)):
+            hidden = self.layer(index, hidden, condition)
+            outputs.append(hidden)
+        if self.downsamplers is not None:
+            outputs.append(self.downsamplers[0](hidden))
+        return outputs
+
+
+class UpLevel(Level):
+    """A level on the way up; all but the finest end in an upsampler."""
+
+    def __init__(self, spec: UNetSpec, level: int, in_channels: list[int]) -> None:
+        super().__init__(spec, level, in_channels, decoder=True)
+        self.upsamplers = None if level == 0 else nn.ModuleList([Upsample(spec.block_out_channels[level])])
+
+    def joined_layer(self, index: int, hidden: Tensor, skip: Tensor, condition: Condition) -> Tensor:
+        """Run one layer on the current tensor joined with its skip.
+
+        hidden ((b f), c1, h, w), skip ((b f), c2, h, w) -> ((b f), channels, h, w)
+        """
+        return self.layer(index, torch.cat([hidden, skip], dim=1), condition)
+
+    def upsample(self, hidden: Tensor, size: torch.Size) -> Tensor:
+        """Enlarge for the next level: ((b f), c, h, w) -> ((b f), c, *size); the finest level returns its input."""
+        if self.upsamplers is None:
+            return hidden
+        output: Tensor = self.upsamplers[0](hidden, size)
+        return output
+
+
+class MidLevel(nn.Module):
+    """The bottom of the U: residual block, transformer, (motion module,) residual block."""
+
+    def __init__(self, spec: UNetSpec) -> None:
+        super().__init__()
+        channels = spec.block_out_channels[-1]
+        self.attentions = nn.ModuleList([build_transformer(spec, channels)])
+        self.resnets = nn.ModuleList([build_resnet(spec, channels, channels) for _ in range(2)])
+        self.motion_modules: nn.ModuleList | None = None
+        if spec.use_motion_module and spec.motion_module_mid_block:
+            self.motion_modules = nn.ModuleList([build_motion_module(spec, channels)])
+
+    def forward(self, hidden: Tensor, condition: Condition) -> Tensor:
+        """Transform: ((b f), c, h, w) -> the same shape."""
+        hidden = self.resnets[0](hidden, condition.time_emb, condition.frames)
+        hidden = self.attentions[0](hidden, condition.audio)
+        if self.motion_modules is not None:
+            hidden = self.motion_modules[0](hidden, condition.frames)
+        output: Tensor = self.resnets[1](hidden, condition.time_emb, condition.frames)
+        return output
