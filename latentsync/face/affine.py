@@ -109,10 +109,17 @@ def apply_affine(matrices: npt.ArrayLike, points: npt.ArrayLike) -> FloatArray:
     return moved.astype(np.float32)
 
 
-def square_matrix(matrices: npt.ArrayLike, resolution: int) -> FloatArray:
-    """(..., 2, 3) image -> crop becomes (..., 2, 3) image -> the stretched R x R square (same pixel-centre rule)."""
-    width, height = crop_size(resolution)
-    scale = np.array([resolution / width, resolution / height])
+def stretch_matrix(matrices: npt.ArrayLike, size: tuple[int, int], new_size: tuple[int, int]) -> FloatArray:
+    """(..., 2, 3) matrices into a picture of `size` (width, height) -> into that picture resized to `new_size`.
+
+    A resize keeps the picture's outer edges, not the centres of its corner pixels; that half pixel is allowed for.
+    """
+    scale = np.array([new_size[0] / size[0], new_size[1] / size[1]])
     stretched = np.asarray(matrices, np.float64) * scale[:, None]
     stretched[..., 2] += 0.5 * scale - 0.5
     return stretched.astype(np.float32)
+
+
+def square_matrix(matrices: npt.ArrayLike, resolution: int) -> FloatArray:
+    """(..., 2, 3) image -> crop becomes (..., 2, 3) image -> the stretched R x R square."""
+    return stretch_matrix(matrices, crop_size(resolution), (resolution, resolution))
