@@ -130,13 +130,11 @@ ensure_sets() {
     for name in "$@"; do up_to_date "$name" || missing+=("$name"); done
     [ ${#missing[@]} -gt 0 ] || return 0
     # Two runs at once: the second waits, then finds everything done.
-    if command -v flock >/dev/null 2>&1; then
-        exec 9<"$root/requirements.txt"
-        flock 9
-    fi
+    exec 9<"$root/requirements.txt"
+    ! command -v flock >/dev/null 2>&1 || flock 9
     make_venv
     for name in "${missing[@]}"; do up_to_date "$name" || install_set "$name"; done
-    exec 9<&- 2>/dev/null || true
+    exec 9<&-
     say "Environment ready: .venv"
 }
 
