@@ -1,6 +1,5 @@
 """Attention and feed-forward blocks on token sequences, and the per-frame spatial transformer of the U-Net."""
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn

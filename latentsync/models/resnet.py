@@ -10,6 +10,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
+def to_channels_last(module: nn.Module) -> None:
+    """Store every convolution's weight channels-last, in place."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
 class FrameGroupNorm(nn.GroupNorm):
     """Group norm whose statistics can run over several frames of one video jointly."""
 

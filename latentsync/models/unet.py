@@ -1,13 +1,14 @@
 """The lip-sync U-Net: predicts the noise in a window of face latents, told by the speech around each frame."""
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from latentsync.models.resnet import FrameGroupNorm
+from latentsync.models.resnet import FrameGroupNorm, to_channels_last
 from latentsync.models.unet_blocks import Condition, DownLevel, MidLevel, UpLevel
 from latentsync.models.unet_spec import UNetSpec
 
@@ -59,7 +60,7 @@ class UNet3DConditionModel(nn.Module):
         self.up_blocks = nn.ModuleList([UpLevel(spec, level, in_channels) for level, in_channels in _up_widths(spec)])
         self.conv_norm_out = FrameGroupNorm(spec.norm_num_groups, widths[0], eps=spec.norm_eps)
         self.conv_out = ZeroConv(widths[0], spec.out_channels, kernel_size=3, padding=1)
-        self.to(memory_format=torch.channels_last)
+        to_channels_last(self)
 
     def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Recompute each layer's activations in the backward pass (less memory, about a third more time)."""
@@ -88,11 +89,8 @@ class UNet3DConditionModel(nn.Module):
             skips.extend(down(skips[-1], condition))
         hidden = self.mid_block(skips[-1], condition)
         for up in self.up_blocks:
-            for index in range(len(up.resnets)):
-                before = hidden
-                hidden = up.joined_layer(index, hidden, skips.pop(), condition)
-            hidden = up.upsample(hidden, skips[-1].shape[-2:]) if skips else hidden
-        return self._leave(hidden, condition), before
+            hidden, cached = up(hidden, skips, condition)
+        return self._leave(hidden, condition), cached
 
     def forward_shallow(
         self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None, cached: Tensor
@@ -103,8 +101,8 @@ class UNet3DConditionModel(nn.Module):
         -> (b, out_channels, f, h, w)
         """
         stem, condition = self._enter(sample, timesteps, encoder_hidden_states)
-        last = self.up_blocks[-1]
-        return self._leave(last.joined_layer(len(last.resnets) - 1, cached, stem, condition), condition)
+        last = cast(UpLevel, self.up_blocks[-1])
+        return self._leave(last.last_layer(cached, stem, condition), condition)
 
     def _enter(
         self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None

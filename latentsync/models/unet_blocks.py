@@ -107,19 +107,23 @@ class UpLevel(Level):
         super().__init__(spec, level, in_channels, decoder=True)
         self.upsamplers = None if level == 0 else nn.ModuleList([Upsample(spec.block_out_channels[level])])
 
-    def joined_layer(self, index: int, hidden: Tensor, skip: Tensor, condition: Condition) -> Tensor:
-        """Run one layer on the current tensor joined with its skip.
+    def forward(self, hidden: Tensor, skips: list[Tensor], condition: Condition) -> tuple[Tensor, Tensor]:
+        """Run the level, taking its skips off the end of the list.
 
-        hidden ((b f), c1, h, w), skip ((b f), c2, h, w) -> ((b f), channels, h, w)
+        hidden ((b f), c, h, w) -> output ((b f), channels, H, W) in the size of the next skip, and what came into the
+        last layer ((b f), channels, h, w)
         """
-        return self.layer(index, torch.cat([hidden, skip], dim=1), condition)
+        for index in range(len(self.resnets) - 1):
+            hidden = self.layer(index, torch.cat([hidden, skips.pop()], dim=1), condition)
+        before_last = hidden
+        hidden = self.last_layer(hidden, skips.pop(), condition)
+        if self.upsamplers is not None:
+            hidden = self.upsamplers[0](hidden, skips[-1].shape[-2:])
+        return hidden, before_last
 
-    def upsample(self, hidden: Tensor, size: torch.Size) -> Tensor:
-        """Enlarge for the next level: ((b f), c, h, w) -> ((b f), c, *size); the finest level returns its input."""
-        if self.upsamplers is None:
-            return hidden
-        output: Tensor = self.upsamplers[0](hidden, size)
-        return output
+    def last_layer(self, hidden: Tensor, skip: Tensor, condition: Condition) -> Tensor:
+        """Run the last layer alone: ((b f), channels, h, w), skip ((b f), c, h, w) -> ((b f), channels, h, w)."""
+        return self.layer(len(self.resnets) - 1, torch.cat([hidden, skip], dim=1), condition)
 
 
 class MidLevel(nn.Module):

@@ -1,0 +1,116 @@
+"""The image autoencoder: diffusers' AutoencoderKL, its loading, and the two conversions with the latents' scale."""
+
+import logging
+import re
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from latentsync.errors import CheckpointError
+from latentsync.models.loading import assign_tensors, describe_state_dict, read_state_dict
+
+_LOGGER = logging.getLogger(__name__)
+_WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+# The shape of stabilityai/sd-vae-ft-mse, for a weights file that stands alone without its config.json.
+_PUBLISHED_CONFIG = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "sample_size": 256,
+}
+_OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_ATTENTION_KEY = re.compile(r"(.*mid_block\.attentions\.0\.)(query|key|value|proj_attn)(\.(?:weight|bias))$")
+
+
+def load_vae(path: Path, device: torch.device | str, dtype: torch.dtype) -> AutoencoderKL:
+    """Load the autoencoder from a diffusers folder, or from a weights file with or without a config.json beside it.
+
+    path: folder with config.json and weights, or a .safetensors/.bin/.pt file -> model in eval mode on device in
+    dtype. Older names of the mid-block attention are accepted. Raises CheckpointError when something is missing or
+    does not fit.
+    """
+    path = Path(path)
+    weights = _find_weights(path) if path.is_dir() else path
+    config_path = weights.with_name("config.json")
+    if config_path.is_file():
+        config = AutoencoderKL.load_config(config_path.parent)
+    elif path.is_dir():
+        raise CheckpointError(f"VAE folder {path} has no config.json; expected a diffusers folder. Fetch it again.")
+    else:
+        _LOGGER.info("no config.json beside %s: taking the sizes of sd-vae-ft-mse", path)
+        config = _PUBLISHED_CONFIG
+    state_dict = _with_current_names(read_state_dict(weights))
+    with torch.device("meta"):
+        vae = AutoencoderKL.from_config(config)
+    missing = sorted(vae.state_dict().keys() - state_dict.keys())
+    if missing:
+        raise CheckpointError(
+            f"{weights} is not the VAE that its config asks for: {len(missing)} entries missing, e.g. {missing[0]}. "
+            f"The file looks like {describe_state_dict(state_dict)}. Give the folder of stabilityai/sd-vae-ft-mse."
+        )
+    assign_tensors(vae, state_dict, weights, device, dtype)
+    vae.eval().requires_grad_(False)
+    return vae
+
+
+def encode_latents(vae: AutoencoderKL, pixels: Tensor, noise: Tensor | None = None, chunk_size: int = 8) -> Tensor:
+    """Encode pictures into scaled latents.
+
+    pixels (n, 3, h, w) in [-1, 1]; noise (n, 4, h/8, w/8) standard normal draws a sample, None takes the mean;
+    chunk_size pictures are encoded at a time -> latents (n, 4, h/8, w/8) times the VAE's scaling factor
+    """
+    parts = []
+    for start in range(0, pixels.shape[0], chunk_size):
+        posterior = vae.encode(_channels_last(pixels[start : start + chunk_size])).latent_dist
+        part = posterior.mean
+        if noise is not None:
+            part = part + posterior.std * noise[start : start + chunk_size]
+        parts.append(part)
+    latents = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return (latents - _shift(vae)) * float(vae.config.scaling_factor)
+
+
+def decode_latents(vae: AutoencoderKL, latents: Tensor, chunk_size: int = 8) -> Tensor:
+    """Decode scaled latents into pictures.
+
+    latents (n, 4, h, w) as from :func:`encode_latents`; chunk_size pictures are decoded at a time
+    -> pixels (n, 3, 8h, 8w), about [-1, 1] and not clamped
+    """
+    unscaled = latents / float(vae.config.scaling_factor) + _shift(vae)
+    parts = [
+        vae.decode(_channels_last(unscaled[start : start + chunk_size])).sample
+        for start in range(0, unscaled.shape[0], chunk_size)
+    ]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _shift(vae: AutoencoderKL) -> float:
+    return float(vae.config.shift_factor or 0.0)
+
+
+def _channels_last(pictures: Tensor) -> Tensor:
+    return pictures.contiguous(memory_format=torch.channels_last)
+
+
+def _find_weights(folder: Path) -> Path:
+    for name in _WEIGHT_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"VAE folder {folder} has no weights; expected one of {', '.join(_WEIGHT_NAMES)}. Fetch sd-vae-ft-mse again."
+    )
+
+
+def _with_current_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the mid-block attention of older files; their projections may also be stored as 1x1 convolutions."""
+    renamed = {}
+    for key, tensor in state_dict.items():
+        match = _OLD_ATTENTION_KEY.match(key)
+        if match:
+            key = match[1] + _OLD_ATTENTION_NAMES[match[2]] + match[3]
+            tensor = tensor.flatten(1) if tensor.ndim == 4 else tensor
+        renamed[key] = tensor
+    return renamed
