@@ -1,0 +1,207 @@
+"""What a media file holds, read from its header and its first decoded frame."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from latentsync.errors import MediaError
+from latentsync.media.color import ColorTags, frame_tags
+from latentsync.media.container import decode, open_input, picture_stream, sound_stream
+
+_STANDARD_RATES = (
+    *(Fraction(rate) for rate in (15, 24, 25, 30, 48, 50, 60, 100, 120)),
+    *(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)),
+)
+_SAME_RATE = Fraction(1, 2000)
+_NEAR_RATE = Fraction(3, 100)
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How stored pixels are turned for display: first ``transpose`` (swap axes), then the flips."""
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Turn (h, w, 3) stored pixels into (H, W, 3) displayed pixels, contiguous."""
+        turned = pixels.swapaxes(0, 1) if self.transpose else pixels
+        turned = turned[:, ::-1] if self.flip_x else turned
+        turned = turned[::-1] if self.flip_y else turned
+        return np.ascontiguousarray(turned)
+
+    @property
+    def degrees(self) -> int:
+        """Clockwise turn from stored to displayed picture: 0, 90, 180 or 270 (mirrored pictures: of the turn alone)."""
+        if not self.transpose:
+            return 180 if self.flip_y else 0
+        return 90 if self.flip_x else 270
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Facts about the picture of a file.
+
+    Attributes:
+        path: the file.
+        width, height: displayed size in pixels, after rotation.
+        fps: frames per second; for variable rates the nominal or average rate.
+        variable_rate: whether the header says that frames come at uneven distances.
+        start: time stamp of the first frame in seconds.
+        duration: seconds by the header, or None where it does not say.
+        duration_is_own: whether ``duration`` is the picture's own, not the whole file's (sound may last longer).
+        frame_estimate: number of stored frames by the header, or None.
+        orientation: how stored pixels are turned for display; ``rotation`` gives it in degrees.
+        pix_fmt, bit_depth, codec: of the stored stream.
+        color: colour tags.
+        sample_aspect_ratio: width over height of one displayed pixel.
+        has_audio: whether the file has sound too.
+    """
+
+    path: Path
+    width: int
+    height: int
+    fps: Fraction
+    variable_rate: bool
+    start: Fraction
+    duration: float | None
+    duration_is_own: bool
+    frame_estimate: int | None
+    orientation: Orientation
+    pix_fmt: str
+    bit_depth: int
+    color: ColorTags
+    sample_aspect_ratio: Fraction
+    codec: str
+    has_audio: bool
+
+    @property
+    def rotation(self) -> int:
+        """Clockwise turn from stored to displayed picture in degrees."""
+        return self.orientation.degrees
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """Facts about the sound of a file; ``duration`` in seconds by the header, or None where it does not say."""
+
+    path: Path
+    sample_rate: int
+    channels: int
+    codec: str
+    duration: float | None
+
+
+def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
+    """Read the facts about a video; the first frame is decoded to be sure that there is one.
+
+    Raises:
+        MediaError: the file cannot be opened, has no picture, or not one frame can be decoded.
+    """
+    with open_input(path) as container:
+        stream = picture_stream(container)
+        if stream is None:
+            raise MediaError(f"{str(path)!r} has no picture, only sound or data. Give a video file here.")
+        frame = next(decode(container, stream, VideoFrame, []), None)
+        if frame is None:
+            raise MediaError(
+                f"{str(path)!r}: no frame of its {stream.codec_context.name} picture can be decoded. "
+                "The file is damaged; copy or export it again."
+            )
+        return _describe(Path(path), container, stream, frame)
+
+
+def probe_audio(path: str | os.PathLike[str]) -> AudioInfo:
+    """Read the facts about the sound of an audio or video file; the first samples are decoded to be sure.
+
+    Raises:
+        MediaError: the file cannot be opened, has no sound, or the sound has zero length.
+    """
+    with open_input(path) as container:
+        stream = sound_stream(container)
+        if stream is None:
+            raise MediaError(f"{str(path)!r} has no sound. Give an audio file, or a video file with a sound track.")
+        if not any(frame.samples for frame in decode(container, stream, AudioFrame, [])):
+            raise MediaError(f"The sound of {str(path)!r} has zero length. Give audio that holds speech.")
+        context = stream.codec_context
+        duration = _stream_duration(stream) or _container_duration(container)
+        return AudioInfo(Path(path), context.sample_rate, context.channels, context.name, duration)
+
+
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """Read a frame's display matrix [a b; c d]: x' = a x + c y, y' = b x + d y (y downwards)."""
+    for data in cast("Iterable[Any]", frame.side_data):
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(data), np.int32)[:5])
+            if abs(a) >= abs(b):
+                return Orientation(False, a < 0, d < 0)
+            return Orientation(True, c < 0, b < 0)
+    return Orientation()
+
+
+def _describe(path: Path, container: InputContainer, stream: VideoStream, frame: VideoFrame) -> VideoInfo:
+    orientation = orientation_of(frame)
+    width, height = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    fps, variable = _frame_rate(stream)
+    own_duration = _stream_duration(stream)
+    duration = own_duration or _container_duration(container)
+    frames = stream.frames or (round(duration * fps) if duration else None)
+    return VideoInfo(
+        path=path,
+        width=width,
+        height=height,
+        fps=fps,
+        variable_rate=variable,
+        start=Fraction(frame.pts or 0) * (stream.time_base or 1),
+        duration=duration,
+        duration_is_own=own_duration is not None,
+        frame_estimate=frames,
+        orientation=orientation,
+        pix_fmt=frame.format.name,
+        bit_depth=max(component.bits for component in frame.format.components),
+        color=frame_tags(frame),
+        sample_aspect_ratio=1 / aspect if orientation.transpose else aspect,
+        codec=stream.codec_context.name,
+        has_audio=sound_stream(container) is not None,
+    )
+
+
+def _stream_duration(stream: VideoStream | AudioStream) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if tag is None:
+        return None
+    return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+
+
+def _container_duration(container: InputContainer) -> float | None:
+    return container.duration / 1_000_000 if container.duration else None
+
+
+def _frame_rate(stream: VideoStream) -> tuple[Fraction, bool]:
+    """Frames per second and whether they vary: the header's average, cleaned of the clock's rounding.
+
+    A variable rate close to a standard one is that standard one (a telephone's "30" that is 29.87 on average).
+    """
+    average = stream.average_rate or stream.guessed_rate or Fraction(25)
+    nominal = stream.base_rate or average
+    nearest = min(_STANDARD_RATES, key=lambda rate: abs(rate - average))
+    distance = abs(nearest - average) / average
+    variable = abs(nominal - average) / average > _SAME_RATE
+    if distance <= (_NEAR_RATE if variable else _SAME_RATE):
+        return nearest, variable
+    return average.limit_denominator(1001), variable
