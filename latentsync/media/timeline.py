@@ -1,0 +1,155 @@
+"""Which source frame each output frame shows, at which rate, and a source that delivers them in that order."""
+
+import math
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from latentsync.errors import ConfigError, MediaError
+from latentsync.media.probe import VideoInfo
+from latentsync.media.video_reader import SourceFrame, VideoReader
+
+LoopMode = Literal["pingpong", "hold", "error"]
+
+_HIGHEST_SOURCE_RATE = 30
+_RATE_TOLERANCE = 1.05
+_NTSC_RATES = tuple(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120))
+
+
+def output_fps(info: VideoInfo, choice: str | float | Fraction = "source") -> Fraction:
+    """Frame rate of the output.
+
+    Args:
+        info: of the source video.
+        choice: "source" keeps the source's rate up to 30 and divides faster ones by the smallest integer that brings
+            them to 30 or below (50 -> 25, 59.94 -> 29.97, 120 -> 30), so that kept frames stay evenly spaced;
+            a number (also as text, "25", "30000/1001") is taken as it is.
+
+    Raises:
+        ConfigError: the choice is neither "source" nor a number in (0, 240].
+    """
+    if choice == "source":
+        return info.fps / math.ceil(info.fps / Fraction(_HIGHEST_SOURCE_RATE * _RATE_TOLERANCE))
+    try:
+        rate = Fraction(choice)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        rate = Fraction(0)
+    if not 0 < rate <= 240:
+        raise ConfigError(f"Output frame rate {choice!r} is not usable; give 'source' or a number in (0, 240].")
+    ntsc = min(_NTSC_RATES, key=lambda known: abs(known - rate))
+    return ntsc if abs(ntsc - rate) < Fraction(1, 200) else rate.limit_denominator(1001)
+
+
+def output_frame_count(audio_seconds: float | Fraction, fps: Fraction) -> int:
+    """Number of output frames for sound of that length: round(audio_seconds * fps), at least 1."""
+    return max(1, round(Fraction(audio_seconds) * fps))
+
+
+def pingpong_index(index: int, count: int) -> int:
+    """Source frame at output frame ``index``: 0 ... count-1 ... 0 ..., the turning frames shown once."""
+    if count <= 1:
+        return 0
+    place = index % (2 * count - 2)
+    return min(place, 2 * count - 2 - place)
+
+
+def published_loop_index(index: int, count: int) -> int:
+    """Source frame at output frame ``index`` as the public system plays it: the turning frames shown twice."""
+    place = index % (2 * count)
+    return min(place, 2 * count - 1 - place)
+
+
+class TimelineFrame(NamedTuple):
+    """One output frame: its index, the source frame it shows, and that frame's (h, w, 3) uint8 RGB pixels."""
+
+    output_index: int
+    source_index: int
+    pixels: np.ndarray
+
+
+class FrameSource:
+    """Delivers exactly as many frames as the output needs, without ever holding the video.
+
+    A longer video is cut; a shorter one is played forwards and backwards ("pingpong", by decoding it again), stands
+    still on its last frame ("hold"), or is refused ("error"). Source indices count frames at ``fps``.
+
+    Args:
+        path: the video.
+        fps: rate of source and output frames.
+        num_frames: frames the output has.
+        loop: what to do when the video is too short.
+        max_frames: for previews: deliver no more than this many.
+
+    Raises:
+        MediaError: the video cannot be read, or is too short with ``loop="error"`` (here where the header tells,
+            otherwise while iterating).
+        ConfigError: unknown ``loop`` or a count below 1.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fps: Fraction,
+        num_frames: int,
+        loop: LoopMode = "pingpong",
+        max_frames: int | None = None,
+    ) -> None:
+        if loop not in get_args(LoopMode):
+            raise ConfigError(f"Unknown loop mode {loop!r}; choose one of {', '.join(get_args(LoopMode))}.")
+        self.num_frames = num_frames if max_frames is None else min(num_frames, max_frames)
+        if self.num_frames < 1:
+            raise ConfigError(f"{self.num_frames} frames were asked for; at least 1 is needed.")
+        self.loop = loop
+        self.reader = VideoReader(path, fps)
+        duration = self.info.duration if self.info.duration_is_own else None
+        if loop == "error" and duration is not None and round(duration * fps) < self.num_frames:
+            raise self._too_short(duration)
+
+    @property
+    def info(self) -> VideoInfo:
+        """Facts about the source video."""
+        return self.reader.info
+
+    @property
+    def fps(self) -> Fraction:
+        """Rate of source and output frames."""
+        return self.reader.fps
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong while reading, so far."""
+        return self.reader.warnings
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __iter__(self) -> Iterator[TimelineFrame]:
+        """Yield output frames 0 ... num_frames - 1."""
+        for output_index, frame in enumerate(islice(self._endless(), self.num_frames)):
+            yield TimelineFrame(output_index, frame.index, frame.pixels)
+
+    def _endless(self) -> Iterator[SourceFrame]:
+        last: SourceFrame | None = None
+        for frame in self.reader:
+            last = frame
+            yield frame
+        if last is None:
+            raise MediaError(f"{str(self.info.path)!r}: no frame could be decoded. Copy or export the file again.")
+        if self.loop == "error":
+            raise self._too_short(float((last.index + 1) / self.fps))
+        while self.loop == "hold" or last.index == 0:
+            yield SourceFrame(last.index, last.pixels.copy())
+        while True:
+            yield from self.reader.frames_backward(last.index - 1)
+            yield from islice(self.reader, 1, None)
+
+    def _too_short(self, seconds: float) -> MediaError:
+        return MediaError(
+            f"{str(self.info.path)!r} lasts {seconds:.2f} s, but {float(self.num_frames / self.fps):.2f} s "
+            f"({self.num_frames} frames) are needed for the sound. Give a longer video or shorter audio, "
+            "or allow looping (pingpong or hold)."
+        )
