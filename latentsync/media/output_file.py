@@ -1,0 +1,83 @@
+"""Output files that appear under their final name only when they are whole."""
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from latentsync.errors import MediaError
+
+PathLike = str | os.PathLike[str]
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+
+
+def check_output(path: PathLike, inputs: Iterable[PathLike] = (), overwrite: bool = False) -> Path:
+    """Refuse an output path that cannot or must not be written, before any work is done.
+
+    Args:
+        path: of the video to be written.
+        inputs: files that must not be overwritten, whatever name leads to them (links, relative paths).
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        MediaError: the path is an input, a folder, has an unknown extension, exists already, or its folder is missing
+            or not writable.
+    """
+    file = Path(os.path.abspath(path))
+    if file.is_dir():
+        raise MediaError(f"Cannot write {str(file)!r}: it is a folder. Give the name of a file in it.")
+    if file.suffix.lower() not in VIDEO_SUFFIXES:
+        raise MediaError(f"Cannot write {str(file)!r}: use one of the extensions {', '.join(VIDEO_SUFFIXES)}.")
+    if any(_same_file(file, Path(given)) for given in inputs):
+        raise MediaError(f"Refusing to write {str(file)!r}: it is one of the inputs. Give another output name.")
+    if not file.parent.is_dir():
+        raise MediaError(f"Cannot write {str(file)!r}: its folder does not exist. Make it first.")
+    if os.path.lexists(file) and not overwrite:
+        raise MediaError(f"{str(file)!r} exists already. Give another name, remove it, or allow overwriting.")
+    _try_to_create_in(file)
+    return file
+
+
+def partial_path(path: Path) -> Path:
+    """Create an empty file beside ``path`` under a name of its own and return its path.
+
+    Raises:
+        MediaError: the folder does not allow it.
+    """
+    partial = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(6)}.partial{path.suffix}")
+    try:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise MediaError(
+            f"Cannot write into {str(path.parent)!r} ({error.strerror}). Choose a folder you may write to."
+        ) from error
+    return partial
+
+
+def publish(partial: Path, path: Path, overwrite: bool) -> None:
+    """Give a whole file its final name in one step.
+
+    Raises:
+        MediaError: the name has been taken meanwhile and ``overwrite`` is off, or the move fails.
+    """
+    try:
+        if not overwrite and os.path.lexists(path):
+            raise MediaError(f"{str(path)!r} has appeared while the video was made; it is not overwritten.")
+        os.replace(partial, path)
+    except OSError as error:
+        raise MediaError(f"Cannot give {str(path)!r} its final name ({error.strerror}).") from error
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    if os.path.realpath(first) == os.path.realpath(second):
+        return True
+    return first.exists() and second.exists() and os.path.samefile(first, second)
+
+
+def _try_to_create_in(file: Path) -> None:
+    # Asking for permissions is not enough: a read-only file system and root's rights both mislead os.access.
+    partial_path(file).unlink()

@@ -1,0 +1,215 @@
+"""Streaming writer: RGB frames and the driving sound to one video file, encoded once."""
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from latentsync.errors import ConfigError, MediaError
+from latentsync.media.audio_muxer import AudioMuxer, AudioTrack
+from latentsync.media.color import ColorTags, from_rgb
+from latentsync.media.container import reason
+from latentsync.media.output_file import check_output, partial_path, publish
+
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+_CODECS = ("libx264", "libx265")
+_PIX_FMTS = ("yuv420p", "yuv444p", "yuv420p10le", "yuv444p10le")
+
+
+@dataclass(frozen=True)
+class WriterOptions:
+    """How the picture is encoded.
+
+    Attributes:
+        crf: constant rate factor, 0 (lossless) ... 51; lower is better and larger.
+        preset: x264's trade of time for size.
+        codec: "libx264" plays everywhere; "libx265" is smaller and slower.
+        pix_fmt: "yuv420p" plays everywhere. It needs even sizes: an odd one gets its last column or row twice. With
+            "yuv444p" odd sizes stay as they are, but many players and browsers refuse it. The "10le" forms keep
+            10-bit sources from banding where the player can show them.
+        color: tags written to the file, by which the pixels are converted: those of the source.
+        sample_aspect_ratio: width over height of a pixel.
+        inputs: files that must not be overwritten (the sound track's file is added by itself).
+        overwrite: whether an existing file may be replaced.
+    """
+
+    crf: int = 16
+    preset: str = "veryfast"
+    codec: str = "libx264"
+    pix_fmt: str = "yuv420p"
+    color: ColorTags = field(default_factory=ColorTags)
+    sample_aspect_ratio: Fraction = Fraction(1)
+    inputs: tuple[str | os.PathLike[str], ...] = ()
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError on a value that is not usable."""
+        if not 0 <= self.crf <= 51:
+            raise ConfigError(f"crf {self.crf} is out of range; use 0 (lossless) to 51.")
+        for name, given, known in (
+            ("preset", self.preset, PRESETS),
+            ("codec", self.codec, _CODECS),
+            ("pix_fmt", self.pix_fmt, _PIX_FMTS),
+        ):
+            if given not in known:
+                raise ConfigError(f"Unknown {name} {given!r}; choose one of {', '.join(known)}.")
+
+
+class VideoWriter:
+    """Writes a video under a temporary name beside its final one and moves it there when it is whole.
+
+    Use as a context manager: a clean exit finishes the file, an exception (Ctrl-C too) removes what was written.
+
+    Args:
+        path: final name; .mp4, .m4v, .mov or .mkv.
+        width, height: of the frames in pixels.
+        fps: constant frame rate.
+        audio: sound to add, cut or padded with silence to exactly frames / fps; None for a silent video.
+        options: see ``WriterOptions``.
+
+    Raises:
+        MediaError: see ``check_output``; later, when the disk is full or an encoder fails.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        width: int,
+        height: int,
+        fps: Fraction,
+        audio: AudioTrack | None = None,
+        options: WriterOptions | None = None,
+    ) -> None:
+        self.options = options or WriterOptions()
+        inputs = (*self.options.inputs, *(() if audio is None else (audio.path,)))
+        self.path = check_output(path, inputs, self.options.overwrite)
+        self.width, self.height, self.fps = width, height, Fraction(fps)
+        self.frames_written = 0
+        self._audio_track = audio
+        self._reformatter = VideoReformatter()
+        self._partial: Path | None = None
+        self._container: OutputContainer | None = None
+        self._picture: VideoStream | None = None
+        self._sound: AudioMuxer | None = None
+
+    @property
+    def encoded_size(self) -> tuple[int, int]:
+        """(width, height) in the file: odd sizes grow by one pixel in 4:2:0."""
+        odd = int("420" in self.options.pix_fmt)
+        return self.width + (self.width & odd), self.height + (self.height & odd)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong while reading the sound, so far."""
+        return [] if self._sound is None else self._sound.warnings
+
+    def __enter__(self) -> "VideoWriter":
+        self._partial = partial_path(self.path)
+        try:
+            self._open(self._partial)
+        except BaseException as error:
+            self._discard()
+            self._raise_ours(error)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._discard()
+            return
+        try:
+            self._finish()
+        except BaseException as failure:
+            self._discard()
+            self._raise_ours(failure)
+
+    def write(self, pixels: np.ndarray) -> None:
+        """Append one frame of (h, w, 3) uint8 RGB.
+
+        Raises:
+            MediaError: the disk is full or the encoder fails.
+            ValueError: wrong shape or dtype, or the writer is not open.
+        """
+        if pixels.shape != (self.height, self.width, 3) or pixels.dtype != np.uint8:
+            raise ValueError(f"expected ({self.height}, {self.width}, 3) uint8, got {pixels.shape} {pixels.dtype}")
+        if self._container is None or self._picture is None:
+            raise ValueError("VideoWriter is not open; use it in a with statement")
+        try:
+            frame = from_rgb(self._padded(pixels), self._picture.pix_fmt or "", self.options.color, self._reformatter)
+            frame.pts, frame.time_base = self.frames_written, 1 / self.fps
+            self._container.mux(self._picture.encode(frame))
+            self.frames_written += 1
+            if self._sound is not None:
+                self._sound.advance(self.frames_written / self.fps)
+        except (FFmpegError, OSError) as error:
+            self._raise_ours(error)
+
+    def _open(self, partial: Path) -> None:
+        flags = {"movflags": "+faststart"} if partial.suffix.lower() != ".mkv" else {}
+        self._container = av.open(str(partial), "w", options=flags)
+        picture = self._container.add_stream(self.options.codec, rate=self.fps, options=self._encoder_options())
+        self._picture = cast("VideoStream", picture)
+        self._describe(self._picture)
+        if self._audio_track is not None:
+            self._sound = AudioMuxer(self._container, self._audio_track)
+
+    def _encoder_options(self) -> dict[str, str]:
+        options = {"crf": str(self.options.crf), "preset": self.options.preset}
+        return options | ({"x265-params": "log-level=error"} if self.options.codec == "libx265" else {})
+
+    def _describe(self, picture: VideoStream) -> None:
+        color, context = self.options.color, picture.codec_context
+        context.width, context.height = self.encoded_size
+        context.pix_fmt = self.options.pix_fmt
+        context.time_base = 1 / self.fps
+        context.colorspace, context.color_range = color.matrix, color.range
+        context.color_primaries, context.color_trc = color.primaries, color.transfer
+        context.sample_aspect_ratio = self.options.sample_aspect_ratio
+        if self.options.codec == "libx265" and self.path.suffix.lower() != ".mkv":
+            context.codec_tag = "hvc1"
+
+    def _padded(self, pixels: np.ndarray) -> np.ndarray:
+        width, height = self.encoded_size
+        if (width, height) != (self.width, self.height):
+            pixels = np.pad(pixels, ((0, height - self.height), (0, width - self.width), (0, 0)), mode="edge")
+        return np.ascontiguousarray(pixels)
+
+    def _finish(self) -> None:
+        if self._container is None or self._picture is None or self._partial is None:
+            raise ValueError("VideoWriter is not open; use it in a with statement")
+        if not self.frames_written:
+            raise MediaError(f"Nothing to write to {str(self.path)!r}: not one frame was made.")
+        self._container.mux(self._picture.encode(None))
+        if self._sound is not None:
+            self._sound.finish(self.frames_written / self.fps)
+        self._container.close()
+        self._container = None
+        publish(self._partial, self.path, self.options.overwrite)
+
+    def _discard(self) -> None:
+        if self._container is not None:
+            with contextlib.suppress(FFmpegError, OSError):
+                self._container.close()
+            self._container = None
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
+
+    def _raise_ours(self, error: BaseException) -> None:
+        """Raise libav's and the system's errors as MediaError, any other as it is."""
+        if not isinstance(error, (FFmpegError, OSError)):
+            raise error
+        raise MediaError(
+            f"Writing {str(self.path)!r} failed after {self.frames_written} frames ({reason(error)}). "
+            "Check free disk space and permissions; nothing was left behind."
+        ) from error
