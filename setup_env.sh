@@ -21,9 +21,20 @@ usage() { sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[
 
 has_gpu() { command -v nvidia-smi >/dev/null 2>&1; }
 
-# What decides which build of torch is the right one; a change of it makes the base set out of date.
+# The build of torch that is wanted: "index URL", "cuda" or "cpu". What was chosen before stays, save that a CPU build
+# gives way once a GPU is there: another shell, or a login node without a GPU, must not reinstall gigabytes.
 torch_flavour() {
-    if [ -n "${TORCH_INDEX_URL:-}" ]; then echo "index $TORCH_INDEX_URL"; elif has_gpu; then echo cuda; else echo cpu; fi
+    local before=
+    [ ! -f "$stamps/base" ] || read -r before <"$stamps/base" || true
+    if [ -n "${TORCH_INDEX_URL:-}" ]; then
+        echo "index $TORCH_INDEX_URL"
+    elif [ -n "$before" ] && [ "$before" != cpu ]; then
+        echo "$before"
+    elif has_gpu; then
+        echo cuda
+    else
+        echo cpu
+    fi
 }
 
 find_python() {
@@ -65,16 +76,14 @@ PY
 
 # On CPU machines the plain registry may serve a CUDA build with gigabytes of CUDA packages.
 install_torch() {
-    local index=()
-    if [ -n "${TORCH_INDEX_URL:-}" ]; then
-        index=(--index-url "$TORCH_INDEX_URL")
-    elif ! has_gpu && [ "$(uname -s)" = Linux ] && cpu_index_answers; then
-        index=(--index-url "$cpu_index")
-    fi
-    local torch
+    local flavour=$1 index=() torch
     torch=$(grep -E '^torch==' "$root/requirements.txt")
+    case $flavour in
+        index\ *) index=(--index-url "${flavour#index }") ;;
+        cpu) if [ "$(uname -s)" = Linux ] && cpu_index_answers; then index=(--index-url "$cpu_index"); fi ;;
+    esac
     pip_install ${index[@]+"${index[@]}"} "$torch"
-    if ! has_gpu && [ -n "$(find "$venv"/lib/python3*/site-packages -maxdepth 1 -name 'nvidia_*' -print -quit)" ]; then
+    if [ "$flavour" = cpu ] && compgen -G "$venv/lib/python3*/site-packages/nvidia_*" >/dev/null; then
         say "Note: this registry's torch brought CUDA packages. To avoid them: remove .venv and set TORCH_INDEX_URL."
     fi
 }
@@ -99,14 +108,19 @@ up_to_date() {
 }
 
 install_set() {
+    local stamp flavour
+    stamp=$(wanted_stamp "$1")
     case $1 in
         base)
+            flavour=$(head -n 1 <<<"$stamp")
             say "Installing into .venv: about 1.5 GB on a CPU machine, 6 GB with CUDA"
-            if [ -f "$stamps/base" ] && [ "$(head -n 1 "$stamps/base")" != "$(torch_flavour)" ]; then
+            # pip would take the other build for the same version and leave it.
+            if [ -f "$stamps/base" ] && [ "$(head -n 1 "$stamps/base")" != "$flavour" ]; then
                 "$venv/bin/python" -m pip uninstall --quiet --yes torch
             fi
+            # From here until the end nothing vouches for what is installed.
             rm -f "$stamps/base"
-            install_torch
+            install_torch "$flavour"
             pip_install -r "$root/requirements.txt"
             pip_install --no-deps -r "$root/requirements-nodeps.txt"
             ;;
@@ -122,7 +136,7 @@ install_set() {
             ;;
     esac
     mkdir -p "$stamps"
-    wanted_stamp "$1" >"$stamps/$1"
+    printf '%s\n' "$stamp" >"$stamps/$1"
 }
 
 ensure_sets() {
