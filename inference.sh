@@ -22,7 +22,7 @@ fi
 free_output() {
     local stem=$1 name=$1 number=1
     mkdir -p "$root/outputs"
-    while [ -e "$root/outputs/$name.mp4" ] || ! claim "$name"; do
+    while ! claim "$name" || [ -e "$root/outputs/$name.mp4" ] || [ -e "$root/outputs/$name.json" ]; do
         number=$((number + 1))
         name=${stem}_$number
     done

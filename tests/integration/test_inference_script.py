@@ -47,7 +47,7 @@ def test_bundled_clip_by_default(sandbox: Sandbox):
 
 def test_existing_outputs_are_left_alone(sandbox: Sandbox):
     (sandbox.root / "outputs").mkdir()
-    for name in ("demo.mp4", "demo_2.mp4"):
+    for name in ("demo.mp4", "demo_2.json"):
         (sandbox.root / "outputs" / name).touch()
     _, options, _ = called_with(sandbox)
     assert Path(options["--video_out_path"]).name == "demo_3.mp4"
