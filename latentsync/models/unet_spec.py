@@ -77,16 +77,12 @@ class UNetSpec:
             where = f"block_out_channels[{level}] = {channels}"
             _require(channels % groups == 0, where, f"expected a multiple of norm_num_groups = {groups}")
             attends = self.attends(level) or level == len(self.block_out_channels) - 1
-            _require(
-                not attends or channels % heads == 0, where, f"expected a multiple of attention_head_dim = {heads}"
-            )
+            _require(not attends or channels % heads == 0, where, f"expected a multiple of the {heads} heads")
             if self.motion_at(level, decoder=True):
                 divisor = MOTION_NORM_GROUPS
                 _require(channels % divisor == 0, where, f"motion modules need a multiple of {divisor}")
                 divisor = self.motion_num_attention_heads
-                _require(
-                    channels % divisor == 0, where, f"expected a multiple of motion_num_attention_heads = {divisor}"
-                )
+                _require(channels % divisor == 0, where, f"expected a multiple of the {divisor} motion heads")
 
     def attends(self, level: int, *, decoder: bool = False) -> bool:
         """Whether the given level (0 = finest) has transformers, on the way down or (decoder) on the way up."""

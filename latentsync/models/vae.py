@@ -14,7 +14,7 @@ from latentsync.models.loading import assign_tensors, describe_state_dict, read_
 _LOGGER = logging.getLogger(__name__)
 _WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 # The shape of stabilityai/sd-vae-ft-mse, for a weights file that stands alone without its config.json.
-_PUBLISHED_CONFIG = {
+PUBLISHED_CONFIG = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -41,7 +41,7 @@ def load_vae(path: Path, device: torch.device | str, dtype: torch.dtype) -> Auto
         raise CheckpointError(f"VAE folder {path} has no config.json; expected a diffusers folder. Fetch it again.")
     else:
         _LOGGER.info("no config.json beside %s: taking the sizes of sd-vae-ft-mse", path)
-        config = _PUBLISHED_CONFIG
+        config = PUBLISHED_CONFIG
     state_dict = _with_current_names(read_state_dict(weights))
     with torch.device("meta"):
         vae = AutoencoderKL.from_config(config)

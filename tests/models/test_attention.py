@@ -1,0 +1,44 @@
+import torch
+import torch.nn.functional as F
+
+from latentsync.models.attention import Attention, PointwiseConv, SpatialTransformer, TransformerBlock
+
+
+@torch.no_grad()
+def test_attention_is_softmax_of_scaled_products_per_head():
+    attention = Attention(12, heads=3, context_dim=5)
+    tokens, context = torch.randn(2, 7, 12), torch.randn(2, 4, 5)
+    query, key, value = attention.to_q(tokens), attention.to_k(context), attention.to_v(context)
+    heads = []
+    for part in (slice(0, 4), slice(4, 8), slice(8, 12)):
+        weights = (query[..., part] @ key[..., part].transpose(1, 2) / 2.0).softmax(dim=-1)
+        heads.append(weights @ value[..., part])
+    expected = attention.to_out[0](torch.cat(heads, dim=-1))
+    torch.testing.assert_close(attention(tokens, context), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_pointwise_conv_is_a_1x1_convolution():
+    layer = PointwiseConv(6, 9)
+    hidden = torch.randn(2, 6, 3, 4)
+    expected = F.conv2d(hidden, layer.weight, layer.bias)
+    tokens = layer(hidden.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(tokens.transpose(1, 2).unflatten(2, (3, 4)), expected)
+
+
+@torch.no_grad()
+def test_without_audio_the_audio_attention_and_its_norm_are_left_out():
+    block = TransformerBlock(16, heads=2, audio_dim=6)
+    tokens = torch.randn(3, 5, 16)
+    silent = block(tokens, None)
+    block.attn2.to_out[0].weight.zero_()
+    block.attn2.to_out[0].bias.zero_()
+    torch.testing.assert_close(block(tokens, torch.randn(3, 4, 6)), silent)
+
+
+@torch.no_grad()
+def test_transformer_treats_every_picture_by_itself():
+    transformer = SpatialTransformer(32, heads=4, groups=8, audio_dim=6)
+    hidden, audio = torch.randn(3, 32, 4, 5), torch.randn(3, 7, 6)
+    together = transformer(hidden, audio)
+    torch.testing.assert_close(together[1:2], transformer(hidden[1:2], audio[1:2]), atol=1e-5, rtol=1e-4)
