@@ -1,8 +1,11 @@
 """What must hold for the repository as a whole."""
 
+import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,15 @@ from tests.integration.sandbox import REPOSITORY
 
 GOLDEN_LIMIT = 15 * 1024 * 1024
 DEMO_LIMIT = 25 * 1024 * 1024
+OWN = {"latentsync", "scripts", "tools", "tests"}
+PACKAGE_OF = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "skimage": "scikit-image",
+    "whisper": "openai-whisper",
+    "yaml": "pyyaml",
+}
+INSTALLED_BY_THEIR_USERS = {"insightface", "pyyaml", "scipy"}
 
 
 def folder_bytes(name: str) -> int:
@@ -21,17 +33,45 @@ def test_stored_tensors_stay_small(folder: str, limit: int):
     assert folder_bytes(folder) <= limit
 
 
-def test_requirements_pin_every_package_once():
-    names = []
-    for path in REPOSITORY.glob("requirements*.txt"):
-        for line in path.read_text().splitlines():
-            if line and not line.startswith("#"):
-                name, separator, version = line.partition("==")
-                assert separator and version, f"{path.name}: {line} is not pinned"
-                names.append((name, version))
-    versions = dict(names)
-    assert all(versions[name] == version for name, version in names)
+def requirements(*files: str) -> list[tuple[str, str]]:
+    """Return (package, version) of every line; the version is "" where none is pinned."""
+    lines = [line for file in files for line in (REPOSITORY / file).read_text().splitlines()]
+    return [(name, version) for name, _, version in (x.partition("==") for x in lines if x and not x.startswith("#"))]
+
+
+def imported_packages(path: Path, only_at_import: bool) -> Iterator[str]:
+    """Yield the third-party packages a file imports, if asked only those that importing the file itself loads."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if only_at_import else ast.walk(tree):
+        modules: list[str] = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules = [node.module]
+        for name in {module.split(".")[0] for module in modules} - OWN - sys.stdlib_module_names:
+            yield PACKAGE_OF.get(name, name.replace("_", "-"))
+
+
+def test_requirements_pin_every_package_to_one_version():
+    pins = requirements(*(path.name for path in REPOSITORY.glob("requirements*.txt")))
+    versions = dict(pins)
+    assert all(versions.values())
+    assert all(versions[name] == version for name, version in pins)
     assert not {"torchvision", "torchaudio", "opencv-python", "opencv-contrib-python"} & versions.keys()
+
+
+@pytest.mark.parametrize("folder", ["latentsync", "scripts", "tools", "tests"])
+def test_every_import_is_required_somewhere(folder: str):
+    known = {name for name, _ in requirements(*(path.name for path in REPOSITORY.glob("requirements*.txt")))}
+    used = {name for path in (REPOSITORY / folder).rglob("*.py") for name in imported_packages(path, False)}
+    assert used <= known | INSTALLED_BY_THEIR_USERS
+
+
+@pytest.mark.parametrize("folder", ["latentsync", "scripts"])
+def test_what_loads_at_import_is_installed_by_default(folder: str):
+    known = {name for name, _ in requirements("requirements.txt", "requirements-nodeps.txt")}
+    used = {name for path in (REPOSITORY / folder).rglob("*.py") for name in imported_packages(path, True)}
+    assert used <= known
 
 
 def test_importing_the_package_loads_no_heavy_library():
