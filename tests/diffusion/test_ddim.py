@@ -1,0 +1,55 @@
+"""The DDIM tables and steps against the published system's, and the invariants of the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentsync.diffusion.ddim import NoiseSchedule, clean_estimate, ddim_step
+from latentsync.errors import ConfigError
+
+
+@pytest.mark.parametrize("steps", [5, 7, 20, 50])
+def test_tables_and_steps_equal_the_published_ones(golden: Callable[[str], Any], steps: int) -> None:
+    case = golden("scheduler_ddim")
+    schedule = NoiseSchedule()
+    torch.testing.assert_close(schedule.alphas_cumprod, case.outputs["alphas_cumprod"], atol=1e-6, rtol=0)
+    assert schedule.timesteps(steps) == case.outputs[f"timesteps_{steps}"].tolist()
+    sample, eps = case.inputs["x"], case.inputs["eps"]
+    for index, (alpha, alpha_prev) in enumerate(schedule.alpha_pairs(steps)):
+        sample = ddim_step(sample, eps * (0.9 + 0.01 * index), alpha, alpha_prev)
+    torch.testing.assert_close(sample, case.outputs[f"after_all_{steps}"], atol=case.tol["atol"], rtol=0)
+
+
+def test_last_step_stops_at_timestep_zero(golden: Callable[[str], Any]) -> None:
+    schedule = NoiseSchedule()
+    final = schedule.alpha_pairs(20)[-1][1]
+    assert final == pytest.approx(golden("scheduler_ddim").outputs["final_alpha_cumprod"].item(), abs=1e-6)
+
+
+@given(steps=st.integers(1, 200))
+def test_timesteps_fall_and_stay_in_range(steps: int) -> None:
+    timesteps = NoiseSchedule().timesteps(steps)
+    assert len(timesteps) == steps
+    assert all(earlier > later for earlier, later in zip(timesteps, timesteps[1:], strict=False))
+    assert timesteps[-1] >= 0 and timesteps[0] < 1000
+
+
+@given(timestep=st.integers(0, 999), seed=st.integers(0, 100))
+def test_clean_estimate_inverts_adding_noise(timestep: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    clean, noise = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
+    alpha = NoiseSchedule().alphas_cumprod[timestep].double()
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    torch.testing.assert_close(clean_estimate(noisy, noise, alpha), clean, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_impossible_step_counts_are_refused(steps: int) -> None:
+    with pytest.raises(ConfigError, match="expected 1 to 1000"):
+        NoiseSchedule().timesteps(steps)
