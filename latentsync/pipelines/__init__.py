@@ -1,0 +1,1 @@
+"""The way of one video through the house: stages joined by bounded queues."""

@@ -1,0 +1,124 @@
+"""Stages that run at the same time, joined by bounded queues: the slowest sets the speed, memory stays flat."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.1
+
+
+class _End:
+    """Closes a queue; carries the error that ended the stage, if any."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+class Prefetch(Generic[T]):
+    """Runs an iterable in a thread of its own, at most ``depth`` items ahead of its reader.
+
+    An error in the thread is raised again at the reader's next step. Leaving the ``with`` block stops the thread,
+    also in the middle of the iterable, and waits for it.
+    """
+
+    def __init__(self, source: Iterable[T], depth: int, name: str) -> None:
+        self._source = source
+        self._queue: queue.Queue[T | _End] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Prefetch[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+
+    def _put(self, item: T | _End) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _run(self) -> None:
+        end = _End()
+        try:
+            for item in self._source:
+                if not self._put(item):
+                    return
+        except BaseException as error:  # handed to the reader, who raises it
+            end = _End(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            close = getattr(self._source, "close", None)
+            if close is not None:
+                close()
+            self._put(end)
+
+
+class Sink(Generic[T]):
+    """Feeds a function in a thread of its own through a bounded queue.
+
+    An error of the function is raised at the feeder's next `put`, or when the ``with`` block is left normally. When
+    the block is left by an error, items still queued are dropped.
+    """
+
+    def __init__(self, consume: Callable[[T], None], depth: int, name: str) -> None:
+        self._consume = consume
+        self._queue: queue.Queue[T | _End] = queue.Queue(depth)
+        self._error: Exception | None = None
+        self._dropping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Sink[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._dropping.set()
+        self._queue.put(_End())
+        self._thread.join()
+        if kind is None and self._error is not None:
+            raise self._error
+
+    def put(self, item: T) -> None:
+        """Queue an item; waits while the queue is full."""
+        if self._error is not None:
+            raise self._error
+        self._queue.put(item)
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, _End):
+                return
+            if self._error is None and not self._dropping.is_set():
+                try:
+                    self._consume(item)
+                except Exception as error:  # noqa: BLE001 - raised again in the feeder's thread
+                    self._error = error
