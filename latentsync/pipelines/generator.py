@@ -1,0 +1,142 @@
+"""From aligned faces and audio to new faces: one window through VAE, denoiser and VAE again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from diffusers import AutoencoderKL
+from einops import rearrange
+from torch import Tensor
+
+from latentsync.diffusion.ddim import NoiseSchedule
+from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise, initial_noise
+from latentsync.face.masks import latent_mask
+from latentsync.models.unet import UNet3DConditionModel
+from latentsync.models.vae import decode_latents, encode_latents
+from latentsync.profiling import StageClock
+
+
+class FaceGenerator(Protocol):
+    """Makes the faces of a video window by window; `start` must be called before each video."""
+
+    resolution: int
+
+    def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
+        """Begin a new video: equal seeds give equal videos."""
+        ...
+
+    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
+        """Faces (f, 3, R, R) uint8 and audio (f, 50, d) -> a code per frame (f, ...), safe to blend linearly."""
+        ...
+
+    def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
+        """Codes (n, ...) and the source faces (n, 3, R, R) uint8 -> new faces (n, 3, R, R) in [-1, 1]."""
+        ...
+
+
+@dataclass
+class DiffusionGenerator:
+    """The real generator: audio-conditioned latent diffusion.
+
+    Attributes:
+        unet: the noise predictor.
+        vae: the autoencoder; both on one device, in one dtype.
+        mask: (3, R, R) float, 1 = keep, 0 = repaint.
+        schedule: the training noise schedule.
+        vae_batch: most frames the VAE sees at once; bounds the memory.
+    """
+
+    unet: UNet3DConditionModel
+    vae: AutoencoderKL
+    mask: Tensor
+    schedule: NoiseSchedule
+    vae_batch: int = 8
+    resolution: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        parameter = next(self.unet.parameters())
+        self._device, self._dtype = parameter.device, parameter.dtype
+        self.resolution = self.mask.shape[-1]
+        self.mask = self.mask.to(self._device, self._dtype)
+        self._mask_latents = latent_mask(self.mask[:1]).to(self._device, self._dtype)
+        self.start(0, SamplerOptions(), StageClock(self._device))
+
+    def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
+        """See `FaceGenerator.start`. The one noise draw of the video is made here."""
+        self._options, self._clock = options, clock
+        self._generator = torch.Generator(self._device).manual_seed(seed)
+        size = self.resolution // 8
+        self._noise = initial_noise((self.vae.config["latent_channels"], size, size), 1, self._generator, self._dtype)
+
+    @torch.inference_mode()
+    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
+        """See `FaceGenerator.sample`: (f, 3, R, R) uint8, (f, 50, d) -> (f, 4, R/8, R/8) clean scaled latents."""
+        with self._clock.on_device("encode"):
+            condition = self.condition(faces, audio, *self._encoder_noise(len(faces)))
+        with self._clock.on_device("denoise"):
+            noise = self._noise.expand(-1, -1, len(faces), -1, -1)
+            latents = denoise(self.unet, noise, condition, self.schedule, self._options)
+        return rearrange(latents, "1 c f h w -> f c h w")
+
+    def condition(
+        self, faces: Tensor, audio: Tensor, masked_noise: Tensor | None, ref_noise: Tensor | None
+    ) -> WindowCondition:
+        """Encode what a window is conditioned on.
+
+        Args:
+            faces: (f, 3, R, R) uint8 aligned source faces, which are also the reference.
+            audio: (f, 50, d) audio windows.
+            masked_noise: (f, 4, R/8, R/8) for sampling the masked latents; None takes the mean.
+            ref_noise: the same for the reference latents.
+        """
+        ref_pixel_values = self.pixels(faces)
+        masked_latents = encode_latents(self.vae, ref_pixel_values * self.mask, masked_noise, self.vae_batch)
+        ref_latents = encode_latents(self.vae, ref_pixel_values, ref_noise, self.vae_batch)
+        mask = self._mask_latents.expand(1, 1, len(faces), -1, -1)
+        return WindowCondition(
+            mask=mask,
+            masked_latents=rearrange(masked_latents, "f c h w -> 1 c f h w"),
+            ref_latents=rearrange(ref_latents, "f c h w -> 1 c f h w"),
+            audio=audio.to(self._device, self._dtype),
+        )
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
+        """See `FaceGenerator.decode`: the repainted region from the latents, the rest from the source faces."""
+        with self._clock.on_device("decode"):
+            decoded = decode_latents(self.vae, codes.to(self._dtype), self.vae_batch)
+            return torch.lerp(decoded, self.pixels(faces), self.mask)
+
+    def pixels(self, faces: Tensor) -> Tensor:
+        """(n, 3, R, R) uint8 -> the same in [-1, 1], in the networks' dtype."""
+        return faces.to(self._device, self._dtype) / 127.5 - 1.0
+
+    def _encoder_noise(self, num_frames: int) -> tuple[Tensor | None, Tensor | None]:
+        """Masked first, then reference: the order in which the public system draws them."""
+        if not self._options.sample_latents:
+            return None, None
+        shape = (num_frames, self.vae.config["latent_channels"], self.resolution // 8, self.resolution // 8)
+        draws = [
+            torch.randn(shape, generator=self._generator, device=self._device, dtype=self._dtype) for _ in range(2)
+        ]
+        return draws[0], draws[1]
+
+
+@dataclass
+class PassThroughGenerator:
+    """Gives every face back as it came: exercises everything around the networks."""
+
+    resolution: int
+
+    def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
+        """Nothing to prepare."""
+
+    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
+        """(f, 3, R, R) uint8 -> the same faces in [-1, 1]."""
+        return faces.float() / 127.5 - 1.0
+
+    def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
+        """The codes already are faces."""
+        return codes

@@ -1,0 +1,115 @@
+"""Whole windows through VAE and denoiser against the published system, with its tiny weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from einops import rearrange
+from torch import Tensor
+
+from latentsync.diffusion.ddim import NoiseSchedule
+from latentsync.diffusion.denoise import SamplerOptions, denoise
+from latentsync.models.unet import UNet3DConditionModel
+from latentsync.models.unet_spec import UNetSpec
+from latentsync.pipelines.generator import DiffusionGenerator
+from latentsync.pipelines.windows import plan_windows
+from latentsync.profiling import StageClock
+from tests.golden_files import Golden, load_golden
+
+RUNS = [
+    (case, run["name"])
+    for case, names in {
+        "sampling_f16": ("s5_g1.0_noise", "s5_g1.5_noise", "s20_g1.0_mean", "s20_g1.5_mean"),
+        "sampling_f20": ("s5_g1.0_noise", "s5_g1.5_noise", "s20_g1.0_mean", "s20_g1.5_mean"),
+        "sampling_f37": ("s5_g1.0_noise", "s5_g1.5_noise", "s20_g1.0_mean", "s20_g1.5_mean"),
+        "deepcache_f16": ("s7_g1.0_mean_deepcache", "s20_g1.5_mean_deepcache", "s20_g1.5_mean"),
+        "deepcache_f20": ("s20_g1.5_noise_deepcache",),
+    }.items()
+    for run in ({"name": name} for name in names)
+]
+
+
+def tiny_generator(case: Golden) -> DiffusionGenerator:
+    spec = UNetSpec(
+        block_out_channels=tuple(case.attrs["block_out_channels"]),
+        cross_attention_dim=case.attrs["cross_attention_dim"],
+        norm_num_groups=case.attrs["norm_num_groups"],
+    )
+    unet = UNet3DConditionModel(spec).eval()
+    unet.load_state_dict(load_golden(case.attrs["weights"]).weights)
+    vae_weights = load_golden(case.attrs["vae_weights"])
+    vae = AutoencoderKL(**vae_weights.attrs, scaling_factor=0.18215).eval()
+    vae.load_state_dict(vae_weights.weights)
+    return DiffusionGenerator(unet, vae, case.inputs["mask"], NoiseSchedule())
+
+
+def sampler_of(run: dict[str, Any]) -> SamplerOptions:
+    return SamplerOptions(
+        steps=run["steps"],
+        guidance_scale=run["guidance_scale"],
+        cache_interval=run["cache_interval"] if run["deepcache"] else 1,
+    )
+
+
+@torch.inference_mode()
+def sample_video(case: Golden, generator: DiffusionGenerator, run: dict[str, Any]) -> tuple[Tensor, list[Any]]:
+    """The case's whole video in published windows -> latents (1, 4, n, h, w) and each window's condition."""
+    noisy_latents = run["vae_sample"] == "noise"
+    latents, conditions = [], []
+    for window in plan_windows(len(case.inputs["faces"]), 16, "published"):
+        span = slice(window.start, window.stop)
+        eps = [case.inputs[name][span] if noisy_latents else None for name in ("eps_masked", "eps_ref")]
+        condition = generator.condition(case.inputs["faces"][span], case.inputs["audio"][span], *eps)
+        noise = case.inputs["noise"].expand(-1, -1, window.stop - window.start, -1, -1)
+        latents.append(denoise(generator.unet, noise, condition, generator.schedule, sampler_of(run)))
+        conditions.append(condition)
+    return torch.cat(latents, dim=2), conditions
+
+
+@pytest.mark.parametrize(("name", "run_name"), RUNS)
+def test_sampling_equals_the_published_system(name: str, run_name: str) -> None:
+    case = load_golden(name)
+    run = next(run for run in case.attrs["runs"] if run["name"] == run_name)
+    generator = tiny_generator(case)
+    latents, conditions = sample_video(case, generator, run)
+    case.check("mask_latents", torch.cat([condition.mask for condition in conditions], dim=2))
+    tolerance = case.tol["atol_masked_ref_latents"]
+    for kind in ("masked_latents", "ref_latents"):
+        made = torch.cat([getattr(condition, kind) for condition in conditions], dim=2)
+        case.check(f"{run['vae_sample']}.{kind}", made, tolerance)
+    short = run["steps"] <= 10
+    case.check(f"{run_name}.latents", latents, case.tol["atol_up_to_10_steps" if short else "atol_more_steps"])
+    if not short:
+        mean = (latents - case.outputs[f"{run_name}.latents"]).abs().mean()
+        assert mean <= case.tol["mean_abs_more_steps"]
+    if run["pasted"]:
+        frames = case.attrs["pasted_frames"]
+        codes = rearrange(latents, "1 c f h w -> f c h w")[frames]
+        pasted = generator.decode(codes, case.inputs["faces"][frames])
+        case.check(f"{run_name}.pasted", pasted, case.tol["atol_pasted"])
+
+
+def test_equal_seeds_give_equal_codes_and_other_seeds_do_not() -> None:
+    case = load_golden("sampling_f16")
+    generator = tiny_generator(case)
+    options = SamplerOptions(steps=2, guidance_scale=1.0, sample_latents=True)
+
+    def sample(seed: int) -> Tensor:
+        generator.start(seed, options, StageClock(torch.device("cpu")))
+        return generator.sample(case.inputs["faces"][:4], case.inputs["audio"][:4])
+
+    assert torch.equal(sample(7), sample(7))
+    assert not torch.allclose(sample(7), sample(8), atol=1e-3)
+
+
+def test_surround_comes_from_the_source_unchanged() -> None:
+    case = load_golden("sampling_f16")
+    generator = tiny_generator(case)
+    faces = case.inputs["faces"][:2]
+    decoded = generator.decode(torch.randn(2, 4, 8, 8), faces)
+    kept = generator.mask.expand_as(decoded) == 1
+    torch.testing.assert_close(decoded[kept], generator.pixels(faces)[kept], atol=1e-6, rtol=0)
+    assert (decoded[~kept] - generator.pixels(faces)[~kept]).abs().mean() > 0.1
