@@ -1,0 +1,246 @@
+"""From configuration and checkpoints to objects: the only place that turns one into the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from latentsync import checkpoints
+from latentsync.config import Config, ModelConfig, MotionModuleConfig, load_config
+from latentsync.diffusion.ddim import NoiseSchedule
+from latentsync.errors import ConfigError
+from latentsync.face.detector import FaceDetector
+from latentsync.face.masks import load_mask
+from latentsync.models.loading import load_unet
+from latentsync.models.unet_spec import UNetSpec
+from latentsync.models.vae import load_vae
+from latentsync.pipelines.generator import DiffusionGenerator
+from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.whisper.audio_encoder import load_audio_encoder
+
+logger = logging.getLogger(__name__)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DETECTORS = ("auto", "mediapipe", "insightface")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model version: its configuration file and the names of its weights in `latentsync.checkpoints`."""
+
+    config: str
+    unet: str
+    audio_encoder: str
+    vae: str
+
+    @property
+    def config_path(self) -> Path:
+        """The configuration file in this repository."""
+        return REPOSITORY / "configs" / "unet" / self.config
+
+
+PRESETS = {
+    "1.6": Preset("stage2_512.yaml", "unet-1.6", "whisper-tiny", "vae"),
+    "1.5": Preset("stage2.yaml", "unet-1.5", "whisper-tiny", "vae"),
+    "demo": Preset("demo.yaml", "demo-unet", "demo-audio-encoder", "demo-vae"),
+}
+"""Best first: without a choice, the first one whose weights are all there is taken."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Everything the pipeline is loaded from."""
+
+    name: str
+    config_path: Path
+    unet: Path
+    audio_encoder: Path
+    vae: Path
+
+
+def preset_files(name: str | None, root: Path) -> ModelFiles:
+    """Find a preset's files; without a name, those of the best preset that is complete.
+
+    Args:
+        name: a key of `PRESETS`, or None.
+        root: the checkpoint folder.
+
+    Raises:
+        ConfigError: unknown name.
+        CheckpointError: a file is missing; the message says how to get it.
+    """
+    if name is None:
+        complete = [key for key in PRESETS if all(checkpoints.find(part, root) for part in checkpoints.GROUPS[key])]
+        name = complete[0] if complete else "demo"
+        logger.info("Model version %s (the best one whose weights are here)", name)
+    if name not in PRESETS:
+        raise ConfigError(f"Unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    unet, audio_encoder, vae = (
+        checkpoints.resolve(part, root) for part in (preset.unet, preset.audio_encoder, preset.vae)
+    )
+    return ModelFiles(name, preset.config_path, unet, audio_encoder, vae)
+
+
+def custom_files(config_path: Path, unet: Path, root: Path) -> ModelFiles:
+    """Files for a U-Net of your own: the audio encoder and VAE that its configuration goes with.
+
+    Raises:
+        CheckpointError: one of them is missing; the message says how to get it.
+        ConfigError: the configuration cannot be read.
+    """
+    width = load_config(config_path).model.cross_attention_dim
+    published = {384: "whisper-tiny", 768: "whisper-small"}.get(width)
+    audio_encoder = checkpoints.resolve(published or "demo-audio-encoder", root)
+    vae = checkpoints.resolve("vae" if published else "demo-vae", root)
+    return ModelFiles("custom", config_path, unet, audio_encoder, vae)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """A device by name; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ConfigError: the device is unknown or not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"Device {name!r} cannot be used: {reason}. Try --device auto or cpu") from error
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """A precision by name; "auto" takes half precision on CUDA and single precision elsewhere.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in known:
+        raise ConfigError(f"Unknown precision {name!r}; expected auto, {', '.join(known)}")
+    return known[name]
+
+
+def build_unet_spec(model: ModelConfig) -> UNetSpec:
+    """The network that a configuration's model section describes.
+
+    Raises:
+        ConfigError: the section asks for something that no published network has.
+    """
+    reference = ModelConfig()
+    fixed = ("mid_block_type", "motion_module_type", "act_fn", "center_input_sample", "downsample_padding")
+    fixed += ("flip_sin_to_cos", "freq_shift", "mid_block_scale_factor", "resnet_time_scale_shift")
+    fixed += ("unet_use_cross_frame_attention", "unet_use_temporal_attention", "use_inflated_groupnorm")
+    fixed += ("use_linear_projection", "only_cross_attention", "dual_cross_attention")
+    for key in fixed:
+        if getattr(model, key) != getattr(reference, key):
+            raise ConfigError(f"model.{key}: got {getattr(model, key)!r}, only {getattr(reference, key)!r} exists here")
+    motion = model.motion_module_kwargs
+    plain = MotionModuleConfig(motion.num_attention_heads, motion.num_transformer_block)
+    plain.temporal_position_encoding_max_len = motion.temporal_position_encoding_max_len
+    if motion != plain:
+        raise ConfigError(f"model.motion_module_kwargs: got {motion}, only {plain} exists here")
+    return UNetSpec(
+        in_channels=model.in_channels,
+        out_channels=model.out_channels,
+        block_out_channels=tuple(model.block_out_channels),
+        down_block_types=tuple(model.down_block_types),
+        up_block_types=tuple(model.up_block_types),
+        layers_per_block=model.layers_per_block,
+        cross_attention_dim=model.cross_attention_dim,
+        attention_head_dim=model.attention_head_dim,
+        norm_num_groups=model.norm_num_groups,
+        norm_eps=model.norm_eps,
+        add_audio_layer=model.add_audio_layer,
+        use_motion_module=model.use_motion_module,
+        motion_module_resolutions=tuple(model.motion_module_resolutions),
+        motion_module_mid_block=model.motion_module_mid_block,
+        motion_module_decoder_only=model.motion_module_decoder_only,
+        motion_num_attention_heads=motion.num_attention_heads,
+        motion_num_transformer_block=motion.num_transformer_block,
+        motion_max_len=motion.temporal_position_encoding_max_len,
+    )
+
+
+def build_schedule(config: Config) -> NoiseSchedule:
+    """The noise schedule of a configuration."""
+    scheduler = config.scheduler
+    return NoiseSchedule(
+        scheduler.num_train_timesteps, scheduler.beta_start, scheduler.beta_end, scheduler.steps_offset
+    )
+
+
+def build_face_detector(kind: str, root: Path, device: torch.device) -> Callable[[], FaceDetector]:
+    """A maker of face detectors.
+
+    Args:
+        kind: "mediapipe" (carries its models, may be used commercially), "insightface" (as the published system,
+            needs its model files, which are for research only), or "auto", which takes mediapipe.
+        root: the checkpoint folder, where InsightFace's models are looked for.
+        device: where InsightFace runs.
+
+    Raises:
+        ConfigError: unknown kind.
+    """
+    if kind not in DETECTORS:
+        raise ConfigError(f"Unknown face detector {kind!r}; expected one of {', '.join(DETECTORS)}")
+    if kind == "insightface":
+        from latentsync.face.insightface_detector import InsightFaceDetector
+
+        return lambda: InsightFaceDetector(root / "auxiliary", device)
+    from latentsync.face.mediapipe_detector import MediapipeDetector
+
+    return MediapipeDetector
+
+
+def build_pipeline(
+    files: ModelFiles, device: torch.device, dtype: torch.dtype, make_detector: Callable[[], FaceDetector]
+) -> LipsyncPipeline:
+    """Load all networks and join them.
+
+    Args:
+        files: configuration and weights.
+        device: where everything but decoding, detection and encoding runs.
+        dtype: of weights and activations.
+        make_detector: see `build_face_detector`.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+        CheckpointError: weights are damaged or do not fit the configuration.
+    """
+    config = load_config(files.config_path)
+    spec = build_unet_spec(config.model)
+    unet = load_unet(spec, files.unet, device, dtype)
+    vae = load_vae(files.vae, device, dtype)
+    audio_encoder = load_audio_encoder(files.audio_encoder, device, dtype, spec.cross_attention_dim)
+    mask = load_mask(config.data.mask_image_path, config.data.resolution)
+    left, right = config.data.audio_feat_length
+    return LipsyncPipeline(
+        generator=DiffusionGenerator(unet, vae, mask, build_schedule(config)),
+        audio_encoder=audio_encoder,
+        make_detector=make_detector,
+        mask=mask,
+        device=device,
+        window_length=config.data.num_frames,
+        audio_feat_length=(left, right),
+        settings={
+            "model": files.name,
+            "config": str(files.config_path),
+            "unet": str(files.unet),
+            "device": str(device),
+            "dtype": str(dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+        },
+    )

@@ -1,0 +1,199 @@
+"""The command line of inference: its options, and what happens from them to the last report line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from latentsync import builders, checkpoints
+from latentsync.config import RunConfig, load_config
+from latentsync.diffusion.denoise import SamplerOptions
+from latentsync.errors import ConfigError, LatentSyncError
+from latentsync.pipelines.job import LipsyncJob, LipsyncResult
+from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED_CACHE_INTERVAL = 3
+_JOB_OPTIONS = ("video_path", "audio_path", "video_out_path", "inference_steps", "guidance_scale", "seed")
+_JOB_OPTIONS += ("enable_deepcache", "face", "windows", "output_fps", "loop", "preview", "side_by_side")
+_JOB_OPTIONS += ("overwrite", "crf")
+
+
+def inference_parser() -> argparse.ArgumentParser:
+    """Every option of `scripts.inference`; the first group keeps the published names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.inference", description="Make a video speak other words.", allow_abbrev=False
+    )
+    add = parser.add_argument_group("what to make").add_argument
+    add("--video_path", type=Path, help="the talking head")
+    add("--audio_path", type=Path, help="the speech: any file with sound")
+    add("--video_out_path", type=Path, help="the result (.mp4, .mov, .mkv); a .json report is written beside it")
+    add("--tasks", type=Path, help="YAML list of jobs instead of the three paths above; keys are named as options are")
+    add = parser.add_argument_group("which model").add_argument
+    add("--preset", choices=list(builders.PRESETS), help="default: the best one whose weights are here")
+    add("--unet_config_path", type=Path, help="with --inference_ckpt_path: a U-Net of your own instead of a preset")
+    add("--inference_ckpt_path", type=Path, help="weights that fit --unet_config_path")
+    add("--checkpoints", type=Path, default=checkpoints.default_root(), help="checkpoint folder (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--dtype", default="auto", help="auto, float32, float16, bfloat16")
+    add("--detector", default="auto", choices=builders.DETECTORS, help="face detector (%(default)s)")
+    add = parser.add_argument_group("how to make it").add_argument
+    add("--inference_steps", type=int, help="denoising steps; default: the model's own")
+    add("--guidance_scale", type=float, help="1.0 to 3.0: more follows the speech harder; default: the model's own")
+    add("--seed", type=int, help="equal seeds give equal videos; -1 draws a fresh one; default: the model's own")
+    add("--enable_deepcache", action="store_true", help="reuse deep features for two of three steps: faster, softer")
+    add("--face", default="largest", help="largest, leftmost, rightmost, center, or 0, 1, ... counted from the left")
+    add("--windows", default="blend", help="blend, tail, or published (as the public system cuts, pastes and listens)")
+    add("--output_fps", default="source", help="source (50 and 60 are halved) or a number such as 25")
+    add("--loop", default="pingpong", help="when the speech is longer: pingpong, hold, or error")
+    add("--preview", type=float, metavar="SECONDS", help="make only the beginning")
+    add("--side_by_side", action="store_true", help="show the source to the left of the result")
+    add("--crf", type=int, default=14, help="x264 quality, 0 (lossless) to 51 (%(default)s)")
+    add("--overwrite", action="store_true", help="replace results that exist")
+    add("--temp_dir", help="accepted for compatibility; nothing is written outside the output's folder")
+    add("--verbose", action="store_true", help="show what is found and chosen on the way")
+    return parser
+
+
+def select_files(options: argparse.Namespace) -> builders.ModelFiles:
+    """The configuration and weights that the options ask for.
+
+    Raises:
+        ConfigError: a configuration without weights or the reverse, or both beside a preset.
+        CheckpointError: something is missing.
+    """
+    own = (options.unet_config_path, options.inference_ckpt_path)
+    if own == (None, None):
+        return builders.preset_files(options.preset, options.checkpoints)
+    if None in own:
+        raise ConfigError("--unet_config_path and --inference_ckpt_path belong together: give both, or a --preset")
+    if options.preset is not None:
+        raise ConfigError("--preset already names configuration and weights: leave it out, or leave out the two paths")
+    return builders.custom_files(*own, options.checkpoints)
+
+
+def read_jobs(options: argparse.Namespace, defaults: RunConfig) -> list[LipsyncJob]:
+    """One job from the options, or those of the task file, whose entries may set any option of their own.
+
+    Raises:
+        ConfigError: paths are missing, or the task file is no list of known options.
+    """
+    shared = {key: getattr(options, key) for key in _JOB_OPTIONS}
+    if options.tasks is None:
+        return [_job(shared, defaults)]
+    if not options.tasks.is_file():
+        raise ConfigError(f"Task file {options.tasks} does not exist")
+    entries = OmegaConf.load(options.tasks)
+    if not isinstance(entries, ListConfig) or not all(isinstance(entry, DictConfig) for entry in entries):
+        raise ConfigError(f"Task file {options.tasks}: expected a list of entries with video_path, audio_path, ...")
+    jobs = []
+    for number, entry in enumerate(entries, 1):
+        unknown = sorted(set(entry) - set(_JOB_OPTIONS))
+        if unknown:
+            raise ConfigError(
+                f"Task {number}: unknown {', '.join(map(str, unknown))}; known: {', '.join(_JOB_OPTIONS)}"
+            )
+        jobs.append(_job({**shared, **OmegaConf.to_container(entry)}, defaults))  # type: ignore[dict-item]
+    return jobs
+
+
+def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:
+    missing = [key for key in ("video_path", "audio_path", "video_out_path") if values[key] is None]
+    if missing:
+        raise ConfigError(f"Needed: {', '.join('--' + key for key in missing)} (or --tasks FILE)")
+    sampler = SamplerOptions(
+        steps=_given(values["inference_steps"], defaults.inference_steps),
+        guidance_scale=_given(values["guidance_scale"], defaults.guidance_scale),
+        cache_interval=PUBLISHED_CACHE_INTERVAL if values["enable_deepcache"] else 1,
+        sample_latents=values["windows"] == "published",
+    )
+    return LipsyncJob(
+        Path(values["video_path"]),
+        Path(values["audio_path"]),
+        Path(values["video_out_path"]),
+        sampler,
+        seed=_given(values["seed"], defaults.seed),
+        preview_seconds=values["preview"],
+        **{key: values[key] for key in ("windows", "loop", "side_by_side", "overwrite", "crf")},
+        **{key: str(values[key]) for key in ("face", "output_fps")},
+    )
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def run_job(pipeline: LipsyncPipeline, job: LipsyncJob) -> LipsyncResult:
+    """Make one video under a progress bar."""
+    with logging_redirect_tqdm(), tqdm(unit="frame", desc=job.video_out_path.name, dynamic_ncols=True) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return pipeline(job, show)
+
+
+def describe(result: LipsyncResult) -> str:
+    """A result in a few words."""
+    lines = [
+        f"{result.video_out_path}: {result.num_frames} frames at {float(result.fps):g} fps in "
+        f"{result.total_seconds:.1f} s ({result.frames_per_second:.2f} frames/s)"
+    ]
+    if result.original_frames:
+        lines.append(f"  {result.original_frames} frames show the source unchanged:")
+        lines += [f"  frames {span.first}-{span.last}: {span.reason}" for span in result.spans[:10]]
+    return "\n".join(lines)
+
+
+def run_inference(arguments: Sequence[str] | None = None) -> int:
+    """Run the inference command line; returns the exit code: 0, 1 after an error, 130 after Ctrl-C."""
+    options = inference_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("latentsync").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run_all(options)
+    except LatentSyncError as error:
+        logger.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("Stopped; nothing unfinished was left behind")
+        return 130
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    files = select_files(options)
+    defaults = load_config(files.config_path).run
+    jobs = read_jobs(options, defaults)
+    for job in jobs:
+        job.check_paths()
+    device = builders.choose_device(options.device)
+    make_detector = builders.build_face_detector(options.detector, options.checkpoints, device)
+    pipeline = builders.build_pipeline(files, device, builders.choose_dtype(options.dtype, device), make_detector)
+    failures = 0
+    for job in jobs:
+        try:
+            logger.info("%s", describe(run_job(pipeline, job)))
+        except LatentSyncError as error:
+            if len(jobs) == 1:
+                raise
+            failures += 1
+            logger.error("%s: %s", job.video_out_path, error)
+    if failures:
+        logger.error("%d of %d jobs failed", failures, len(jobs))
+    return 1 if failures else 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,75 @@
+"""The stage between decoder and generator: finds, follows and smooths the face, frame by frame."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentsync.face.detector import FaceDetector
+from latentsync.face.tracker import FaceTracker, TrackedFace
+from latentsync.profiling import StageClock
+
+SourceItem = tuple[int, int, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class AlignedFrame:
+    """An output frame and where its face is.
+
+    Attributes:
+        index: output frame.
+        pixels: (H, W, 3) uint8 RGB, the source's own.
+        face: the tracked face of the source frame shown.
+    """
+
+    index: int
+    pixels: NDArray[np.uint8]
+    face: TrackedFace
+
+
+def align_frames(
+    source: Iterable[SourceItem], detector: FaceDetector, tracker: FaceTracker, clock: StageClock
+) -> Iterator[AlignedFrame]:
+    """Follow the face through a stream of frames.
+
+    A source frame that comes again (the video is played to and fro, or held) is not detected again. Frames leave
+    with the tracker's lag, so a bounded number of them is held.
+
+    Args:
+        source: (output index, source index, pixels (H, W, 3) uint8 RGB) in output order; source indices first rise
+            without gaps from wherever they start, then may repeat in any order.
+        detector: finds faces.
+        tracker: follows one of them.
+        clock: gets the stage "detect".
+
+    Yields:
+        Every frame in order.
+    """
+    faces: dict[int, TrackedFace] = {}
+    waiting: deque[SourceItem] = deque()
+    newest, complete = -1, False
+    for item in source:
+        waiting.append(item)
+        _, source_index, pixels = item
+        if source_index > newest:
+            newest = source_index
+            with clock.host("detect"):
+                tracked = tracker.push(source_index, detector.detect(pixels))
+            faces.update((face.index, face) for face in tracked)
+        elif not complete:
+            complete = True
+            faces.update((face.index, face) for face in tracker.flush())
+        yield from _ready(waiting, faces)
+    if not complete:
+        faces.update((face.index, face) for face in tracker.flush())
+    yield from _ready(waiting, faces)
+
+
+def _ready(waiting: deque[SourceItem], faces: dict[int, TrackedFace]) -> Iterator[AlignedFrame]:
+    while waiting and waiting[0][1] in faces:
+        index, source_index, pixels = waiting.popleft()
+        yield AlignedFrame(index, pixels, faces[source_index])

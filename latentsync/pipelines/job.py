@@ -1,0 +1,182 @@
+"""What is asked of the pipeline for one video, and what it answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from latentsync.diffusion.denoise import SamplerOptions
+from latentsync.errors import ConfigError, MediaError
+from latentsync.pipelines.windows import WindowMode
+
+LoopMode = Literal["pingpong", "hold", "error"]
+
+
+@dataclass(frozen=True)
+class LipsyncJob:
+    """One video to make.
+
+    Attributes:
+        video_path: the talking head.
+        audio_path: the speech; any file with sound, a video too.
+        video_out_path: the result; a JSON report is written beside it.
+        sampler: steps, guidance, feature cache.
+        seed: of the noise; equal seeds give equal videos, -1 draws a fresh one.
+        face: which face to follow: largest, leftmost, rightmost, center, or an index from the left (0, 1, ...).
+        windows: how frames are grouped, see `latentsync.pipelines.windows.plan_windows`.
+        output_fps: "source" (halved and so on until at most 30) or a number.
+        loop: what follows when the speech outlasts the video.
+        preview_seconds: make only the beginning; None makes everything.
+        side_by_side: put the source picture to the left of the result.
+        overwrite: replace files that exist.
+        crf: x264 quality, lower is better and larger.
+    """
+
+    video_path: Path
+    audio_path: Path
+    video_out_path: Path
+    sampler: SamplerOptions = SamplerOptions()
+    seed: int = 1247
+    face: str = "largest"
+    windows: WindowMode = "blend"
+    output_fps: str = "source"
+    loop: LoopMode = "pingpong"
+    preview_seconds: float | None = None
+    side_by_side: bool = False
+    overwrite: bool = False
+    crf: int = 14
+
+    def __post_init__(self) -> None:
+        if self.preview_seconds is not None and not self.preview_seconds > 0:
+            raise ConfigError(f"Preview: got {self.preview_seconds} seconds, expected more than 0")
+        if not 0 <= self.crf <= 51:
+            raise ConfigError(f"Quality (crf): got {self.crf}, expected 0 (lossless) to 51 (worst)")
+        if self.seed < -1:
+            raise ConfigError(f"Seed: got {self.seed}, expected -1 (fresh) or a number from 0")
+
+    @property
+    def report_path(self) -> Path:
+        """The JSON report beside the video."""
+        return self.video_out_path.with_suffix(".json")
+
+    def drawn_seed(self) -> int:
+        """The seed to use: the given one, or a fresh one for -1."""
+        return self.seed if self.seed >= 0 else secrets.randbelow(2**31)
+
+    def check_paths(self) -> None:
+        """Refuse early what would only fail after minutes of work.
+
+        Raises:
+            MediaError: an input is missing, or an output would replace an input or an existing file unasked.
+        """
+        for what, path in (("Video", self.video_path), ("Audio", self.audio_path)):
+            if not path.is_file():
+                raise MediaError(f"{what} file {path} does not exist or is no file; give the path of one that does")
+        for output in (self.video_out_path, self.report_path):
+            if not output.exists():
+                continue
+            if any(output.samefile(source) for source in (self.video_path, self.audio_path)):
+                raise MediaError(
+                    f"Output {output} is also an input, which would destroy it; choose another output name"
+                )
+            if not self.overwrite:
+                raise MediaError(f"Output {output} exists already; choose another name or allow --overwrite")
+
+
+@dataclass(frozen=True)
+class FrameSpan:
+    """Output frames first..last (both included) that share one reason."""
+
+    first: int
+    last: int
+    reason: str
+
+
+class FrameLog:
+    """Collects, frame by frame, what was done and why; kept as spans so that it stays small."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.spans: list[FrameSpan] = []
+
+    def add(self, index: int, generated: bool, reason: str | None) -> None:
+        """Note output frame ``index`` (in order): whether its mouth was made anew, and the reason for anything odd."""
+        self.counts["generated" if generated else "original"] += 1
+        if reason is None:
+            return
+        last = self.spans[-1] if self.spans else None
+        if last is not None and last.reason == reason and last.last == index - 1:
+            self.spans[-1] = FrameSpan(last.first, index, reason)
+        else:
+            self.spans.append(FrameSpan(index, index, reason))
+
+
+@dataclass(frozen=True)
+class LipsyncResult:
+    """What was made.
+
+    Attributes:
+        video_out_path: the finished video.
+        num_frames: frames written: round(audio seconds x fps).
+        fps: frame rate as a fraction.
+        width: of the written picture in pixels.
+        height: of the written picture in pixels.
+        generated_frames: frames with a new mouth.
+        original_frames: frames left as they were.
+        spans: which frames were special, and why.
+        warnings: what was odd about the input.
+        stage_seconds: busy seconds per stage; stages overlap, so they add up to more than the total.
+        total_seconds: wall-clock time.
+        settings: everything needed to repeat the run.
+    """
+
+    video_out_path: Path
+    num_frames: int
+    fps: Fraction
+    width: int
+    height: int
+    generated_frames: int
+    original_frames: int
+    spans: list[FrameSpan]
+    warnings: list[str]
+    stage_seconds: dict[str, float]
+    total_seconds: float
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def frames_per_second(self) -> float:
+        """Output frames made per second of wall-clock time."""
+        return self.num_frames / self.total_seconds if self.total_seconds else 0.0
+
+    def to_json(self) -> str:
+        """The report as JSON text."""
+        content = dataclasses.asdict(self)
+        content["video_out_path"] = str(self.video_out_path)
+        content["fps"] = str(self.fps)
+        content["frames_per_second"] = round(self.frames_per_second, 3)
+        return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write the report under its final name in one step.
+
+        Raises:
+            MediaError: the folder cannot be written to.
+        """
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            try:
+                partial.write_text(self.to_json(), encoding="utf-8")
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise MediaError(
+                f"Report {path} cannot be written: {error}. Free space or choose another folder"
+            ) from error

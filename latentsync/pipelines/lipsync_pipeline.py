@@ -1,0 +1,212 @@
+"""The whole way of one video: decode, follow the face, listen, generate, put back, encode."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentsync.errors import FaceNotFoundError
+from latentsync.face.detector import FaceDetector
+from latentsync.face.restore import Blend, FaceRestorer
+from latentsync.face.tracker import FaceTracker
+from latentsync.media.audio import SpeechAudio, load_speech
+from latentsync.media.audio_muxer import AudioTrack
+from latentsync.media.probe import VideoInfo, probe_video
+from latentsync.media.timeline import FrameSource, output_fps, output_frame_count
+from latentsync.media.video_writer import VideoWriter, WriterOptions
+from latentsync.pipelines.align import SourceItem, align_frames
+from latentsync.pipelines.compositor import Compositor, FinishedFrame
+from latentsync.pipelines.generator import FaceGenerator
+from latentsync.pipelines.job import FrameLog, LipsyncJob, LipsyncResult
+from latentsync.pipelines.stages import Prefetch, Sink
+from latentsync.pipelines.windows import Window, plan_windows
+from latentsync.profiling import StageClock
+from latentsync.whisper.audio_encoder import AudioEncoder
+from latentsync.whisper.audio_windows import AudioWindows
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+_QUEUE_DEPTH = 4
+SAMPLE_RATE = 16000
+
+
+@dataclass
+class LipsyncPipeline:
+    """Built once, used for many videos, one at a time.
+
+    Attributes:
+        generator: makes the faces.
+        audio_encoder: hears the speech.
+        make_detector: called once a video, since detectors remember the last picture.
+        mask: (3, R, R) float, 1 = keep: the mask the generator repaints by.
+        device: where the generator and the pasting run.
+        window_length: frames of a window.
+        audio_feat_length: video frames of audio context before and after a frame.
+        settings: what to note in each report about how the pipeline was built.
+    """
+
+    generator: FaceGenerator
+    audio_encoder: AudioEncoder
+    make_detector: Callable[[], FaceDetector]
+    mask: Tensor
+    device: torch.device
+    window_length: int = 16
+    audio_feat_length: tuple[int, int] = (2, 2)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, job: LipsyncJob, progress: Progress | None = None) -> LipsyncResult:
+        """Make one video.
+
+        Args:
+            job: what to make.
+            progress: called with (frames done, frames in all).
+
+        Returns:
+            What was made; the same is written as JSON beside the video.
+
+        Raises:
+            MediaError: an input cannot be read or the output cannot be written.
+            FaceNotFoundError: no frame has a usable face.
+        """
+        return _Run(self, job, progress or (lambda done, total: None)).execute()
+
+
+class _Run:
+    """One job on its way through the pipeline."""
+
+    def __init__(self, pipeline: LipsyncPipeline, job: LipsyncJob, progress: Progress) -> None:
+        self._pipeline, self._job, self._progress = pipeline, job, progress
+        self._clock = StageClock(pipeline.device)
+        self._log = FrameLog()
+        self._warnings: list[str] = []
+
+    def execute(self) -> LipsyncResult:
+        """Make the video and its report."""
+        started = time.perf_counter()
+        job = self._job
+        job.check_paths()
+        info = probe_video(job.video_path)
+        fps = output_fps(info, job.output_fps)
+        speech, num_frames = self._listen(fps)
+        source = FrameSource(job.video_path, fps, num_frames, job.loop)
+        seed = job.drawn_seed()
+        self._pipeline.generator.start(seed, job.sampler, self._clock)
+        width, height = self._generate(info, fps, source, self._audio_windows(speech, fps, num_frames))
+        self._warnings.extend(source.warnings)
+        for warning in self._warnings:
+            logger.warning("%s", warning)
+        result = LipsyncResult(
+            video_out_path=job.video_out_path,
+            num_frames=num_frames,
+            fps=fps,
+            width=width,
+            height=height,
+            generated_frames=self._log.counts["generated"],
+            original_frames=self._log.counts["original"],
+            spans=self._log.spans,
+            warnings=self._warnings,
+            stage_seconds=self._clock.seconds(),
+            total_seconds=round(time.perf_counter() - started, 3),
+            settings={**self._pipeline.settings, **dataclasses.asdict(job), "seed": seed},
+        )
+        result.write(job.report_path)
+        return result
+
+    def _listen(self, fps: Fraction) -> tuple[SpeechAudio, int]:
+        """The speech, and how many frames it drives."""
+        with self._clock.host("read_audio"):
+            speech = load_speech(self._job.audio_path, SAMPLE_RATE)
+        self._warnings.extend(speech.warnings)
+        seconds = speech.seconds
+        if self._job.preview_seconds is not None:
+            seconds = min(seconds, Fraction(self._job.preview_seconds))
+        return speech, output_frame_count(seconds, fps)
+
+    def _audio_windows(self, speech: SpeechAudio, fps: Fraction, num_frames: int) -> AudioWindows:
+        return AudioWindows(
+            self._pipeline.audio_encoder,
+            torch.from_numpy(speech.waveform),
+            fps,
+            num_frames,
+            continuity="published" if self._job.windows == "published" else "continuous",
+            feat_length=self._pipeline.audio_feat_length,
+        )
+
+    def _generate(self, info: VideoInfo, fps: Fraction, source: FrameSource, audio: AudioWindows) -> tuple[int, int]:
+        """Run the stages side by side until the last frame is written; on any error nothing is left behind.
+
+        Returns:
+            Width and height of the written picture.
+        """
+        pipeline, job, clock = self._pipeline, self._job, self._clock
+        blend: Blend = "published" if job.windows == "published" else "mask"
+        restorer = FaceRestorer(pipeline.generator.resolution, blend, pipeline.mask)
+        compositor = Compositor(pipeline.generator, restorer, pipeline.device, clock)
+        tracker = FaceTracker(job.face, (info.width, info.height), fps, pipeline.generator.resolution)
+        plan = list(plan_windows(len(audio), pipeline.window_length, job.windows))
+        with ExitStack() as stack:
+            writer = stack.enter_context(self._writer(info, fps))
+            detector = stack.enter_context(closing(pipeline.make_detector()))
+            frames = stack.enter_context(Prefetch(self._timed(source), _QUEUE_DEPTH, "decode"))
+            aligned = stack.enter_context(
+                Prefetch(align_frames(frames, detector, tracker, clock), _QUEUE_DEPTH, "detect")
+            )
+            sink = stack.enter_context(Sink(partial(self._write, writer), _QUEUE_DEPTH, "encode"))
+            for frame in compositor.run(aligned, plan, partial(_window_audio, audio)):
+                self._log.add(frame.index, frame.generated, frame.reason)
+                sink.put(frame)
+                self._progress(frame.index + 1, len(audio))
+            if not self._log.counts["generated"]:
+                raise FaceNotFoundError(self._no_face_message(len(audio)))
+        return writer.encoded_size
+
+    def _writer(self, info: VideoInfo, fps: Fraction) -> VideoWriter:
+        job = self._job
+        options = WriterOptions(
+            crf=job.crf,
+            color=info.color,
+            sample_aspect_ratio=info.sample_aspect_ratio,
+            inputs=(job.video_path,),
+            overwrite=job.overwrite,
+        )
+        width = info.width * (2 if job.side_by_side else 1)
+        return VideoWriter(job.video_out_path, width, info.height, fps, AudioTrack(job.audio_path), options)
+
+    def _write(self, writer: VideoWriter, frame: FinishedFrame) -> None:
+        with self._clock.host("write"):
+            pixels = frame.pixels
+            writer.write(np.concatenate([frame.source, pixels], axis=1) if self._job.side_by_side else pixels)
+
+    def _timed(self, source: FrameSource) -> Iterator[SourceItem]:
+        frames = iter(source)
+        while True:
+            with self._clock.host("read"):
+                item = next(frames, None)
+            if item is None:
+                return
+            yield item
+
+    def _no_face_message(self, num_frames: int) -> str:
+        reasons = ", ".join(sorted({span.reason for span in self._log.spans})) or "no face"
+        return (
+            f"No usable face in any of the {num_frames} frames of {self._job.video_path} ({reasons}); a face must look "
+            "towards the camera and be at least 50 pixels wide. Try another video, or choose the person with --face"
+        )
+
+
+def _window_audio(audio: AudioWindows, window: Window) -> Tensor:
+    """(f, 50, d) audio of every slot of a window, also where slots repeat frames."""
+    audio_windows = audio[window.start : window.stop]
+    return audio_windows[torch.tensor(window.indices, device=audio_windows.device) - window.start]
