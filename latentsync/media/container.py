@@ -12,6 +12,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import EOFError as AvEOFError
 from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -32,11 +33,13 @@ def open_input(path: str | os.PathLike[str]) -> InputContainer:
         MediaError: the file is missing, a folder, empty, not readable, or nothing that libav knows.
     """
     file = Path(path)
-    if not file.exists():
+    if not os.path.exists(file):
         raise MediaError(f"Cannot open {str(file)!r}: there is no such file. Check the path.")
-    if file.is_dir():
+    if os.path.isdir(file):
         raise MediaError(f"Cannot open {str(file)!r}: it is a folder. Give one video or audio file.")
-    if file.is_file() and file.stat().st_size == 0:
+    if not os.access(file, os.R_OK):
+        raise MediaError(f"Cannot open {str(file)!r}: reading it is not permitted. Change its permissions.")
+    if os.path.isfile(file) and os.path.getsize(file) == 0:
         raise MediaError(f"Cannot open {str(file)!r}: the file is empty (0 bytes). Copy or export it again.")
     try:
         # An absolute path cannot be mistaken for a protocol ("concat:...", "a:b.mp4").
@@ -59,7 +62,7 @@ def reason(error: Exception) -> str:
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
     """The main moving picture of a file: cover art does not count."""
-    pictures = [s for s in container.streams.video if "attached_pic" not in str(s.disposition).lower()]
+    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not pictures:
         return None
     best = container.streams.best("video")

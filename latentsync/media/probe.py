@@ -19,10 +19,8 @@ from latentsync.errors import MediaError
 from latentsync.media.color import ColorTags, frame_tags
 from latentsync.media.container import decode, open_input, picture_stream, sound_stream
 
-_STANDARD_RATES = (
-    *(Fraction(rate) for rate in (15, 24, 25, 30, 48, 50, 60, 100, 120)),
-    *(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)),
-)
+_WHOLE_RATES = tuple(Fraction(rate) for rate in (15, 24, 25, 30, 48, 50, 60, 100, 120))
+_STANDARD_RATES = (*_WHOLE_RATES, *(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)))
 _SAME_RATE = Fraction(1, 2000)
 _NEAR_RATE = Fraction(3, 100)
 
@@ -199,9 +197,9 @@ def _frame_rate(stream: VideoStream) -> tuple[Fraction, bool]:
     """
     average = stream.average_rate or stream.guessed_rate or Fraction(25)
     nominal = stream.base_rate or average
-    nearest = min(_STANDARD_RATES, key=lambda rate: abs(rate - average))
-    distance = abs(nearest - average) / average
     variable = abs(nominal - average) / average > _SAME_RATE
-    if distance <= (_NEAR_RATE if variable else _SAME_RATE):
-        return nearest, variable
+    for known, tolerance in ((_STANDARD_RATES, _SAME_RATE), (_WHOLE_RATES, _NEAR_RATE if variable else Fraction(0))):
+        nearest = min(known, key=lambda rate: abs(rate - average))
+        if abs(nearest - average) / average <= tolerance:
+            return nearest, variable
     return average.limit_denominator(1001), variable
