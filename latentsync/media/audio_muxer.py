@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
@@ -24,8 +25,9 @@ _SILENCE_SAMPLES = 1024
 class AudioTrack:
     """Sound of an output video: the main track of ``path`` at its own rate and channels.
 
-    It is encoded anew (AAC): packets can only be copied whole, so a copy could not end exactly with the picture.
-    ``bit_rate`` is in bits per second for two channels or fewer; libav lowers what a low sample rate cannot use.
+    It is encoded anew, as AAC in mp4 and as FLAC in Matroska: packets can only be copied whole, so a copy could not
+    end exactly with the picture, and neither could AAC in Matroska. ``bit_rate`` is that of AAC in bits per second for
+    two channels or fewer; libav lowers what a low sample rate cannot use.
     """
 
     path: str | os.PathLike[str]
@@ -43,16 +45,20 @@ class AudioMuxer:
     def __init__(self, container: OutputContainer, track: AudioTrack) -> None:
         info = probe_audio(track.path)
         self._container = container
-        self._rate = min((r for r in _AAC_RATES if r >= info.sample_rate), default=_AAC_RATES[0])
+        codec, self._format = ("flac", "s16") if container.format.name == "matroska" else ("aac", "fltp")
+        self._rate = info.sample_rate
+        if codec == "aac":
+            self._rate = min((r for r in _AAC_RATES if r >= info.sample_rate), default=_AAC_RATES[0])
         self._layout = _LAYOUTS.get(info.channels, "stereo")
         self.warnings: list[str] = []
-        target = SampleFormat("fltp", self._layout, self._rate)
+        target = SampleFormat(self._format, self._layout, self._rate)
         self._frames: Iterator[AudioFrame] = convert(audio_frames(Path(track.path), self.warnings), target)
         self._pending: AudioFrame | None = None
         self._written = 0
-        self._stream: AudioStream = container.add_stream("aac", rate=self._rate, layout=self._layout)
+        self._stream = cast("AudioStream", container.add_stream(codec, rate=self._rate, layout=self._layout))
         self._context: AudioCodecContext = self._stream.codec_context
-        self._context.bit_rate = track.bit_rate * max(1, self._context.layout.nb_channels // 2)
+        if codec == "aac":
+            self._context.bit_rate = track.bit_rate * max(1, self._context.layout.nb_channels // 2)
 
     def advance(self, seconds: Fraction) -> None:
         """Encode whole decoded frames as far as they fit below ``seconds``."""
@@ -77,8 +83,11 @@ class AudioMuxer:
         self._container.mux(self._stream.encode(None))
 
     def _silence(self, samples: int) -> AudioFrame:
-        zeros = np.zeros((self._context.layout.nb_channels, samples), np.float32)
-        frame = AudioFrame.from_ndarray(zeros, "fltp", self._layout)
+        channels = self._context.layout.nb_channels
+        if self._format == "fltp":
+            frame = AudioFrame.from_ndarray(np.zeros((channels, samples), np.float32), "fltp", self._layout)
+        else:
+            frame = AudioFrame.from_ndarray(np.zeros((1, samples * channels), np.int16), "s16", self._layout)
         frame.sample_rate = self._rate
         return frame
 
