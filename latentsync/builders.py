@@ -50,6 +50,13 @@ PRESETS = {
 }
 """Best first: without a choice, the first one whose weights are all there is taken."""
 
+# Keys of the published files whose values no published network varies.
+_FIXED_MODEL_KEYS = (
+    "mid_block_type motion_module_type act_fn center_input_sample downsample_padding flip_sin_to_cos freq_shift "
+    "mid_block_scale_factor resnet_time_scale_shift unet_use_cross_frame_attention unet_use_temporal_attention "
+    "use_inflated_groupnorm use_linear_projection only_cross_attention dual_cross_attention"
+).split()
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -140,11 +147,7 @@ def build_unet_spec(model: ModelConfig) -> UNetSpec:
         ConfigError: the section asks for something that no published network has.
     """
     reference = ModelConfig()
-    fixed = ("mid_block_type", "motion_module_type", "act_fn", "center_input_sample", "downsample_padding")
-    fixed += ("flip_sin_to_cos", "freq_shift", "mid_block_scale_factor", "resnet_time_scale_shift")
-    fixed += ("unet_use_cross_frame_attention", "unet_use_temporal_attention", "use_inflated_groupnorm")
-    fixed += ("use_linear_projection", "only_cross_attention", "dual_cross_attention")
-    for key in fixed:
+    for key in _FIXED_MODEL_KEYS:
         if getattr(model, key) != getattr(reference, key):
             raise ConfigError(f"model.{key}: got {getattr(model, key)!r}, only {getattr(reference, key)!r} exists here")
     motion = model.motion_module_kwargs

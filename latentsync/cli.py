@@ -24,9 +24,10 @@ from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 logger = logging.getLogger(__name__)
 
 PUBLISHED_CACHE_INTERVAL = 3
-_JOB_OPTIONS = ("video_path", "audio_path", "video_out_path", "inference_steps", "guidance_scale", "seed")
-_JOB_OPTIONS += ("enable_deepcache", "face", "windows", "output_fps", "loop", "preview", "side_by_side")
-_JOB_OPTIONS += ("overwrite", "crf")
+_JOB_OPTIONS = (
+    "video_path audio_path video_out_path inference_steps guidance_scale seed enable_deepcache face windows output_fps "
+    "loop preview side_by_side overwrite crf"
+).split()
 
 
 def inference_parser() -> argparse.ArgumentParser:
@@ -118,14 +119,19 @@ def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:
         sample_latents=values["windows"] == "published",
     )
     return LipsyncJob(
-        Path(values["video_path"]),
-        Path(values["audio_path"]),
-        Path(values["video_out_path"]),
-        sampler,
+        video_path=Path(values["video_path"]),
+        audio_path=Path(values["audio_path"]),
+        video_out_path=Path(values["video_out_path"]),
+        sampler=sampler,
         seed=_given(values["seed"], defaults.seed),
+        face=str(values["face"]),
+        windows=values["windows"],
+        output_fps=str(values["output_fps"]),
+        loop=values["loop"],
         preview_seconds=values["preview"],
-        **{key: values[key] for key in ("windows", "loop", "side_by_side", "overwrite", "crf")},
-        **{key: str(values[key]) for key in ("face", "output_fps")},
+        side_by_side=values["side_by_side"],
+        overwrite=values["overwrite"],
+        crf=values["crf"],
     )
 
 

@@ -178,7 +178,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file is missing or no YAML, a key is unknown, or a value is of the wrong kind or out of range.
     """
-    merged = _with_bases(path, seen=())
+    merged: Any = _with_bases(path, seen=())
     if overrides:
         merged = OmegaConf.merge(merged, _read_overrides(overrides))
     _drop_training_keys(merged)

@@ -95,7 +95,8 @@ class Compositor:
         with_face = [entry for entry in fresh if entry.frame.face.matrix is not None]
         if with_face:
             with self._clock.on_device("align"):
-                faces = warp_faces(self._pictures(with_face), _matrices(with_face), self._generator.resolution)
+                matrices = torch.from_numpy(_matrices(with_face)).to(self._device)
+                faces = warp_faces(self._pictures(with_face), matrices, self._generator.resolution)
             for entry, face in zip(with_face, faces, strict=True):
                 entry.face = face
 

@@ -10,13 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.errors import ConfigError, MediaError
+from latentsync.media.timeline import LoopMode
 from latentsync.pipelines.windows import WindowMode
-
-LoopMode = Literal["pingpong", "hold", "error"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,9 @@ class LipsyncJob:
     crf: int = 14
 
     def __post_init__(self) -> None:
+        for what, given, known in (("Windows", self.windows, WindowMode), ("Loop", self.loop, LoopMode)):
+            if given not in get_args(known):
+                raise ConfigError(f"{what}: got {given!r}, expected one of {', '.join(get_args(known))}")
         if self.preview_seconds is not None and not self.preview_seconds > 0:
             raise ConfigError(f"Preview: got {self.preview_seconds} seconds, expected more than 0")
         if not 0 <= self.crf <= 51:
