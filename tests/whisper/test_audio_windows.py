@@ -181,6 +181,17 @@ def test_half_precision_is_close_to_full():
     assert (features.float() - full).abs().max() < 0.02 * full.abs().max()
 
 
+@pytest.mark.gpu
+def test_gpu_half_precision_is_close_to_cpu():
+    waveform = chirp(40 * 16000, 11)
+    full = windows_of(micro_encoder(), waveform)
+    half = windows_of(micro_encoder().to("cuda", torch.float16), waveform)
+    for start in (0, 500, 984):
+        window = half[start : start + 16]
+        assert window.device.type == "cuda"
+        assert (window.float().cpu() - full[start : start + 16]).abs().max() < 0.02 * full[:].abs().max()
+
+
 def test_refusals(encoder):
     with pytest.raises(MediaError, match="too short"):
         AudioWindows(encoder, torch.zeros(319), 25, 1)
