@@ -15,9 +15,9 @@ number bishop family summer pepper cabin thumb beaver people market blanket muse
 bamboo voice feather valley movie oven giraffe thunder author weather brother cloth fish fashion ocean shoulder church
 judge jungle garage treasure measure vision kitchen pigeon carrot cookie dragon tiger ladder garden doctor lawyer
 teacher student engine yellow jacket onion union queen quiz wagon whale wheel sandwich rainbow road robot lemon lamp
-melon moon noodle nurse sailor salad soldier spoon stone street sugar swan table tailor teapot tomato tower train turtle
-uncle violin waiter wolf yard zebra zoo mushroom pumpkin bumper lamb comb film farm firm fame foam palm bulb globe tribe robe
-ship sheep shop shape soap soup sip map mop mob web cab cube tube pipe type""".split()
+melon moon noodle nurse sailor salad soldier spoon stone street sugar swan table tailor teapot tomato tower train
+turtle uncle violin waiter wolf yard zebra zoo mushroom pumpkin bumper lamb comb film farm firm fame foam palm bulb globe tribe
+robe ship sheep shop shape soap soup sip map mop mob web cab cube tube pipe type""".split()
 _VERBS = """brings makes moves remembers paints builds improves believes follows finds watches washes pushes puts opens
 covers copies keeps kicks carries calls wants warms wakes visits leaves loves lifts throws thinks breathes teaches
 reaches judges changes measures buys bends mixes maps mends plays pulls polishes prefers proves shows shapes shares
