@@ -187,7 +187,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         result: Any = OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: {reason}. Compare with configs/unet/_base.yaml") from error
+        raise ConfigError(f"{path}: {error.full_key or 'a section'}: {reason}. Compare with configs/unet/_base.yaml") from error
     if not isinstance(result, Config):
         raise ConfigError(f"{path}: expected sections data, run, model and scheduler")
     return result

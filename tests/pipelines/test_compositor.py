@@ -1,0 +1,117 @@
+"""The stages between decoder and encoder on small made-up streams, with a generator whose output can be predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from latentsync.diffusion.denoise import SamplerOptions
+from latentsync.face.affine import crop_size, face_template, fit_affine
+from latentsync.face.restore import FaceRestorer
+from latentsync.face.tracker import TrackedFace
+from latentsync.pipelines.align import AlignedFrame
+from latentsync.pipelines.compositor import Compositor, FinishedFrame
+from latentsync.pipelines.windows import Window, WindowMode, plan_windows
+from latentsync.profiling import StageClock
+
+RESOLUTION = 64
+CPU = torch.device("cpu")
+
+
+class BrightnessGenerator:
+    """Paints every face in one grey level: the level of the window that made it, or blends of neighbouring ones."""
+
+    resolution = RESOLUTION
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
+        pass
+
+    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
+        self.calls.append(len(faces))
+        return torch.full((len(faces), 1), float(len(self.calls)))
+
+    def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
+        return (codes[..., None, None] / 10).expand(-1, 3, RESOLUTION, RESOLUTION)
+
+
+def matrix() -> np.ndarray:
+    width, height = crop_size(RESOLUTION)
+    points = face_template(RESOLUTION) + np.array([20.0, 10.0], np.float32)
+    return np.asarray(fit_affine(points[None], face_template(RESOLUTION))[0], np.float32)
+
+
+def frames(count: int, without: frozenset[int] = frozenset()) -> Iterator[AlignedFrame]:
+    for index in range(count):
+        pixels = np.full((120, 120, 3), index % 200, np.uint8)
+        face = TrackedFace(index, None if index in without else matrix(), 0.0 if index in without else 1.0, None)
+        if index in without:
+            face = TrackedFace(index, None, 0.0, "no face")
+        yield AlignedFrame(index, pixels, face)
+
+
+def run(
+    count: int, mode: WindowMode, without: frozenset[int] = frozenset()
+) -> tuple[list[FinishedFrame], BrightnessGenerator]:
+    generator = BrightnessGenerator()
+    compositor = Compositor(generator, FaceRestorer(RESOLUTION), CPU, StageClock(CPU))
+    plan = list(plan_windows(count, 16, mode))
+
+    def audio(window: Window) -> Tensor:
+        return torch.zeros(len(window.indices), 50, 4)
+
+    return list(compositor.run(frames(count, without), plan, audio)), generator
+
+
+def mouth_level(frame: FinishedFrame) -> float:
+    """What the generator painted, read back from the middle of the pasted mouth."""
+    width, height = crop_size(RESOLUTION)
+    row, column = 10 + int(height * 0.7), 20 + width // 2
+    return float(frame.pixels[row, column].mean()) / 127.5 * 10 - 10
+
+
+@pytest.mark.parametrize("mode", ["blend", "tail", "published"])
+@pytest.mark.parametrize("count", [1, 5, 16, 17, 37])
+def test_every_frame_leaves_in_order_with_a_new_mouth(mode: WindowMode, count: int) -> None:
+    finished, _ = run(count, mode)
+    assert [frame.index for frame in finished] == list(range(count))
+    assert all(frame.generated for frame in finished)
+    for frame in finished:
+        assert (frame.source == frame.index % 200).all()
+        assert (frame.pixels[:5] == frame.source[:5]).all()
+
+
+def test_blending_rises_from_one_window_to_the_next() -> None:
+    finished, generator = run(28, "blend")
+    levels = [mouth_level(frame) for frame in finished]
+    assert generator.calls == [16, 16]
+    assert levels[:12] == pytest.approx([1] * 12, abs=0.06)
+    assert levels[12:16] == pytest.approx([1.2, 1.4, 1.6, 1.8], abs=0.06)
+    assert levels[16:] == pytest.approx([2] * 12, abs=0.06)
+
+
+def test_reaching_back_does_not_touch_finished_frames() -> None:
+    levels = [mouth_level(frame) for frame in run(20, "tail")[0]]
+    assert levels == pytest.approx([1] * 16 + [2] * 4, abs=0.06)
+
+
+def test_frames_without_a_face_pass_untouched_and_say_why() -> None:
+    finished, generator = run(48, "tail", frozenset(range(10, 36)))
+    for frame in finished:
+        assert frame.generated == (not 10 <= frame.index < 36)
+        assert frame.reason == (None if frame.generated else "no face")
+        if not frame.generated:
+            assert frame.pixels is frame.source
+    assert generator.calls == [16, 16]  # the window in the middle has no face at all and costs nothing
+
+
+def test_no_face_at_all_never_calls_the_generator() -> None:
+    finished, generator = run(40, "blend", frozenset(range(40)))
+    assert generator.calls == []
+    assert not any(frame.generated for frame in finished)
