@@ -1,9 +1,9 @@
 """Attention and feed-forward blocks on token sequences, and the per-frame spatial transformer of the U-Net."""
 
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
+from latentsync.models.layout import from_tokens, merge_heads, split_heads, to_tokens
 from latentsync.models.resnet import FrameGroupNorm
 
 
@@ -25,12 +25,10 @@ class Attention(nn.Module):
         tokens (n, s, dim), context (n, k, context_dim) or None -> (n, s, dim)
         """
         source = tokens if context is None else context
-        query, key, value = (
-            rearrange(projected, "n s (heads d) -> n heads s d", heads=self.heads)
-            for projected in (self.to_q(tokens), self.to_k(source), self.to_v(source))
-        )
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        output: Tensor = self.to_out[0](rearrange(mixed, "n heads s d -> n s (heads d)"))
+        query = split_heads(self.to_q(tokens), self.heads)
+        key = split_heads(self.to_k(source), self.heads)
+        value = split_heads(self.to_v(source), self.heads)
+        output: Tensor = self.to_out[0](merge_heads(F.scaled_dot_product_attention(query, key, value)))
         return output
 
 
@@ -110,8 +108,7 @@ class SpatialTransformer(nn.Module):
 
         hidden (n, c, h, w), audio (n, k, audio_dim) or None -> (n, c, h, w); n = batch times frames
         """
-        height = hidden.shape[-2]
-        tokens = self.proj_in(rearrange(self.norm(hidden), "n c h w -> n (h w) c"))
+        tokens = self.proj_in(to_tokens(self.norm(hidden)))
         for block in self.transformer_blocks:
             tokens = block(tokens, audio)
-        return hidden + rearrange(self.proj_out(tokens), "n (h w) c -> n c h w", h=height)
+        return hidden + from_tokens(self.proj_out(tokens), hidden.shape[-2])

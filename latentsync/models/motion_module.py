@@ -6,10 +6,10 @@ At construction the last projection is zero, so that a network without trained m
 import math
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from latentsync.models.attention import Attention, FeedForward
+from latentsync.models.layout import from_pixel_tracks, to_pixel_tracks
 from latentsync.models.resnet import FrameGroupNorm
 from latentsync.models.unet_spec import MOTION_NORM_GROUPS
 
@@ -39,7 +39,7 @@ class PositionTable(nn.Module):
         position = torch.arange(max_len, dtype=torch.float32)
         rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10000.0) / dim))
         angle = torch.outer(position, rate)
-        table = rearrange(torch.stack([angle.sin(), angle.cos()], dim=-1), "f d two -> 1 f (d two)")
+        table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[None]
         self.pe = table.to(self.pe.device, self.pe.dtype)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -93,12 +93,11 @@ class TemporalTransformer(nn.Module):
 
         hidden ((b frames), c, h, w) -> the same shape; frames <= max_len
         """
-        height = hidden.shape[-2]
-        tokens = self.proj_in(rearrange(self.norm(hidden), "(b f) c h w -> (b h w) f c", f=frames))
+        height, width = hidden.shape[-2:]
+        tokens = self.proj_in(to_pixel_tracks(self.norm(hidden), frames))
         for block in self.transformer_blocks:
             tokens = block(tokens)
-        change = rearrange(self.proj_out(tokens), "(b h w) f c -> (b f) c h w", h=height, w=hidden.shape[-1], f=frames)
-        return hidden + change
+        return hidden + from_pixel_tracks(self.proj_out(tokens), height, width)
 
 
 class MotionModule(nn.Module):

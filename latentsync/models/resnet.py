@@ -6,8 +6,9 @@ channels-last: then a joint view over frames and the token view of the transform
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
+
+from latentsync.models.layout import to_pictures, to_video
 
 
 def to_channels_last(module: nn.Module) -> None:
@@ -26,9 +27,8 @@ class FrameGroupNorm(nn.GroupNorm):
         hidden ((b frames), c, h, w) -> the same shape. Statistics are shared by each run of ``frames`` frames:
         1 = per frame, the window's length = jointly over the window.
         """
-        video = rearrange(hidden, "(b f) c h w -> b c f h w", f=frames)
-        normed = F.group_norm(video, self.num_groups, self.weight, self.bias, self.eps)
-        return rearrange(normed, "b c f h w -> (b f) c h w")
+        video = to_video(hidden, frames)
+        return to_pictures(F.group_norm(video, self.num_groups, self.weight, self.bias, self.eps))
 
 
 class ResnetBlock(nn.Module):
@@ -52,7 +52,7 @@ class ResnetBlock(nn.Module):
         shortcut = hidden if self.conv_shortcut is None else self.conv_shortcut(hidden)
         time = self.time_emb_proj(time_emb).repeat_interleave(frames, dim=0)
         hidden = self.conv1(F.silu(self.norm1(hidden, frames)))
-        hidden = hidden + rearrange(time, "n c -> n c 1 1")
+        hidden = hidden + time[:, :, None, None]
         hidden = self.conv2(F.silu(self.norm2(hidden, frames)))
         return shortcut + hidden
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from latentsync.errors import ConfigError
 from latentsync.models.attention import Attention, FeedForward, PointwiseConv
+from latentsync.models.layout import from_tokens, to_tokens
 
 _GROUPS = 32
 _EPS = 1e-6
@@ -97,10 +97,10 @@ class SyncNetAttentionBlock(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform: (b, c, h, w) -> (b, c, h, w)."""
-        tokens = self.conv_in(rearrange(self.norm1(hidden), "b c h w -> b (h w) c"))
+        tokens = self.conv_in(to_tokens(self.norm1(hidden)))
         tokens = tokens + self.attn(self.norm2(tokens))
         tokens = tokens + self.ff(self.norm3(tokens))
-        return hidden + rearrange(self.conv_out(tokens), "b (h w) c -> b c h w", h=hidden.shape[-2])
+        return hidden + from_tokens(self.conv_out(tokens), hidden.shape[-2])
 
 
 class SyncNetEncoder(nn.Module):
@@ -153,7 +153,7 @@ def lower_half(pictures: Tensor) -> Tensor:
 
 def stack_frames(pictures: Tensor) -> Tensor:
     """Put frames on channels as StableSyncNet takes them: (b, c, f, h, w) -> (b, f * c, h, w)."""
-    return rearrange(pictures, "b c f h w -> b (f c) h w")
+    return pictures.transpose(1, 2).flatten(1, 2)
 
 
 def cosine(vision_embeds: Tensor, audio_embeds: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
+from latentsync.models.layout import to_pictures, to_video
 from latentsync.models.resnet import FrameGroupNorm, to_channels_last
 from latentsync.models.unet_blocks import Condition, DownLevel, MidLevel, UpLevel
 from latentsync.models.unet_spec import UNetSpec
@@ -112,13 +112,13 @@ class UNet3DConditionModel(nn.Module):
         time_emb = F.silu(self.time_embedding(timesteps.expand(batch)))
         audio = encoder_hidden_states
         if audio is not None and audio.ndim == 4:
-            audio = rearrange(audio, "b f k d -> (b f) k d")
-        pixels = rearrange(sample, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
+            audio = audio.flatten(0, 1)
+        pixels = to_pictures(sample).contiguous(memory_format=torch.channels_last)
         return self.conv_in(pixels), Condition(time_emb, audio, frames)
 
     def _leave(self, hidden: Tensor, condition: Condition) -> Tensor:
         hidden = self.conv_out(F.silu(self.conv_norm_out(hidden, condition.frames)))
-        return rearrange(hidden, "(b f) c h w -> b c f h w", f=condition.frames)
+        return to_video(hidden, condition.frames)
 
     def _check_shapes(self, sample: Tensor, audio: Tensor | None) -> None:
         spec = self.spec

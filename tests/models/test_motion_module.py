@@ -31,7 +31,7 @@ def test_mixes_the_frames_of_a_pixel_but_neither_pixels_nor_videos():
     module = trained_module()
     hidden = torch.randn(6, 32, 3, 4)
     # The group norm joins a frame's pixels, so it is put out of action here.
-    module.temporal_transformer.norm = torch.nn.Identity()
+    module.temporal_transformer.add_module("norm", torch.nn.Identity())
     changed = hidden.clone()
     changed[1, :, 2, 3] += 1.0
     touched = (module(changed, 3) - module(hidden, 3)).abs().amax(dim=1) > 1e-6

@@ -44,9 +44,10 @@ def test_shortcut_is_a_convolution_only_where_widths_differ():
     assert same.conv_shortcut is None
     hidden, time_emb = torch.randn(4, 16, 5, 5), torch.randn(2, 8)
     for block in (same, wider):
-        block.conv2.weight.zero_()
-        block.conv2.bias.zero_()
+        for parameter in block.conv2.parameters():
+            parameter.zero_()
     torch.testing.assert_close(same(hidden, time_emb, 2), hidden)
+    assert wider.conv_shortcut is not None
     expected = F.conv2d(hidden, wider.conv_shortcut.weight, wider.conv_shortcut.bias)
     torch.testing.assert_close(wider(hidden, time_emb, 2), expected)
 
