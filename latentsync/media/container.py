@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,13 +13,14 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import EOFError as AvEOFError
 from av.error import FFmpegError
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from latentsync.errors import MediaError
 
-FrameT = TypeVar("FrameT", VideoFrame, AudioFrame)
+FrameT = TypeVar("FrameT", bound=VideoFrame | AudioFrame)
 
 logger = logging.getLogger(__name__)
 
@@ -86,27 +88,42 @@ def decode(
         kind: VideoFrame or AudioFrame, as the stream is.
         warnings: gets one sentence at the end if anything could not be read.
     """
-    damaged = 0
-    for _ in range(_MAX_READ_ERRORS):
+    damage = _Damage()
+    for packet in _packets(container, stream, damage):
+        try:
+            frames = packet.decode()
+        except AvEOFError:
+            break
+        except FFmpegError:
+            damage.pieces += 1
+            continue
+        usable = [frame for frame in frames if isinstance(frame, kind) and not frame.is_corrupt]
+        damage.pieces += len(frames) - len(usable)
+        yield from usable
+    if damage.pieces:
+        name = os.path.basename(container.name)
+        warn(warnings, f"{name}: {damage.pieces} damaged piece(s) of {stream.type} could not be read, left out.")
+
+
+@dataclass
+class _Damage:
+    pieces: int = 0
+
+
+def _packets(container: InputContainer, stream: VideoStream | AudioStream, damage: _Damage) -> Iterator[Packet]:
+    """Packets of a stream, going on after read errors until they follow each other without an end."""
+    in_a_row = 0
+    while in_a_row < _MAX_READ_ERRORS:
         try:
             for packet in container.demux(stream):
-                try:
-                    frames = packet.decode()
-                except AvEOFError:
-                    return
-                except FFmpegError:
-                    damaged += 1
-                    continue
-                usable = [frame for frame in frames if isinstance(frame, kind) and not frame.is_corrupt]
-                damaged += len(frames) - len(usable)
-                yield from usable
-            break
-        except FFmpegError as error:
-            damaged += 1
+                in_a_row = 0
+                yield packet
+            return
+        except (FFmpegError, IndexError) as error:
+            # PyAV raises IndexError on a packet of a stream that the header did not announce.
+            in_a_row += 1
+            damage.pieces += 1
             logger.debug("read error: %s", error)
-    if damaged:
-        name = os.path.basename(container.name)
-        warn(warnings, f"{name}: {damaged} damaged piece(s) of {stream.type} could not be decoded and were left out.")
 
 
 def warn(warnings: list[str], message: str) -> None:

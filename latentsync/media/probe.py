@@ -60,7 +60,7 @@ class VideoInfo:
         start: time stamp of the first frame in seconds.
         duration: seconds by the header, or None where it does not say.
         duration_is_own: whether ``duration`` is the picture's own, not the whole file's (sound may last longer).
-        frame_estimate: number of stored frames by the header, or None.
+        frame_estimate: number of shown frames by the header, or None.
         orientation: how stored pixels are turned for display; ``rotation`` gives it in degrees.
         pix_fmt, bit_depth, codec: of the stored stream.
         color: colour tags.
@@ -156,7 +156,9 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
     fps, variable = _frame_rate(stream)
     own_duration = _stream_duration(stream)
     duration = own_duration or _container_duration(container)
-    frames = stream.frames or (round(duration * fps) if duration else None)
+    # Edit lists hide frames that the header counts, so the shown duration comes first.
+    shown = round(own_duration * fps) if own_duration and not variable else stream.frames
+    frames = shown or (round(duration * fps) if duration else None)
     return VideoInfo(
         path=path,
         width=width,
