@@ -12,6 +12,9 @@ from av.audio.resampler import AudioResampler
 from latentsync.errors import MediaError
 from latentsync.media.container import decode, open_input, sound_stream
 
+# PyAV 18 reads past the end of the plane list of such frames when it makes an array of them.
+_PLANES_THAT_CRASH = 8
+
 
 @dataclass(frozen=True)
 class SpeechAudio:
@@ -100,7 +103,9 @@ def audio_frames(path: str | os.PathLike[str], warnings: list[str]) -> Iterator[
 
 
 def trim(frame: AudioFrame, samples: int) -> AudioFrame:
-    """The first ``samples`` samples of a frame."""
+    """The first ``samples`` samples of a frame; frames of eight planes and more come back whole."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _PLANES_THAT_CRASH:
+        return frame
     data = frame.to_ndarray()
     width = samples if frame.format.is_planar else samples * frame.layout.nb_channels
     cut = AudioFrame.from_ndarray(np.ascontiguousarray(data[:, :width]), frame.format.name, frame.layout.name)

@@ -17,7 +17,7 @@ from latentsync.media.audio import SampleFormat, audio_frames, convert, trim
 from latentsync.media.probe import probe_audio
 
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 _SILENCE_SAMPLES = 1024
 
 

@@ -64,7 +64,7 @@ def tone(seconds: float, rate: int = 16000, channels: int = 1) -> np.ndarray:
 
 def write_tone(path: Path, seconds: float, rate: int = 16000, channels: int = 1) -> Path:
     """Write a sine as a .wav (or whatever the extension says)."""
-    layout = "mono" if channels == 1 else "stereo"
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac" if path.suffix == ".m4a" else "pcm_s16le", rate=rate, layout=layout)
         _encode_tone(container, stream, tone(seconds, rate, channels), rate, layout)

@@ -70,6 +70,16 @@ def test_any_sample_rate_is_kept_or_raised_to_one_that_aac_knows(tmp_path, rate)
     assert audio_seconds(path) == 1
 
 
+@pytest.mark.parametrize(("channels", "kept"), [(1, 1), (2, 2), (6, 6), (8, 2)])
+@pytest.mark.parametrize("source", ["a.wav", "a.m4a"])
+def test_channels_are_kept_up_to_six(tmp_path, channels, kept, source):
+    track = AudioTrack(write_tone(tmp_path / source, 1.0, 48000, channels))
+    path = write(tmp_path / "out.mp4", 25, audio=track)
+    assert probe_audio(path).channels == kept
+    assert audio_seconds(path) == 1
+    assert np.abs(read_audio(path)[4000:12000]).max() > 0.1
+
+
 def test_sound_of_a_video_file_drives_too(tmp_path):
     source = make_clip(tmp_path / "source.mp4", Clip(steady(30), tone_seconds=1.2))
     path = write(tmp_path / "out.mp4", 30, audio=AudioTrack(source))
