@@ -88,16 +88,19 @@ def skin(picture: np.ndarray, points: np.ndarray, matte: np.ndarray) -> np.ndarr
     samples = colours[inside]
     samples = samples[samples[:, 0] > np.percentile(samples[:, 0], 15)]
     centre = np.median(samples, axis=0)
-    spread = np.array([95.0, 9.0, 9.0])
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
+    # Fair hair differs from skin by its brightness only, and hair hangs over the forehead, not over the cheeks.
+    forehead = 1 / (1 + np.exp((rows - points[[105, 334], 1].mean() + 14) / 4))
+    spread = np.stack([95.0 - 75.0 * forehead, np.full(forehead.shape, 9.0), np.full(forehead.shape, 9.0)], axis=-1)
+    colours[..., 0] = np.minimum(colours[..., 0], centre[0])
     distance = (((colours - centre) / spread) ** 2).sum(-1)
     likely = 1 / (1 + np.exp(np.clip((distance - 5.0) * 1.2, -50, 50)))
     chin, height = points[152, 1], points[152, 1] - points[10, 1]
     middle, width = points[[234, 454], 0].mean(), points[454, 0] - points[234, 0]
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
     near = (np.abs(columns - middle) < 0.62 * width) & (rows < chin + 0.3 * height) & (rows > points[10, 1] - 20)
-    # Fair hair has the colour of skin: above the eyes only the mesh's own outline counts.
+    # Above the eyes only the mesh's own outline counts.
     near = near & ((rows > points[[33, 263], 1].mean()) | (cv2.dilate(oval, np.ones((7, 7))) > 0.5))
-    result = np.maximum(likely * near, cv2.erode(oval, np.ones((9, 9))) * (likely > 0.05))
+    result = np.maximum(likely * near, cv2.erode(oval, np.ones((9, 9))) * (likely > 0.05) * (forehead < 0.5))
     for eye in EYES:
         result = result * (1 - polygon(points, eye, 1.0))
     return cv2.GaussianBlur((result * matte).astype(np.float32), (0, 0), 1.5)

@@ -206,8 +206,8 @@ def _lip_shifts(portrait: Portrait, layer: int, slot: dict[int, int], local: Arr
             row[mode["rest"]] = closed - places[index]
             lift = -0.055 * hump if layer == UPPER else OPEN_SHIFT * (0.93 + 0.07 * (1 - is_outer)) * hump
             row[mode["open"]] = (-0.05 * s, lift + 0.07 * (1 - hump))
-            row[mode["width"]] = (0.1 * s, -0.02 * s * s - sign * is_outer * 0.015 * soft)
-            row[mode["rounding"]] = (-0.16 * s, sign * soft * (0.015 + 0.05 * is_outer))
+            row[mode["width"]] = (0.085 * s, -0.02 * s * s - sign * is_outer * 0.015 * soft)
+            row[mode["rounding"]] = (-0.1 * s, sign * soft * (0.01 + 0.075 * is_outer))
             row[mode["press"]] = (0.0, -sign * is_outer * 0.045 * soft + (0.01 * soft if layer == UPPER else 0.0))
             row[mode["tuck"]] = (0.0, -0.05 * soft if layer == UPPER else -(0.04 + 0.05 * is_outer) * soft)
             row[mode["raise"]] = (0.0, -0.05 * soft if layer == UPPER else 0.02 * soft)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentsync.errors import ConfigError
 from latentsync.face.affine import crop_size, face_template, fit_affine
+from latentsync.face.mediapipe_detector import LEFT_BROW, NOSE, RIGHT_BROW
 from latentsync.synthetic.fields import (
     FACE_MODES,
     LOWER,
@@ -34,14 +35,15 @@ from latentsync.synthetic.texture import (
     background_texture,
     face_texture,
     gaussian_blur,
+    paint_mouth_out,
     portrait_tensors,
 )
 from latentsync.synthetic.visemes import MOUTH_PARAMETERS
 
 FloatArray = npt.NDArray[np.float32]
 
-CONTROL_MESH: tuple[tuple[int, ...], ...] = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336), (4, 5, 45, 275))
-"""Mesh points whose means are the control points: brow at the left of the picture, brow at its right, nose."""
+CONTROL_MESH: tuple[tuple[int, ...], ...] = (LEFT_BROW, RIGHT_BROW, NOSE)
+"""Mesh points whose means are the control points: those that the detector uses."""
 
 _ITERATIONS = 8
 _LATTICE_STEP = 4  # output pixels between places where the field is inverted
@@ -223,7 +225,7 @@ class HeadRenderer:
         texture, background = pictures
         places, layers, coefficients = where
         size = tensors.portrait.size
-        above, below = tensors.portrait.painted(texture)
+        above, below = paint_mouth_out(tensors, texture)
         matte = tensors.regions["matte"][None]
         opaque_above, opaque_below, eyes = tensors.layers.split(1)
         upper = _sample(torch.cat([above, matte, opaque_above, eyes]), layers[:, UPPER], size)
@@ -234,10 +236,12 @@ class HeadRenderer:
         axes = torch.from_numpy(np.stack(tensors.portrait.mouth_axis)).to(self.device) / tensors.portrait.mouth_width
         local = torch.einsum("ac,thwc->athw", axes, skull - centre)
         jaw = coefficients[:, FACE_MODES.index("open")] * OPEN_SHIFT
-        brightness = float(np.clip(texture[:, tensors.regions["skin"] > 0.9].mean().item() * 1.7, 0.5, 1.1))
+        skin_mask = tensors.regions["skin"]
+        brightness = (1.7 * (texture.mean(0) * skin_mask).sum() / skin_mask.sum()).clamp(0.5, 1.1)
         look = InteriorLook(state.identity.teeth, state.identity.teeth_size, brightness)
         tongue = coefficients[:, FACE_MODES.index("tongue")]
-        inside = mouth_interior(local[0], local[1], jaw, tongue, look)
+        rounding = coefficients[:, FACE_MODES.index("rounding")]
+        inside = mouth_interior((local[0], local[1]), jaw, tongue, rounding, look)
         mouth = inside + (lower[:, :3] - inside) * lower[:, 4:5]
         skin = upper[:, :3] + (eye_colour - upper[:, :3]) * upper[:, 5:6]
         cover = upper[:, 4:5]
@@ -249,7 +253,9 @@ class HeadRenderer:
     def _develop(self, frames: Tensor, scene: Scene) -> Tensor:
         """Exposure, contrast, white balance, blur and noise of the camera."""
         balance = torch.tensor(scene.white_balance, device=frames.device)[:, None, None] * scene.exposure
-        frames = ((frames * balance - 0.45) * scene.contrast + 0.45).clamp(0, 1)
+        frames = (frames * balance - 0.45) * scene.contrast + 0.45
+        # A shoulder instead of a hard clip: bright skin keeps its shape.
+        frames = torch.where(frames > 0.8, 0.8 + 0.2 * torch.tanh((frames - 0.8) / 0.2), frames).clamp(0, 1)
         frames = gaussian_blur(frames, scene.blur)
         if scene.noise > 0:
             generator = torch.Generator(device=frames.device).manual_seed(scene.seed)

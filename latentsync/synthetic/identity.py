@@ -20,7 +20,7 @@ MOTION_COLUMNS: tuple[str, ...] = ("shift_x", "shift_y", "roll", "yaw", "pitch",
 """Columns of a head motion: shifts in eye distances, angles in radians, the others as fractions."""
 
 _SKIN_TONES: tuple[Colour, ...] = (
-    *((0.94, 0.80, 0.73), (0.88, 0.71, 0.61), (0.80, 0.60, 0.48), (0.68, 0.48, 0.36)),
+    *((0.90, 0.77, 0.70), (0.85, 0.69, 0.60), (0.78, 0.59, 0.48), (0.68, 0.48, 0.36)),
     *((0.54, 0.36, 0.26), (0.40, 0.26, 0.18), (0.29, 0.19, 0.14)),
 )
 _HAIR_COLOURS: tuple[Colour, ...] = (
@@ -106,7 +106,9 @@ def _between(colours: tuple[Colour, ...], jitter: float, generator: random.Rando
 
 def _lip_colour(skin: Colour, generator: random.Random) -> Colour:
     if generator.random() < 0.2:
-        return _mix((0.65, 0.12, 0.16), (0.75, 0.35, 0.40), generator.random(), 0.15, generator)
+        bright = 0.35 + 0.65 * skin[0]
+        painted = _mix((0.65, 0.12, 0.16), (0.75, 0.35, 0.40), generator.random(), 0.15, generator)
+        return painted[0] * bright, painted[1] * bright, painted[2] * bright
     redder = (0.93 * skin[0] + 0.03, 0.66 * skin[1] + 0.02, 0.70 * skin[2] + 0.03)
     return _mix(redder, skin, generator.uniform(-0.1, 0.4), 0.06, generator)
 
@@ -131,7 +133,7 @@ def sample_identity(generator: random.Random, variety: float = 1.0) -> Identity:
         skin=skin,
         lips=_lip_colour(skin, generator),
         hair=_between(_HAIR_COLOURS, 0.1, generator),
-        clothes=(generator.uniform(0.4, 1.2), generator.uniform(0.4, 1.2), generator.uniform(0.4, 1.2)),
+        clothes=(generator.uniform(0.55, 1.1), generator.uniform(0.55, 1.1), generator.uniform(0.55, 1.1)),
         beard=generator.uniform(0.15, 0.85) if bearded else 0.0,
         beard_colour=_between(_HAIR_COLOURS[:4], 0.1, generator),
         teeth=_mix((0.92, 0.90, 0.86), (0.80, 0.74, 0.62), yellow, 0.03, generator),
@@ -141,16 +143,23 @@ def sample_identity(generator: random.Random, variety: float = 1.0) -> Identity:
     )
 
 
+def _muted(generator: random.Random) -> Colour:
+    """A colour of a room or a street rather than of a signal lamp."""
+    grey, strength = generator.uniform(0.05, 0.9), generator.uniform(0.0, 0.6)
+    red, green, blue = (grey + strength * (generator.random() - grey) for _ in range(3))
+    return red, green, blue
+
+
 def sample_scene(generator: random.Random) -> Scene:
     """Random light, background and camera."""
     angle, tilt = generator.uniform(-1, 1), generator.uniform(-0.6, 0.8)
-    colours = tuple((generator.random(), generator.random(), generator.random()) for _ in range(2))
+    colours = tuple(_muted(generator) for _ in range(2))
     warm = generator.uniform(-0.08, 0.08)
     return Scene(
         light=(angle, tilt),
         light_strength=generator.uniform(0.0, 0.45),
-        exposure=generator.uniform(0.75, 1.2),
-        contrast=generator.uniform(0.85, 1.2),
+        exposure=generator.uniform(0.75, 1.08),
+        contrast=generator.uniform(0.85, 1.12),
         white_balance=(1 + warm, 1 + generator.uniform(-0.03, 0.03), 1 - warm),
         background=generator.choice(("photo", "plain", "clouds", "clouds")),
         background_colours=(colours[0], colours[1]),

@@ -18,29 +18,32 @@ class InteriorLook:
 
     teeth: Colour
     teeth_size: float
-    brightness: float
+    brightness: Tensor
 
 
-def mouth_interior(u: Tensor, v: Tensor, jaw: Tensor, tongue: Tensor, look: InteriorLook) -> Tensor:
+def mouth_interior(
+    place: tuple[Tensor, Tensor], jaw: Tensor, tongue: Tensor, rounding: Tensor, look: InteriorLook
+) -> Tensor:
     """Draw the inside of the mouth.
 
     Args:
-        u: (t, h, w) position of every pixel across the skull, in mouth widths.
-        v: the same downwards.
+        place: position of every pixel across and down the skull, each (t, h, w), in mouth widths.
         jaw: (t,) how far the jaw is lowered, in mouth widths.
         tongue: (t,) 0 (low) to 1 (tip up).
+        rounding: (t,) 0 to 1; lips that are pushed forward leave the teeth further behind.
         look: colours.
 
     Returns:
         (t, 3, h, w) float32 in [0, 1].
     """
-    jaw, tongue = jaw[:, None, None], tongue[:, None, None]
-    hollow = _colour((0.20, 0.07, 0.07), u) * (0.35 + 0.9 * (v / 0.4).clamp(0, 1))[:, None]
+    u, v = place
+    jaw, tongue, rounding = (x[:, None, None] for x in (jaw, tongue, rounding))
+    hollow = _colour((0.22, 0.08, 0.08), u) * (0.35 + 0.9 * (v / 0.4).clamp(0, 1))[:, None]
     picture = _over(hollow, *_tongue(u, v - jaw, tongue))
-    picture = _over(picture, *_teeth(u, -(v - jaw) + 0.025, look, is_upper=False))
-    picture = _over(picture, *_teeth(u, v, look, is_upper=True))
-    # The lips shade what lies close behind them, most of all in the corners.
-    corner = 1 - 0.75 * (u.abs() / 0.48).clamp(0, 1) ** 2.5
+    picture = _over(picture, *_teeth(u, -(v - jaw) + 0.025 - 0.03 * rounding, look, is_upper=False))
+    picture = _over(picture, *_teeth(u, v + 0.085 * rounding.clamp(0, 1), look, is_upper=True))
+    # The lips shade what lies close behind them, most of all in the corners and between rounded lips.
+    corner = (1 - 0.75 * (u.abs() / 0.48).clamp(0, 1) ** 2.5) * (1 - 0.35 * rounding.clamp(0, 1))
     return picture * (corner * look.brightness)[:, None]
 
 
@@ -58,9 +61,9 @@ def _edge(distance: Tensor, softness: float) -> Tensor:
 
 def _tongue(u: Tensor, v: Tensor, tongue: Tensor) -> tuple[Tensor, Tensor]:
     """A mound that rises from the floor of the mouth; its tip reaches the teeth when raised."""
-    top = -0.06 - 0.16 * tongue + 0.9 * u * u * (1 - 0.4 * tongue)
+    top = -0.19 - 0.15 * tongue + 0.9 * u * u * (1 - 0.4 * tongue)
     height = v - top
-    shade = 0.62 + 0.45 * _edge(height - 0.05, 0.05) - 0.16 * torch.exp(-((u / 0.025) ** 2)) * (1 - tongue)
+    shade = 0.5 + 0.5 * _edge(height - 0.06, 0.035) - 0.12 * torch.exp(-((u / 0.025) ** 2)) * (1 - tongue)
     return _colour((0.66, 0.30, 0.31), u) * shade[:, None], _edge(height, 0.014)
 
 

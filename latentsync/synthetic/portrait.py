@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from latentsync.errors import ConfigError, DependencyError, MediaError
 
@@ -136,18 +134,12 @@ class Portrait:
             result = np.maximum(result, inside * ((columns > top[0, 0]) & (columns < top[-1, 0])))
         return result
 
-    def painted(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Paint the mouth opening out of ``picture`` (c, S, S), once from the upper and once from the lower lip.
-
-        Returns two tensors (c, S, S) on the device of ``picture``.
-        """
-        upper, lower = self._paint_rows
-        columns = torch.arange(self.size, device=picture.device)[None].expand(self.size, -1)
-        return tuple(picture[:, torch.from_numpy(rows).to(picture.device), columns] for rows in (upper, lower))  # type: ignore[return-value]
-
     @cached_property
-    def _paint_rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """For every pixel the row to copy from: its own, or inside the opening one on the lip's edge."""
+    def paint_rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows that paint the mouth opening out, from the upper and from the lower lip, each (S, S).
+
+        For every pixel it is the row to copy from: its own, or within the opening one at the lip's edge.
+        """
         u, v = self.mouth_coordinates()
         rows = np.mgrid[0 : self.size, 0 : self.size][0]
         pixel = 1 / self.mouth_width

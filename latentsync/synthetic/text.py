@@ -10,23 +10,25 @@ from typing import Literal
 
 Split = Literal["train", "held_out"]
 
-_NOUNS = """apple baker river window mother father morning paper boat village bridge camera pepper bottle problem butter
-number bishop family summer pepper cabin thumb beaver people market blanket museum piano mountain elephant octopus
-bamboo voice feather valley movie oven giraffe thunder author weather brother cloth fish fashion ocean shoulder church
-judge jungle garage treasure measure vision kitchen pigeon carrot cookie dragon tiger ladder garden doctor lawyer
-teacher student engine yellow jacket onion union queen quiz wagon whale wheel sandwich rainbow road robot lemon lamp
-melon moon noodle nurse sailor salad soldier spoon stone street sugar swan table tailor teapot tomato tower train
-turtle uncle violin waiter wolf yard zebra zoo mushroom pumpkin bumper lamb comb film farm firm fame foam palm bulb globe tribe
-robe ship sheep shop shape soap soup sip map mop mob web cab cube tube pipe type""".split()
-_VERBS = """brings makes moves remembers paints builds improves believes follows finds watches washes pushes puts opens
-covers copies keeps kicks carries calls wants warms wakes visits leaves loves lifts throws thinks breathes teaches
-reaches judges changes measures buys bends mixes maps mends plays pulls polishes prefers proves shows shapes shares
-chooses chews draws dreams drops drives eats asks empties enjoys examines fills feeds fixes folds gives grabs greets
-hears helps hides holds imagines invents joins""".split()
+_NOUNS = """apple baker river window mother father morning paper boat village bridge camera pepper bottle problem
+butter number bishop family summer pepper cabin thumb beaver people market blanket museum piano mountain
+elephant octopus bamboo voice feather valley movie oven giraffe thunder author weather brother cloth fish
+fashion ocean shoulder church judge jungle garage treasure measure vision kitchen pigeon carrot cookie
+dragon tiger ladder garden doctor lawyer teacher student engine yellow jacket onion union queen quiz
+wagon whale wheel sandwich rainbow road robot lemon lamp melon moon noodle nurse sailor salad soldier
+spoon stone street sugar swan table tailor teapot tomato tower train turtle uncle violin waiter wolf yard
+zebra zoo mushroom pumpkin bumper lamb comb film farm firm fame foam palm bulb globe tribe robe ship
+sheep shop shape soap soup sip map mop mob web cab cube tube pipe type""".split()
+_VERBS = """brings makes moves remembers paints builds improves believes follows finds watches washes pushes puts
+opens covers copies keeps kicks carries calls wants warms wakes visits leaves loves lifts throws thinks
+breathes teaches reaches judges changes measures buys bends mixes maps mends plays pulls polishes prefers
+proves shows shapes shares chooses chews draws dreams drops drives eats asks empties enjoys examines
+fills feeds fixes folds gives grabs greets hears helps hides holds imagines invents joins""".split()
 _ADJECTIVES = """big blue brown purple marvellous famous fabulous viable awful open empty warm wonderful yellow young
-usual unusual beautiful foolish thick thin smooth rough cheap rich short sharp shiny simple silent quiet quick queer
-round ripe red rare lovely lazy long little old oval orange odd heavy hollow happy humble male female remote moderate
-clever clean cold kind green grey great golden deep dark dusty dry tall tiny tired""".split()
+usual unusual beautiful foolish thick thin smooth rough cheap rich short sharp shiny simple silent quiet
+quick queer round ripe red rare lovely lazy long little old oval orange odd heavy hollow happy humble
+male female remote moderate clever clean cold kind green grey great golden deep dark dusty dry tall tiny
+tired""".split()
 _ADVERB_PHRASES = (
     "maybe", "perhaps", "today", "tomorrow", "slowly", "quickly", "before breakfast", "always", "never", "often",
     "above the house", "behind the wall", "every morning", "in February", "with much love", "over the moon",

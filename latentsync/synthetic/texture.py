@@ -23,6 +23,7 @@ class PortraitTensors:
         regions: lips, skin, matte, beard, hair and clothes by name, each (S, S) in [0, 1].
         slope: (2, S, S) how the face's surface leans to the right and down.
         layers: (3, S, S) opacity of the upper and the lower layer, and the eye opening.
+        paint: rows to copy from that paint the mouth opening out, from the upper and the lower lip, each (S, S).
         grain: (3, S, S) fine noise: zero mean, unit standard deviation.
     """
 
@@ -32,6 +33,7 @@ class PortraitTensors:
     regions: dict[str, Tensor]
     slope: Tensor
     layers: Tensor
+    paint: tuple[Tensor, Tensor]
     grain: Tensor
 
 
@@ -47,13 +49,18 @@ def portrait_tensors(portrait: Portrait, device: torch.device | str) -> Portrait
     rows, columns = torch.meshgrid(*(torch.arange(size, device=device),) * 2, indexing="ij")
     centre, radius = (low + high) / 2, (high - low) / 2
     inside = (((columns - centre[0]) / radius[0]) ** 2 + ((rows - centre[1]) / radius[1]) ** 2).float()
-    outside_face = torch.sigmoid((inside - 0.97) * 30)
+    brows = float(portrait.points[[105, 334], 1].mean())
+    # Hair hangs over the forehead; below it, what is not skin is an eye or a spectacle.
+    outside_face = torch.maximum(torch.sigmoid((inside - 0.97) * 30), torch.sigmoid((brows - 16 - rows.float()) / 3))
     other = regions["matte"] * (1 - regions["skin"]) * outside_face
     above = torch.sigmoid((float(high[1]) - rows.float()) / 6)
     regions["hair"], regions["clothes"] = other * above, other * (1 - above)
     picture = torch.from_numpy(portrait.picture).to(device).permute(2, 0, 1).contiguous()
-    picture = (picture + 0.6 * (picture - _blur(picture, 2.0))).clamp(0, 1)
+    # The smaller photograph was enlarged more and needs its edges back.
+    strength = 40.0 / portrait.eye_distance if portrait.name == "collins" else 0.0
+    picture = (picture + strength * (picture - _blur(picture, 2.0))).clamp(0, 1)
     layers = np.stack([*portrait.lip_layers, portrait.eye_opening]).astype(np.float32)
+    upper_rows, lower_rows = portrait.paint_rows
     generator = torch.Generator().manual_seed(size)
     grain = _blur(torch.randn(3, size, size, generator=generator).to(device), 0.7)
     return PortraitTensors(
@@ -63,8 +70,16 @@ def portrait_tensors(portrait: Portrait, device: torch.device | str) -> Portrait
         regions=regions,
         slope=_slope(portrait).to(device),
         layers=torch.from_numpy(layers).to(device),
+        paint=(torch.from_numpy(upper_rows).to(device), torch.from_numpy(lower_rows).to(device)),
         grain=grain / grain.std(),
     )
+
+
+def paint_mouth_out(tensors: PortraitTensors, picture: Tensor) -> tuple[Tensor, Tensor]:
+    """(3, S, S) -> the same without its mouth opening, filled from the upper and from the lower lip."""
+    columns = torch.arange(picture.shape[-1], device=picture.device)
+    upper, lower = tensors.paint
+    return picture[:, upper, columns], picture[:, lower, columns]
 
 
 def _blur(picture: Tensor, sigma: float) -> Tensor:
@@ -123,21 +138,25 @@ def face_texture(tensors: PortraitTensors, identity: Identity, scene: Scene) -> 
     """(3, S, S) in [0, 1]: the portrait with the identity's colours and the scene's light."""
     regions = tensors.regions
     grain = torch.roll(tensors.grain, (identity.seed % 509, identity.seed // 509 % 509), (1, 2))
-    picture = _tint(tensors.picture, regions["skin"] * (1 - regions["lips"]), identity.skin)
+    picture = _tint(tensors.picture, regions["skin"] * (1 - regions["lips"]), identity.skin, 0.85)
     picture = _tint(picture, regions["lips"], identity.lips, 0.8)
     picture = _tint(picture, regions["hair"], identity.hair, 0.9)
+    if identity.skin is not None:
+        # Eyes lie in the same light and shade as the skin around them: they must not glow in a dark face.
+        picture = picture * (1 - tensors.layers[2] * (0.55 - 0.55 * min(1.0, 0.35 + sum(identity.skin) / 3)))
     clothes = torch.tensor(identity.clothes, device=picture.device)[:, None, None]
     picture = picture * (1 + (clothes - 1) * regions["clothes"])
     if identity.beard > 0:
-        # Hairs leave gaps: the coarser part of the noise decides how dense the beard is at each place.
-        density = (identity.beard * (1 + 0.3 * grain.mean(0) * 1.7)).clamp(0, 0.95) * regions["beard"]
-        beard = torch.tensor(identity.beard_colour, device=picture.device)[:, None, None] * (1 + 0.4 * grain[:1])
+        # Hairs leave gaps: coarser noise decides how dense the beard is at each place.
+        hairs = gaussian_blur(grain[:1], 1.0)
+        density = (identity.beard * (1 + 0.25 * hairs / hairs.std())).clamp(0, 0.92) * regions["beard"]
+        beard = torch.tensor(identity.beard_colour, device=picture.device)[:, None, None] * (1 + 0.15 * grain[:1])
         picture = picture + (beard - picture) * density
     picture = picture * (1 + identity.grain * grain * regions["skin"])
     if scene.light_strength > 0:
         shade = tensors.slope[0] * scene.light[0] + tensors.slope[1] * scene.light[1]
         # A surface that leans away from the light turns dark faster than one towards it turns bright.
-        picture = picture * torch.exp(-scene.light_strength * 1.6 * torch.tanh(-shade * 1.1)).clamp(0.3, 1.7)
+        picture = picture * torch.exp(-scene.light_strength * 1.6 * torch.tanh(-shade * 1.1)).clamp(0.3, 1.4)
     return picture.clamp(0, 1)
 
 
