@@ -156,9 +156,6 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
     fps, variable = _frame_rate(stream)
     own_duration = _stream_duration(stream)
     duration = own_duration or _container_duration(container)
-    # Edit lists hide frames that the header counts, so the shown duration comes first.
-    shown = round(own_duration * fps) if own_duration and not variable else stream.frames
-    frames = shown or (round(duration * fps) if duration else None)
     return VideoInfo(
         path=path,
         width=width,
@@ -168,7 +165,7 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
         start=Fraction(frame.pts or 0) * (stream.time_base or 1),
         duration=duration,
         duration_is_own=own_duration is not None,
-        frame_estimate=frames,
+        frame_estimate=_frame_estimate(stream, duration, fps, exact=own_duration is not None and not variable),
         orientation=orientation,
         pix_fmt=frame.format.name,
         bit_depth=max(component.bits for component in frame.format.components),
@@ -177,6 +174,13 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
         codec=stream.codec_context.name,
         has_audio=sound_stream(container) is not None,
     )
+
+
+def _frame_estimate(stream: VideoStream, duration: float | None, fps: Fraction, exact: bool) -> int | None:
+    # Edit lists hide frames that the header counts, so a duration that can be trusted comes first.
+    if duration and (exact or not stream.frames):
+        return round(duration * fps)
+    return stream.frames or None
 
 
 def _stream_duration(stream: VideoStream | AudioStream) -> float | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -118,10 +119,11 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         self._partial = partial_path(self.path)
         try:
-            self._open(self._partial)
-        except BaseException as error:
+            with self._own_errors():
+                self._open(self._partial)
+        except BaseException:
             self._discard()
-            self._raise_ours(error)
+            raise
         return self
 
     def __exit__(
@@ -131,10 +133,11 @@ class VideoWriter:
             self._discard()
             return
         try:
-            self._finish()
-        except BaseException as failure:
+            with self._own_errors():
+                self._finish()
+        except BaseException:
             self._discard()
-            self._raise_ours(failure)
+            raise
 
     def write(self, pixels: np.ndarray) -> None:
         """Append one frame of (h, w, 3) uint8 RGB.
@@ -147,15 +150,13 @@ class VideoWriter:
             raise ValueError(f"expected ({self.height}, {self.width}, 3) uint8, got {pixels.shape} {pixels.dtype}")
         if self._container is None or self._picture is None:
             raise ValueError("VideoWriter is not open; use it in a with statement")
-        try:
-            frame = from_rgb(self._padded(pixels), self._picture.pix_fmt or "", self.options.color, self._reformatter)
+        with self._own_errors():
+            frame = from_rgb(self._padded(pixels), self.options.pix_fmt, self.options.color, self._reformatter)
             frame.pts, frame.time_base = self.frames_written, 1 / self.fps
             self._container.mux(self._picture.encode(frame))
             self.frames_written += 1
             if self._sound is not None:
                 self._sound.advance(self.frames_written / self.fps)
-        except (FFmpegError, OSError) as error:
-            self._raise_ours(error)
 
     def _open(self, partial: Path) -> None:
         flags = {"movflags": "+faststart"} if partial.suffix.lower() != ".mkv" else {}
@@ -207,11 +208,13 @@ class VideoWriter:
         if self._partial is not None:
             self._partial.unlink(missing_ok=True)
 
-    def _raise_ours(self, error: BaseException) -> None:
-        """Raise libav's and the system's errors as MediaError, any other as it is."""
-        if not isinstance(error, (FFmpegError, OSError)):
-            raise error
-        raise MediaError(
-            f"Writing {str(self.path)!r} failed after {self.frames_written} frames ({reason(error)}). "
-            "Check free disk space and permissions; nothing was left behind."
-        ) from error
+    @contextlib.contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        """Raise libav's and the system's errors as MediaError."""
+        try:
+            yield
+        except (FFmpegError, OSError) as error:
+            raise MediaError(
+                f"Writing {str(self.path)!r} failed after {self.frames_written} frames ({reason(error)}). "
+                "Check free disk space and permissions; nothing was left behind."
+            ) from error
