@@ -19,8 +19,12 @@ from latentsync.errors import MediaError
 from latentsync.media.color import ColorTags, frame_tags
 from latentsync.media.container import decode, open_input, picture_stream, sound_stream
 
-_WHOLE_RATES = tuple(Fraction(rate) for rate in (15, 24, 25, 30, 48, 50, 60, 100, 120))
-_STANDARD_RATES = (*_WHOLE_RATES, *(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)))
+_STANDARD_RATES = (
+    *(Fraction(rate) for rate in (15, 24, 25, 30, 48, 50, 60, 100, 120)),
+    *(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)),
+)
+_GRIDS = tuple(Fraction(rate) for rate in (25, 30, 50, 60, 120))
+_FASTEST_GRID = 60
 _SAME_RATE = Fraction(1, 2000)
 _NEAR_RATE = Fraction(3, 100)
 
@@ -197,15 +201,17 @@ def _container_duration(container: InputContainer) -> float | None:
 
 
 def _frame_rate(stream: VideoStream) -> tuple[Fraction, bool]:
-    """Frames per second and whether they vary: the header's average, cleaned of the clock's rounding.
+    """Frames per second and whether they vary.
 
-    A variable rate close to a standard one is that standard one (a telephone's "30" that is 29.87 on average).
+    A constant rate is the header's average, cleaned of the clock's rounding. A variable one is the grid on which the
+    frames seem to lie: a telephone's "30" that is 29.87 on average, or a call of 18 per second recorded at 30.
     """
     average = stream.average_rate or stream.guessed_rate or Fraction(25)
     nominal = stream.base_rate or average
-    variable = abs(nominal - average) / average > _SAME_RATE
-    for known, tolerance in ((_STANDARD_RATES, _SAME_RATE), (_WHOLE_RATES, _NEAR_RATE if variable else Fraction(0))):
-        nearest = min(known, key=lambda rate: abs(rate - average))
-        if abs(nearest - average) / average <= tolerance:
-            return nearest, variable
-    return average.limit_denominator(1001), variable
+    if abs(nominal - average) / average <= _SAME_RATE:
+        nearest = min(_STANDARD_RATES, key=lambda rate: abs(rate - average))
+        same = abs(nearest - average) / average <= _SAME_RATE
+        return (nearest if same else average.limit_denominator(1001)), False
+    if average <= nominal <= _FASTEST_GRID:
+        return nominal.limit_denominator(1001), True
+    return min((rate for rate in _GRIDS if rate >= average * (1 - _NEAR_RATE)), default=_GRIDS[-1]), True

@@ -50,6 +50,12 @@ def test_uneven_frames_near_thirty_count_as_thirty(tmp_path):
     assert info.fps == 30
 
 
+def test_dropped_frames_do_not_lower_the_rate(tmp_path):
+    kept = [i for i in range(120) if i % 5 in (0, 1, 3)]
+    info = probe_video(make_clip(tmp_path / "call.mp4", Clip([Fraction(i, 30) for i in kept], rate=Fraction(30))))
+    assert info.fps == 30 and info.variable_rate
+
+
 def test_still_picture_is_a_video_of_one_frame(tmp_path):
     with av.open(str(tmp_path / "face.png"), "w", format="image2") as container:
         stream = container.add_stream("png")
