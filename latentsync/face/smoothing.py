@@ -2,8 +2,9 @@
 
 A place is four numbers: x and y of the template's middle in picture pixels, the logarithm of picture pixels per crop
 pixel, and the roll in radians. Two fits to the neighbours on both sides are made at each frame: a straight line over a
-wide span, which hardly jitters, and a parabola over a narrow one, which follows quick motion. Where they agree to
-within the detector's noise the first is used, where they differ the second; in between they are mixed.
+wide span, which hardly jitters, and a parabola over a narrow one, which follows motion. The line is used where it
+agrees with the parabola to within the detector's noise, the parabola where it agrees so with the measured place, and
+the measured place itself in motion too quick for both; in between they are mixed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from latentsync.face.affine import FloatArray, face_template, fit_affine, invert
 
 Places = npt.NDArray[np.float64]
 
-NOISE = 0.006  # what the detector jitters by, over the distance of the brows
+NOISE = np.array([0.003, 0.003, 0.006, 0.003])
+"""What the detector jitters by: x and y over the distance of the brows, logarithm of the scale, roll in radians."""
+_AGREE, _DIFFER = 1.8, 3.6  # differences, in units of the noise, up to which and from which a fit counts or does not
 _NARROW = 0.5  # span of the parabola over that of the line
 
 
@@ -43,12 +46,19 @@ def to_matrices(places: Places, resolution: int) -> FloatArray:
     return invert_affine(np.concatenate([linear, shift[..., None]], axis=2))
 
 
-def relative_change(first: Places, second: Places, resolution: int) -> float:
-    """Size of the step from one place (4,) to another over the distance of the brows."""
-    size = float(np.exp(first[2])) * brow_distance(resolution)
+def relative_step(first: Places, second: Places, resolution: int) -> Places:
+    """From one place (4,) to another: x and y over the distance of the brows, logarithm of the scale, roll (4,)."""
     step = second - first
-    roll = (step[3] + np.pi) % (2 * np.pi) - np.pi
-    return float(np.sqrt((step[0] / size) ** 2 + (step[1] / size) ** 2 + step[2] ** 2 + roll**2))
+    step[:2] /= np.exp(first[2]) * brow_distance(resolution)
+    step[3] = (step[3] + np.pi) % (2 * np.pi) - np.pi
+    return step
+
+
+def _prefer(steady: Places, exact: Places, resolution: int) -> Places:
+    """`steady` where it is as good as `exact` but for noise, else `exact`, with a smooth passage between."""
+    difference = float(np.linalg.norm(relative_step(steady, exact, resolution) / NOISE))
+    share = float(np.clip((difference - _AGREE) / (_DIFFER - _AGREE), 0, 1))
+    return steady + share * (exact - steady)
 
 
 def _local_fit(offsets: npt.NDArray[np.float64], values: Places, span: float, order: int) -> Places:
@@ -67,10 +77,9 @@ def smooth_place(offsets: npt.ArrayLike, places: Places, radius: int, resolution
     continuous; radius: frames on either side that count. A radius of 0 returns the place itself.
     """
     when = np.asarray(offsets, np.float64)
+    measured = np.asarray(places[int(np.argmin(np.abs(when)))], np.float64)
     if radius < 1 or len(when) == 1:
-        return np.asarray(places[int(np.argmin(np.abs(when)))], np.float64)
+        return measured
     steady = _local_fit(when, places, radius, 1)
     quick = _local_fit(when, places, max(radius * _NARROW, 1.5), 2)
-    difference = relative_change(steady, quick, resolution) / NOISE
-    share = float(np.clip((difference - 1) / 2, 0, 1))
-    return steady + share * (quick - steady)
+    return _prefer(steady, _prefer(quick, measured, resolution), resolution)

@@ -15,7 +15,7 @@ from latentsync.errors import ConfigError
 from latentsync.face.affine import FloatArray, apply_affine, crop_size, invert_affine
 from latentsync.face.detector import FaceDetection
 from latentsync.face.identity import IdentityFollower
-from latentsync.face.smoothing import Places, relative_change, smooth_place, to_matrices, to_places
+from latentsync.face.smoothing import Places, relative_step, smooth_place, to_matrices, to_places
 
 NO_FACE = "no face"
 TOO_SMALL = "face too small"
@@ -182,8 +182,8 @@ class FaceTracker:
         gap = self._gap_length()
         before = [old.place for old in self._entries[-2:] if old.stretch == self._stretch and old.place is not None]
         expected = 2 * before[1] - before[0] if gap == 0 and len(before) == 2 else last
-        step = min(relative_change(expected, place, self._resolution), relative_change(last, place, self._resolution))
-        return step > _JUMP * (1 + 0.25 * gap)
+        steps = [relative_step(origin, place, self._resolution) for origin in (expected, last)]
+        return min(float(np.linalg.norm(step)) for step in steps) > _JUMP * (1 + 0.25 * gap)
 
     def _gap_length(self) -> int:
         """Unsettled frames at the end of the queue."""
