@@ -1,0 +1,116 @@
+"""The command line: its options are a promise, so their list is frozen here; jobs follow from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from latentsync import builders
+from latentsync.cli import inference_parser, read_jobs, run_inference, select_files
+from latentsync.config import RunConfig
+from latentsync.errors import CheckpointError, ConfigError
+
+DEFAULTS = RunConfig(guidance_scale=1.25, inference_steps=12, seed=9)
+PATHS = ["--video_path", "v.mp4", "--audio_path", "a.wav", "--video_out_path", "o.mp4"]
+PUBLISHED = {
+    "--unet_config_path",
+    "--inference_ckpt_path",
+    "--video_path",
+    "--audio_path",
+    "--video_out_path",
+    "--inference_steps",
+    "--guidance_scale",
+    "--temp_dir",
+    "--seed",
+    "--enable_deepcache",
+}
+ADDED = {
+    "--tasks",
+    "--preset",
+    "--checkpoints",
+    "--device",
+    "--dtype",
+    "--detector",
+    "--face",
+    "--windows",
+    "--output_fps",
+    "--loop",
+    "--preview",
+    "--side_by_side",
+    "--crf",
+    "--overwrite",
+    "--verbose",
+}
+
+
+def test_the_list_of_options_is_frozen() -> None:
+    options = {flag for action in inference_parser()._actions for flag in action.option_strings}
+    assert options - {"-h", "--help"} == PUBLISHED | ADDED
+
+
+def test_options_win_over_the_models_own_defaults() -> None:
+    (plain,) = read_jobs(inference_parser().parse_args(PATHS), DEFAULTS)
+    assert (plain.sampler.steps, plain.sampler.guidance_scale, plain.seed) == (12, 1.25, 9)
+    assert plain.sampler.cache_interval == 1 and not plain.sampler.sample_latents
+    options = [*PATHS, "--inference_steps", "5", "--guidance_scale", "2", "--seed", "1", "--enable_deepcache"]
+    (given,) = read_jobs(inference_parser().parse_args([*options, "--windows", "published"]), DEFAULTS)
+    assert (given.sampler.steps, given.sampler.guidance_scale, given.seed) == (5, 2.0, 1)
+    assert given.sampler.cache_interval == 3 and given.sampler.sample_latents
+
+
+def test_task_files_hold_jobs_that_may_differ_in_any_option(tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text(
+        "- {video_path: a.mp4, audio_path: a.wav, video_out_path: one.mp4}\n"
+        "- {video_path: b.mp4, audio_path: b.wav, video_out_path: two.mp4, seed: 3, face: 1, output_fps: 25}\n"
+    )
+    one, two = read_jobs(inference_parser().parse_args(["--tasks", str(tasks), "--crf", "20"]), DEFAULTS)
+    assert (one.video_path, one.seed, one.face, one.crf) == (Path("a.mp4"), 9, "largest", 20)
+    assert (two.video_path, two.seed, two.face, two.output_fps) == (Path("b.mp4"), 3, "1", "25")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("video_path: a", "expected a list"), ("- {video: a}", "unknown video"), ("- {seed: 1}", "Needed: --video_path")],
+)
+def test_bad_task_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_jobs(inference_parser().parse_args(["--tasks", str(tasks)]), DEFAULTS)
+
+
+def test_own_configuration_and_weights_belong_together() -> None:
+    with pytest.raises(ConfigError, match="belong together"):
+        select_files(inference_parser().parse_args([*PATHS, "--unet_config_path", "x.yaml"]))
+    both = ["--unet_config_path", "x.yaml", "--inference_ckpt_path", "x.pt", "--preset", "demo"]
+    with pytest.raises(ConfigError, match="already names"):
+        select_files(inference_parser().parse_args([*PATHS, *both]))
+
+
+def test_the_best_complete_preset_is_chosen(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="demo-unet"):
+        builders.preset_files(None, tmp_path)
+    for file in ("1.5/latentsync_unet.pt", "whisper/tiny.pt", "sd-vae-ft-mse/config.json"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / "sd-vae-ft-mse/diffusion_pytorch_model.safetensors").touch()
+    chosen = builders.preset_files(None, tmp_path)
+    assert (chosen.name, chosen.config_path.name) == ("1.5", "stage2.yaml")
+    with pytest.raises(CheckpointError, match="fetch unet-1.6"):
+        builders.preset_files("1.6", tmp_path)
+
+
+def test_errors_end_with_exit_code_one_and_a_message(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--video_path", str(tmp_path / "gone.mp4"), "--audio_path", "a.wav", "--video_out_path", "o.mp4"]
+    assert run_inference(arguments) == 1
+    assert "gone.mp4" in caplog.text or "gone.mp4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "message"), [("cuda:99", "cannot be used"), ("toaster", "cannot be used")])
+def test_devices_that_are_not_there_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        builders.choose_device(name)
