@@ -154,7 +154,7 @@ class _Run:
         blend: Blend = "published" if job.windows == "published" else "mask"
         restorer = FaceRestorer(pipeline.generator.resolution, blend, pipeline.mask)
         compositor = Compositor(pipeline.generator, restorer, pipeline.device, clock)
-        tracker = FaceTracker(job.face, (info.width, info.height), fps, pipeline.generator.resolution)
+        tracker = FaceTracker(job.face, (info.width, info.height), float(fps), pipeline.generator.resolution)
         plan = list(plan_windows(len(audio), pipeline.window_length, job.windows))
         with ExitStack() as stack:
             writer = stack.enter_context(self._writer(info, fps))
