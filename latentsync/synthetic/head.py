@@ -59,12 +59,14 @@ class HeadState:
         motion: (t, 9) float32, columns as ``MOTION_COLUMNS``.
         identity: the person.
         scene: light, background, camera.
+        first_frame: number of the first frame, when this is a part of a longer clip (it makes the noise go on).
     """
 
     mouth: FloatArray
     motion: FloatArray
     identity: Identity = field(default_factory=Identity)
     scene: Scene = field(default_factory=Scene)
+    first_frame: int = 0
 
     def __post_init__(self) -> None:
         expected = (len(self.mouth), len(MOUTH_PARAMETERS)), (len(self.mouth), len(MOTION_COLUMNS))
@@ -81,7 +83,8 @@ class HeadState:
 
     def frames(self, start: int, stop: int) -> "HeadState":
         """The same clip cut to frames ``start`` to ``stop``."""
-        return replace(self, mouth=self.mouth[start:stop], motion=self.motion[start:stop])
+        first = self.first_frame + start
+        return replace(self, mouth=self.mouth[start:stop], motion=self.motion[start:stop], first_frame=first)
 
     def speaking(self, mouth: FloatArray) -> "HeadState":
         """The perfect dub: everything as it is except for the mouth (t, 7)."""
@@ -212,7 +215,7 @@ class HeadRenderer:
             places = _Places(matrices[part], size, tensors.portrait.size)
             layers = places.invert(torch.einsum("tk,klcyx->tlcyx", coefficients[part], fields.grids))
             pieces.append(self._compose(state, tensors, (texture, background), (places, layers, coefficients[part])))
-        return self._develop(torch.cat(pieces), state.scene)
+        return self._develop(torch.cat(pieces), state)
 
     def _compose(
         self,
@@ -250,15 +253,16 @@ class HeadRenderer:
         behind = _sample(background, places.frame, size)
         return behind + (face - behind) * opacity
 
-    def _develop(self, frames: Tensor, scene: Scene) -> Tensor:
+    def _develop(self, frames: Tensor, state: HeadState) -> Tensor:
         """Exposure, contrast, white balance, blur and noise of the camera."""
+        scene = state.scene
         balance = torch.tensor(scene.white_balance, device=frames.device)[:, None, None] * scene.exposure
         frames = (frames * balance - 0.45) * scene.contrast + 0.45
         # A shoulder instead of a hard clip: bright skin keeps its shape.
         frames = torch.where(frames > 0.8, 0.8 + 0.2 * torch.tanh((frames - 0.8) / 0.2), frames).clamp(0, 1)
         frames = gaussian_blur(frames, scene.blur)
         if scene.noise > 0:
-            generator = torch.Generator(device=frames.device).manual_seed(scene.seed)
+            generator = torch.Generator(device=frames.device).manual_seed(scene.seed + state.first_frame)
             noise = torch.randn(frames.shape, generator=generator, device=frames.device)
             frames = (frames + noise * scene.noise).clamp(0, 1)
         return frames

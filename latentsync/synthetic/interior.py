@@ -69,15 +69,15 @@ def _tongue(u: Tensor, v: Tensor, tongue: Tensor) -> tuple[Tensor, Tensor]:
 
 def _teeth(u: Tensor, v: Tensor, look: InteriorLook, is_upper: bool) -> tuple[Tensor, Tensor]:
     """A row of teeth whose free edge points to growing v."""
-    reach, width, edge = (0.37, 0.088, 0.062) if is_upper else (0.29, 0.056, 0.055)
+    reach, width, edge = (0.37, 0.128, 0.066) if is_upper else (0.29, 0.085, 0.055)
     # Perspective: teeth further from the middle stand further back and look narrower.
     across = torch.asin((u / (reach * 1.12)).clamp(-0.999, 0.999)) * reach * 1.12 / width
     gap = (across - across.round()).abs()
     length = edge * look.teeth_size - 0.25 * u * u
-    rounded = length - 0.012 * (1 - (gap / 0.14).clamp(0, 1))
-    line = 1 - 0.28 * torch.exp(-((gap / 0.07) ** 2))
+    rounded = length - 0.010 * (1 - (gap / 0.16).clamp(0, 1))
+    line = 1 - 0.16 * torch.exp(-((gap / 0.06) ** 2))
     depth = 1 - 0.5 * (u.abs() / reach).clamp(0, 1) ** 2
     gum = 1 - 0.25 * ((0.0 - v) / 0.08).clamp(0, 1)
-    shade = line * depth * gum * (0.98 if is_upper else 0.78)
+    shade = line * depth * gum * (1.05 if is_upper else 0.8)
     opacity = _edge(rounded - v, 0.006) * _edge(reach - u.abs(), 0.012)
     return _colour(look.teeth, u) * shade[:, None], opacity
