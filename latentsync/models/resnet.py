@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from latentsync.models.layout import to_pictures, to_video
 
+_HALF_TYPES = (torch.float16, torch.bfloat16)
+
 
 def to_channels_last(module: nn.Module) -> None:
     """Store every convolution's weight channels-last, in place."""
@@ -27,8 +29,28 @@ class FrameGroupNorm(nn.GroupNorm):
         hidden ((b frames), c, h, w) -> the same shape. Statistics are shared by each run of ``frames`` frames:
         1 = per frame, the window's length = jointly over the window.
         """
+        if hidden.is_cuda and hidden.dtype in _HALF_TYPES and not torch.is_grad_enabled():
+            return self._by_moments(hidden, frames)
         video = to_video(hidden, frames)
         return to_pictures(F.group_norm(video, self.num_groups, self.weight, self.bias, self.eps))
+
+    def _by_moments(self, hidden: Tensor, frames: int) -> Tensor:
+        """Same result from two sums in float32 and one multiply-add.
+
+        CUDA's own kernel copies channels-last memory to and fro, which took 16 % of the network's time on an H200.
+        """
+        video = hidden.unflatten(0, (-1, frames))
+        grouped = video.unflatten(2, (self.num_groups, -1))
+        axes, width = (1, 3, 4, 5), grouped.shape[3]
+        count = grouped[0, :, 0].numel()
+        mean = grouped.sum(dim=axes, dtype=torch.float32) / count
+        square = torch.linalg.vector_norm(grouped, dim=axes, dtype=torch.float32).square() / count
+        scale = torch.rsqrt((square - mean.square()).clamp_min(0) + self.eps)
+        shift = -mean * scale
+        scale = scale.repeat_interleave(width, dim=1) * self.weight
+        shift = shift.repeat_interleave(width, dim=1) * self.weight + self.bias
+        scale, shift = (part.to(hidden.dtype)[:, None, :, None, None] for part in (scale, shift))
+        return torch.addcmul(shift, video, scale).flatten(0, 1)
 
 
 class ResnetBlock(nn.Module):

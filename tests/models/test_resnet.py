@@ -33,6 +33,29 @@ def test_joint_norm_is_one_group_norm_over_all_frames(batch, frames, height, wid
     assert (actual - expected.flatten(0, 1)).abs().max() < 1e-4 * scale * (1 + abs(offset))
 
 
+@given(batch=st.integers(1, 3), frames=st.integers(1, 5), offset=st.floats(-3, 3), size=st.integers(2, 6))
+@torch.no_grad()
+def test_norm_by_moments_is_the_same_norm(batch, frames, offset, size):
+    norm = FrameGroupNorm(4, 16, eps=1e-5)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    hidden = torch.randn(batch * frames, 16, size, size) + offset
+    by_moments = norm._by_moments(hidden, frames)
+    torch.testing.assert_close(by_moments, norm(hidden, frames), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_half_precision_norm_on_gpu_is_as_exact_as_the_library_kernel(dtype):
+    norm = FrameGroupNorm(32, 320).to("cuda", dtype)
+    hidden = (torch.randn(32, 320, 16, 16, device="cuda") + 1).to(dtype)
+    expected = FrameGroupNorm(32, 320).double().to("cuda")(hidden.double(), 16)
+    with torch.enable_grad():
+        library = norm(hidden, 16)
+    assert (norm(hidden, 16) - expected).abs().mean() < 2 * (library - expected).abs().mean()
+
+
 def test_joint_norm_keeps_channels_last_memory_so_that_nothing_is_copied():
     hidden = torch.randn(6, 32, 5, 7).contiguous(memory_format=torch.channels_last)
     assert FrameGroupNorm(8, 32)(hidden, 3).is_contiguous(memory_format=torch.channels_last)
