@@ -13,8 +13,11 @@ _FIXED_POINT = 2048  # OpenCV keeps uint8 coefficients in 11 bits
 
 
 @lru_cache(maxsize=32)
-def _taps(size_in: int, size_out: int) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[float, ...], ...]]:
-    """Source index and weight of each of the 8 taps for every output position; borders repeat the edge pixel."""
+def _taps(size_in: int, size_out: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Source index (8, size_out) int64 and weight (8, size_out, 1) of each tap; borders repeat the edge pixel.
+
+    Kept per device, so that a window on a GPU waits for no copy.
+    """
     indices, weights = [], []
     scale = size_in / size_out
     for position in range(size_out):
@@ -25,7 +28,8 @@ def _taps(size_in: int, size_out: int) -> tuple[tuple[tuple[int, ...], ...], tup
         total = sum(raw)
         weights.append([round(value / total * _FIXED_POINT) / _FIXED_POINT for value in raw])
         indices.append([min(max(base - 3 + tap, 0), size_in - 1) for tap in range(_TAPS)])
-    return tuple(zip(*indices, strict=True)), tuple(zip(*weights, strict=True))
+    index_table = torch.tensor(indices, device=device).T.contiguous()
+    return index_table, torch.tensor(weights, device=device).T.contiguous()[..., None]
 
 
 def _lanczos(x: float) -> float:
@@ -37,13 +41,11 @@ def _lanczos(x: float) -> float:
 
 
 def _resize_rows(pixels: Tensor, size_out: int) -> Tensor:
-    """(..., h, w) float -> (..., size_out, w)."""
-    indices, weights = _taps(pixels.shape[-2], size_out)
-    index_table = torch.tensor(indices, device=pixels.device)
-    weight_table = torch.tensor(weights, dtype=pixels.dtype, device=pixels.device)[..., None]
-    result = pixels.index_select(-2, index_table[0]) * weight_table[0]
+    """(..., h, w) float32 -> (..., size_out, w)."""
+    indices, weights = _taps(pixels.shape[-2], size_out, pixels.device)
+    result = pixels.index_select(-2, indices[0]) * weights[0]
     for tap in range(1, _TAPS):
-        result.addcmul_(pixels.index_select(-2, index_table[tap]), weight_table[tap])
+        result.addcmul_(pixels.index_select(-2, indices[tap]), weights[tap])
     return result
 
 

@@ -159,7 +159,7 @@ class FaceRestorer:
             local = result[chosen[0] : chosen[-1] + 1]
             source = torch.stack([regions.cut(local, index) for index in range(len(chosen))]).float()
             pasted = self._paste(source, faces[chosen[0] : chosen[-1] + 1].float(), places[chosen], regions, local)
-            weight = torch.as_tensor(shares[chosen], device=frames.device)[:, None, None, None]
+            weight = _on_device(shares[chosen], frames.device)[:, None, None, None]
             mixed = torch.where(weight < 1, torch.lerp(source, pasted, weight), pasted)
             # The published system cuts off the fraction; rounding is right where we are free to choose.
             levels = (mixed if self.blend == "published" else mixed.round_()).clamp_(0, 255).to(torch.uint8)
@@ -206,11 +206,12 @@ class FaceRestorer:
         if (target_h, target_w) != layers.shape[-2:]:
             layers = F.interpolate(layers, (target_h, target_w), mode="bicubic", antialias=True)
         local = stretch_matrix(_shifted(matrices, regions.corners), (width, height), (target_w, target_h))
-        grid, _, _ = _grid(torch.from_numpy(local).to(faces.device), regions, (target_h, target_w))
+        grid, _, _ = _grid(_on_device(local, faces.device), regions, (target_h, target_w))
         sampled = F.grid_sample(layers, grid, mode="bicubic", padding_mode="border", align_corners=True)
         share = sampled[:, 3:].clamp(0, 1)
         # Bicubic weights ring around zero: below half a grey level the source's own pixel stays.
-        share = torch.where(share < 1 / 512, torch.zeros_like(share), share)
+        off_crop = rearrange((grid.abs() > 1).any(-1), "f h w -> f 1 h w")
+        share = share.masked_fill((share < 1 / 512) | off_crop, 0)
         return torch.lerp(source, _to_levels(sampled[:, :3]), share)
 
     def _paste_published(
@@ -223,7 +224,7 @@ class FaceRestorer:
     ) -> Tensor:
         width, height = crop_size(self.resolution)
         resized = F.interpolate(faces, (height, width), mode="bicubic", antialias=True)
-        local = torch.from_numpy(_shifted(matrices, regions.corners)).to(faces.device)
+        local = _on_device(_shifted(matrices, regions.corners), faces.device)
         grid, x, y = _grid(local, regions, (height, width))
         # Off the crop the published system has white, but no mask reaches there: the edge pixel will do.
         levels = _to_levels(F.grid_sample(resized, grid, padding_mode="border", align_corners=True))
@@ -232,6 +233,8 @@ class FaceRestorer:
         eroded = erode((ramp_x * ramp_y)[:, None], 1, 0)
         edges = [int(math.sqrt(_mask_area(matrix, (width, height), frame_size))) // 20 for matrix in matrices]
         soft = torch.cat([_soften(eroded[index : index + 1], edge) for index, edge in enumerate(edges)])
+        # The blur may reach a pixel past the crop, where the published system darkens the frame a little: not here.
+        soft = soft.masked_fill(eroded <= 0, 0)
         return soft * (eroded * levels) + (1 - soft) * source
 
 
@@ -250,6 +253,11 @@ def _to_levels(pixels: Tensor) -> Tensor:
 def _on_host(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
     given = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     return np.asarray(given, np.float32)
+
+
+def _on_device(values: npt.NDArray[np.float32], device: torch.device) -> Tensor:
+    """Copied without waiting for the work queued on the device."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def _shifted(matrices: npt.NDArray[np.float32], corners: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
