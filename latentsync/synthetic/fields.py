@@ -19,6 +19,7 @@ from latentsync.synthetic.portrait import (
     FACE_OVAL,
     INNER_LOWER,
     INNER_UPPER,
+    LIP_CUT,
     OUTER_LOWER,
     OUTER_UPPER,
     Portrait,
@@ -105,7 +106,8 @@ class Fields:
 
     Attributes:
         grids: (K, 3, 2, G, G) float32 shifts (x, y) in portrait pixels, for the three layers.
-        points: (478, 2) float32 mesh points of the portrait in pixels.
+        points: (478, 2) float32 mesh points of the portrait in pixels; those of the inner lips lie where the layers
+            are cut.
         point_shifts: (K, 478, 2) float32 shifts of the mesh points in pixels.
     """
 
@@ -128,7 +130,7 @@ def build_fields(portrait: Portrait) -> Fields:
     layers = [np.concatenate([local, whole]) for local in (still, upper, lower)]
     grids = torch.from_numpy(np.stack(layers, axis=1).astype(np.float32))
     grids = grids.reshape(len(MODES), 3, GRID, GRID, 2).permute(0, 1, 4, 2, 3).contiguous()
-    points = torch.from_numpy(portrait.points[:, :2].copy())
+    points = torch.from_numpy(_drawn_points(portrait))
     where = (points / (portrait.size - 1) * 2 - 1).expand(len(MODES), 1, -1, -1)
     shifts = [
         torch.nn.functional.grid_sample(grids[:, layer], where, align_corners=True)[:, :, 0].mT
@@ -137,6 +139,15 @@ def build_fields(portrait: Portrait) -> Fields:
     belongs_below = torch.zeros(478, dtype=torch.bool)
     belongs_below[list((*INNER_LOWER[1:-1], *OUTER_LOWER[1:-1], *_UNDER_LIP, 199, 200, 175, 152))] = True
     return Fields(grids, points, torch.where(belongs_below[None, :, None], shifts[1], shifts[0]).contiguous())
+
+
+def _drawn_points(portrait: Portrait) -> npt.NDArray[np.float32]:
+    """(478, 2) mesh points, with the inner lips where the renderer shows their edge."""
+    points = portrait.points[:, :2].copy()
+    _, across = portrait.mouth_axis
+    points[list(INNER_UPPER[1:-1])] -= LIP_CUT * across
+    points[list(INNER_LOWER[1:-1])] += LIP_CUT * across
+    return points
 
 
 def _smoothstep(x: Array, low: float, high: float) -> Array:
@@ -200,7 +211,7 @@ def _lip_shifts(portrait: Portrait, layer: int, slot: dict[int, int], local: Arr
             s = 2 * (places[index][0] - left) / (right - left) - 1
             hump, soft = max(0.0, 1 - s * s) ** 0.6, 1 - s * s
             thickness = places[outer[number]] - places[inner[number]]
-            overlap = -0.012 * soft if layer == LOWER else 0.0
+            overlap = -0.03 * soft if layer == LOWER else 0.0
             closed = np.array([half * s, 0.012 * s * s + overlap + is_outer * 1.08 * thickness[1]])
             row = local[:, slot[index]]
             row[mode["rest"]] = closed - places[index]

@@ -245,7 +245,9 @@ class HeadRenderer:
         tongue = coefficients[:, FACE_MODES.index("tongue")]
         rounding = coefficients[:, FACE_MODES.index("rounding")]
         inside = mouth_interior((local[0], local[1]), jaw, tongue, rounding, look)
-        mouth = inside + (lower[:, :3] - inside) * lower[:, 4:5]
+        # Lips that touch leave no slit, however roughly the two layers meet.
+        shut = (1 - coefficients[:, FACE_MODES.index("open")] / 0.04).clamp(0, 1)[:, None, None, None]
+        mouth = inside + (lower[:, :3] - inside) * torch.maximum(lower[:, 4:5], shut)
         skin = upper[:, :3] + (eye_colour - upper[:, :3]) * upper[:, 5:6]
         cover = upper[:, 4:5]
         face = mouth + (skin - mouth) * cover

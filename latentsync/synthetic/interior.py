@@ -40,10 +40,10 @@ def mouth_interior(
     jaw, tongue, rounding = (x[:, None, None] for x in (jaw, tongue, rounding))
     hollow = _colour((0.22, 0.08, 0.08), u) * (0.35 + 0.9 * (v / 0.4).clamp(0, 1))[:, None]
     picture = _over(hollow, *_tongue(u, v - jaw, tongue))
-    picture = _over(picture, *_teeth(u, -(v - jaw) + 0.025 - 0.03 * rounding, look, is_upper=False))
-    picture = _over(picture, *_teeth(u, v + 0.085 * rounding.clamp(0, 1), look, is_upper=True))
+    picture = _over(picture, *_teeth(u, -(v - jaw) + 0.025 + 0.05 * rounding, look, is_upper=False))
+    picture = _over(picture, *_teeth(u, v + 0.12 * rounding.clamp(0, 1), look, is_upper=True))
     # The lips shade what lies close behind them, most of all in the corners and between rounded lips.
-    corner = (1 - 0.75 * (u.abs() / 0.48).clamp(0, 1) ** 2.5) * (1 - 0.35 * rounding.clamp(0, 1))
+    corner = (1 - 0.75 * (u.abs() / 0.48).clamp(0, 1) ** 2.5) * (1 - 0.5 * rounding.clamp(0, 1))
     return picture * (corner * look.brightness)[:, None]
 
 

@@ -28,6 +28,8 @@ FACE_OVAL = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149),
     *(150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )
+LIP_CUT = 1.6
+"""How far inside the lips the layers are cut, in pixels, so that no fringe of the photograph's teeth remains."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -109,8 +111,8 @@ class Portrait:
         """Where the upper and the lower layer are opaque, each (S, S) in [0, 1], cut inside the lips."""
         u, v = self.mouth_coordinates()
         pixel = 1 / self.mouth_width
-        upper_line = self.lip_line(INNER_UPPER, u, 0.0) - 1.0 * pixel
-        lower_line = self.lip_line(INNER_LOWER, u, -0.06) + 1.0 * pixel
+        upper_line = self.lip_line(INNER_UPPER, u, 0.0) - LIP_CUT * pixel
+        lower_line = self.lip_line(INNER_LOWER, u, -0.06) + LIP_CUT * pixel
         corners = self.lip_line(INNER_UPPER, np.array([-9.0, 9.0], np.float32), 0.0)
         slant = corners[0] + (corners[1] - corners[0]) * np.clip(u + 0.5, 0, 1)
         upper_line = np.where(np.abs(u) > 0.6, slant, upper_line)
@@ -143,8 +145,8 @@ class Portrait:
         u, v = self.mouth_coordinates()
         rows = np.mgrid[0 : self.size, 0 : self.size][0]
         pixel = 1 / self.mouth_width
-        above = self.lip_line(INNER_UPPER, u, 0.0) - 2.0 * pixel
-        below = self.lip_line(INNER_LOWER, u, 0.0) + 2.0 * pixel
+        above = self.lip_line(INNER_UPPER, u, 0.0) - 3.0 * pixel
+        below = self.lip_line(INNER_LOWER, u, 0.0) + 3.0 * pixel
         inside = (v > above) & (v < below) & (np.abs(u) < 0.75)
         up = np.where(inside, rows - np.ceil((v - above) / pixel), rows)
         down = np.where(inside, rows + np.ceil((below - v) / pixel), rows)
