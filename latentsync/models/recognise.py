@@ -11,6 +11,8 @@ _SIGNATURES = (
     ("vgg.0.weight", "the S3FD face detector (auxiliary/sfd_face.pth)"),
     ("res.conv1.weight", "the hyperIQA quality network (auxiliary/koniq_pretrained.pkl)"),
     ("patch_embed.proj.weight", "a VideoMAE v2 transformer (auxiliary/vit_g_hybrid_pt_1200e_ssv2_ft.pth)"),
+    ("encoder.positional_embedding", "a Whisper model or its encoder (whisper/*.pt)"),
+    ("encoder.blocks.0.attn.query.weight", "a Whisper model or its encoder (whisper/*.pt)"),
     ("quant_conv.weight", "an image autoencoder (VAE)"),
     ("encoder.down_blocks.0.resnets.0.norm1.weight", "an image autoencoder (VAE)"),
 )
@@ -26,12 +28,9 @@ def describe_state_dict(state_dict: Mapping[str, Tensor]) -> str:
         return _describe_unet(state_dict)
     if "visual_encoder.conv_in.weight" in state_dict and "audio_encoder.conv_in.weight" in state_dict:
         return _describe_syncnet(state_dict)
-    for name in ("encoder.positional_embedding", "encoder.blocks.0.attn.query.weight"):
-        if name in state_dict:
-            return f"a Whisper model or encoder of width {state_dict[name].shape[-1]} (whisper/*.pt)"
-    for key, name in _SIGNATURES:
-        if key in state_dict:
-            return name
+    known = next((name for key, name in _SIGNATURES if key in state_dict), None)
+    if known is not None:
+        return known
     if any(key.startswith("module.") for key in state_dict):
         inner = {key.removeprefix("module."): value for key, value in state_dict.items()}
         return f"{describe_state_dict(inner)}, with a 'module.' prefix of distributed training on every name"
