@@ -1,0 +1,150 @@
+"""Whole videos through real decoding, detection, pasting and encoding; only the networks are small or passed over."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from latentsync.builders import REPOSITORY
+from latentsync.errors import FaceNotFoundError, MediaError
+from latentsync.face.masks import load_mask
+from latentsync.face.mediapipe_detector import MediapipeDetector
+from latentsync.media.video_reader import VideoReader
+from latentsync.media.video_writer import VideoWriter
+from latentsync.pipelines.generator import PassThroughGenerator
+from latentsync.pipelines.job import LipsyncJob
+from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.whisper.audio_encoder import AudioEncoder, AudioEncoderDims
+from tests.golden_files import load_golden
+
+VIDEO = REPOSITORY / "assets" / "demo_video.mp4"
+SPEECH = REPOSITORY / "assets" / "demo_speech.wav"
+RESOLUTION = 128
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> LipsyncPipeline:
+    torch.manual_seed(0)
+    micro = load_golden("whisper_micro_weights")
+    encoder = AudioEncoder(AudioEncoderDims.from_mapping(micro.attrs)).eval()
+    generator = PassThroughGenerator(RESOLUTION)
+    return LipsyncPipeline(generator, encoder, MediapipeDetector, load_mask("mask", RESOLUTION), torch.device("cpu"))
+
+
+@pytest.fixture
+def faceless(tmp_path: Path) -> Path:
+    """Half a second of plain grey."""
+    path = tmp_path / "grey.mp4"
+    with VideoWriter(path, 320, 240, Fraction(25)) as writer:
+        for _ in range(12):
+            writer.write(np.full((240, 320, 3), 128, np.uint8))
+    return path
+
+
+def job(out: Path, **options: Any) -> LipsyncJob:
+    return LipsyncJob(VIDEO, SPEECH, out, **{"preview_seconds": 0.8, **options})
+
+
+def read_frames(path: Path) -> Iterator[np.ndarray]:
+    return (frame.pixels for frame in VideoReader(path))
+
+
+def sound_seconds(path: Path) -> float:
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        return float(stream.duration * stream.time_base)
+
+
+def test_video_and_report_hold_what_was_asked(pipeline: LipsyncPipeline, tmp_path: Path) -> None:
+    out = tmp_path / "with blank, 'quote' & $(ünïcode).mp4"
+    seen: list[tuple[int, int]] = []
+    result = pipeline(job(out), lambda done, total: seen.append((done, total)))
+    frames = list(read_frames(out))
+    assert len(frames) == result.num_frames == result.generated_frames == 20
+    assert seen == [(count, 20) for count in range(1, 21)]
+    assert sound_seconds(out) == pytest.approx(0.8, abs=0.001)
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert report["settings"]["seed"] == 1247 and report["spans"] == []
+    assert {"read", "detect", "align", "restore", "write"} <= report["stage_seconds"].keys()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".mp4"]
+
+
+def test_picture_outside_the_face_is_the_sources(pipeline: LipsyncPipeline, tmp_path: Path) -> None:
+    pipeline(job(tmp_path / "out.mp4"))
+    for source, made in zip(read_frames(VIDEO), read_frames(tmp_path / "out.mp4")):
+        outside = np.abs(source[450:].astype(float) - made[450:])
+        assert 10 * np.log10(255**2 / np.mean(outside**2)) >= 40
+
+
+def test_side_by_side_shows_the_source_on_the_left(pipeline: LipsyncPipeline, tmp_path: Path) -> None:
+    result = pipeline(job(tmp_path / "out.mp4", side_by_side=True, preview_seconds=0.12))
+    frame = next(read_frames(tmp_path / "out.mp4"))
+    source = next(read_frames(VIDEO))
+    assert (result.width, result.height) == (2 * source.shape[1], source.shape[0])
+    assert np.abs(frame[:, : source.shape[1]].astype(int) - source).mean() < 3
+
+
+def test_other_frame_rates_keep_the_length(pipeline: LipsyncPipeline, tmp_path: Path) -> None:
+    result = pipeline(job(tmp_path / "out.mp4", output_fps="30000/1001"))
+    assert result.fps == Fraction(30000, 1001)
+    assert len(list(read_frames(tmp_path / "out.mp4"))) == result.num_frames == 24
+
+
+def test_speech_longer_than_the_video_plays_it_to_and_fro(pipeline: LipsyncPipeline, tmp_path: Path) -> None:
+    short = tmp_path / "short.mp4"
+    frames = [frame for frame, _ in zip(read_frames(VIDEO), range(5))]
+    with VideoWriter(short, 768, 768, Fraction(25)) as writer:
+        for frame in frames:
+            writer.write(frame)
+    pipeline(LipsyncJob(short, SPEECH, tmp_path / "out.mp4", preview_seconds=0.6))
+    made = list(read_frames(tmp_path / "out.mp4"))
+    assert len(made) == 15
+    for index, shown in enumerate([0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2]):
+        distances = [np.abs(made[index].astype(int) - frame).mean() for frame in frames]
+        assert distances[shown] <= min(distances) + 0.2
+    with pytest.raises(MediaError, match="lasts"):
+        pipeline(LipsyncJob(short, SPEECH, tmp_path / "refused.mp4", loop="error"))
+    assert not (tmp_path / "refused.mp4").exists()
+
+
+def test_no_face_anywhere_is_an_error_that_leaves_nothing(
+    pipeline: LipsyncPipeline, faceless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(PassThroughGenerator, "sample", lambda *_: calls.append(1))
+    before = {path.name for path in tmp_path.iterdir()}
+    threads = threading.active_count()
+    with pytest.raises(FaceNotFoundError, match="No usable face in any of the 10 frames"):
+        pipeline(LipsyncJob(faceless, SPEECH, tmp_path / "out.mp4", preview_seconds=0.4))
+    assert calls == []
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert threading.active_count() == threads
+
+
+def test_interruption_leaves_neither_files_nor_threads(pipeline: LipsyncPipeline, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline(job(tmp_path / "out.mp4"), interrupt)
+    assert list(tmp_path.iterdir()) == []
+    assert threading.active_count() == threads
+
+
+def test_two_runs_in_one_folder_do_not_touch_each_other(pipeline: LipsyncPipeline, tmp_path: Path) -> None:
+    pipeline(job(tmp_path / "one.mp4", preview_seconds=0.12))
+    before = (tmp_path / "one.mp4").read_bytes()
+    pipeline(job(tmp_path / "two.mp4", preview_seconds=0.12))
+    assert (tmp_path / "one.mp4").read_bytes() == before
+    with pytest.raises(MediaError, match="exists already"):
+        pipeline(job(tmp_path / "one.mp4"))
