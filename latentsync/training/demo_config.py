@@ -1,0 +1,111 @@
+"""Everything that decides how the demo model is made, as dataclasses read from ``configs/training/demo.yaml``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import OmegaConf
+
+from latentsync.errors import ConfigError
+from latentsync.models.unet_spec import UNetSpec
+from latentsync.training.audio_stage import AudioStageOptions
+from latentsync.training.unet_stage import UNetStageOptions
+from latentsync.training.vae_stage import VaeStageOptions
+
+Built = TypeVar("Built")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Time budgets of the stages in seconds of wall clock; ``reserve`` is kept at the end for figures and sheets."""
+
+    speech: float = 35.0
+    audio: float = 110.0
+    vae: float = 200.0
+    unet: float = 400.0
+    reserve: float = 45.0
+
+
+@dataclass(frozen=True)
+class SpeechOptions:
+    """How much speech is made.
+
+    Attributes:
+        max_tracks: of 30 s each, if the time suffices.
+        workers: processes; 0 = one per core, less two.
+        feature_versions: times every track is encoded for the U-Net, the first time clean.
+    """
+
+    max_tracks: int = 1200
+    workers: int = 0
+    feature_versions: int = 2
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """What the training clips are.
+
+    Attributes:
+        resolution: side of the aligned crop.
+        clip_frames: frames of a clip in the latent bank.
+        bank_capacity, held_out: clips kept for training, and for the figures.
+        jitter: largest error of the alignment in pixels of a 768-pixel frame.
+        mask: name of the fixed mask.
+    """
+
+    resolution: int = 256
+    clip_frames: int = 24
+    bank_capacity: int = 6000
+    held_out: int = 16
+    jitter: float = 3.0
+    mask: str = "mask"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The whole recipe; see the parts."""
+
+    seed: int = 1247
+    seconds: Seconds = field(default_factory=Seconds)
+    speech: SpeechOptions = field(default_factory=SpeechOptions)
+    clips: ClipOptions = field(default_factory=ClipOptions)
+    audio: AudioStageOptions = field(default_factory=AudioStageOptions)
+    vae: VaeStageOptions = field(default_factory=VaeStageOptions)
+    unet: UNetStageOptions = field(default_factory=lambda: UNetStageOptions(UNetSpec()))
+    max_steps: int = 0
+    save_seconds: float = 60.0
+
+
+def load_demo_config(path: Path, overrides: tuple[str, ...] = ()) -> DemoConfig:
+    """Read a recipe.
+
+    Args:
+        path: YAML file whose sections are the fields of `DemoConfig`.
+        overrides: ``section.key=value``; they win over the file.
+
+    Raises:
+        ConfigError: the file is missing, a key is unknown, or a value does not fit.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"Training configuration {path} does not exist; the ready-made one is configs/training/demo.yaml"
+        )
+    merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+    content: Any = OmegaConf.to_container(merged, resolve=True)
+    return _build(DemoConfig, content, "training configuration")
+
+
+def _build(kind: type[Built], content: Mapping[str, Any], where: str) -> Built:
+    hints = get_type_hints(kind)
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(content) - known)
+    if unknown:
+        raise ConfigError(f"{where}: unknown keys {unknown}; known are {sorted(known)}")
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        if is_dataclass(hints[name]):
+            values[name] = _build(hints[name], value, f"{where}.{name}")  # type: ignore[arg-type]
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)

@@ -1,0 +1,198 @@
+"""Stage `vae`: a small autoencoder for aligned faces, faces with the repainted region blanked, and photographs."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from latentsync.models.vae import load_vae
+from latentsync.training.clips import ClipSource, ImageBank, PhotoPieces, state_of_mouth, vary_colours
+from latentsync.training.optimizer import MasterOptimizer, OptimizerOptions
+from latentsync.training.run_log import RunLog, save_half, save_sheet, write_json
+from latentsync.training.stage import StageContext
+from latentsync.training.time_budget import Pacer, one_cycle
+
+logger = logging.getLogger(__name__)
+
+_CONFIG_NAME = "config.json"
+_WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True)
+class VaeStageOptions:
+    """How the autoencoder is made.
+
+    Attributes:
+        block_out_channels: width at each of the four scales, finest first.
+        layers_per_block, norm_num_groups: as in diffusers.
+        batch_size: pictures a step.
+        optimizer: see there.
+        kl_weight: weight of the latents' divergence from a standard normal, per latent number.
+        gradient_weight: weight of the error of neighbouring pixels' differences.
+        mouth_weight: extra weight of the repainted region.
+        masked_share: share of the pictures that are shown with the repainted region blanked.
+        bank_capacity, bank_start: pictures kept, and clips rendered before the first step.
+        refresh_share: share of the time for rendering new clips afterwards.
+    """
+
+    block_out_channels: tuple[int, ...] = (24, 48, 96, 96)
+    layers_per_block: int = 1
+    norm_num_groups: int = 8
+    batch_size: int = 32
+    optimizer: OptimizerOptions = field(default_factory=lambda: OptimizerOptions(lr=2e-3, weight_decay=0.0))
+    kl_weight: float = 2e-4
+    gradient_weight: float = 1.0
+    mouth_weight: float = 1.0
+    masked_share: float = 0.3
+    bank_capacity: int = 12000
+    bank_start: int = 64
+    refresh_share: float = 0.3
+
+
+def build_vae(options: VaeStageOptions, resolution: int) -> AutoencoderKL:
+    """An untrained autoencoder of the options' size."""
+    levels = len(options.block_out_channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=options.block_out_channels,
+        layers_per_block=options.layers_per_block,
+        norm_num_groups=options.norm_num_groups,
+        latent_channels=4,
+        sample_size=resolution,
+    )
+
+
+def vae_loss(vae: AutoencoderKL, pixels: Tensor, importance: Tensor, options: VaeStageOptions) -> dict[str, Tensor]:
+    """Loss terms of a batch.
+
+    Args:
+        vae: the autoencoder.
+        pixels: (n, 3, R, R) float32 in [-1, 1].
+        importance: (1, 1, R, R) weight of each pixel.
+        options: weights of the terms.
+
+    Returns:
+        Scalars: total, pixel (mean absolute error), kl (per latent number).
+    """
+    posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
+    noise = torch.randn_like(posterior.mean)
+    restored = vae.decode(posterior.mean + posterior.std * noise).sample.float()
+    error = restored - pixels
+    pixel = (error.abs() * importance).mean()
+    across = ((error[..., 1:] - error[..., :-1]).abs() * importance[..., 1:]).mean()
+    down = ((error[..., 1:, :] - error[..., :-1, :]).abs() * importance[..., 1:, :]).mean()
+    coarse = F.avg_pool2d(error * importance, 4).abs().mean()
+    mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    total = pixel + options.gradient_weight * (across + down) + coarse + options.kl_weight * kl
+    return {"total": total, "pixel": pixel, "kl": kl}
+
+
+@dataclass(frozen=True)
+class FaceMaterial:
+    """What the autoencoder is shown.
+
+    Attributes:
+        source: makes the faces.
+        photos: pieces of photographs, or None.
+        curves: (n, t, 7) mouth curves to show.
+        mask: (3, R, R) float32, 1 = keep, 0 = repaint.
+    """
+
+    source: ClipSource
+    photos: PhotoPieces | None
+    curves: Tensor
+    mask: Tensor
+
+
+def train_vae(options: VaeStageOptions, material: FaceMaterial, context: StageContext) -> AutoencoderKL:
+    """Train the autoencoder until the stage's budget is used; saves it regularly.
+
+    Returns:
+        The averaged autoencoder with its scaling factor set, as saved, in float32 and evaluation mode.
+    """
+    log = RunLog(context.folder, "vae")
+    mask = material.mask.to(context.device)
+    importance = 1 + options.mouth_weight * (1 - mask[None, :1])
+    importance = importance / importance.mean()
+    states = state_of_mouth(material.curves.to(context.device), 50000, context.generator)
+    bank = ImageBank(options.bank_capacity, material.source, material.photos, states)
+    vae = build_vae(options, material.source.resolution).to(context.device).train()
+    optimizer = MasterOptimizer(vae, options.optimizer, context.dtype)
+    budget = context.budget()
+    while bank.filled < options.bank_start * bank.clip_frames and budget.fraction < 0.1:
+        bank.add(context.generator)
+    pacer = Pacer(options.refresh_share)
+    while budget.step():
+        if pacer.due():
+            with pacer:
+                bank.add(context.generator)
+        pixels = bank.draw(options.batch_size, context.generator)
+        pixels[: round(options.masked_share * len(pixels))] *= mask
+        losses = vae_loss(vae, pixels, importance, options)
+        optimizer.step(losses["total"], one_cycle(budget.fraction))
+        if context.log_due():
+            figures = {name: value.item() for name, value in losses.items()}
+            log.write(step=optimizer.steps, skipped=optimizer.skipped, pictures=bank.filled, **figures)
+        if context.save_due():
+            _save(vae, optimizer, bank, context)
+    saved = _save(vae, optimizer, bank, context)
+    figures = _figures(saved, material, mask, context)
+    log.write(step=optimizer.steps, **figures)
+    write_json(context.folder / "validation.json", {"vae": {"steps": optimizer.steps, **figures}})
+    return saved
+
+
+def vae_folder(checkpoint_folder: Path) -> Path:
+    """Where the stage leaves its autoencoder."""
+    return checkpoint_folder / "vae"
+
+
+@torch.no_grad()
+def _save(vae: AutoencoderKL, optimizer: MasterOptimizer, bank: ImageBank, context: StageContext) -> AutoencoderKL:
+    """Save the averaged weights, with the factor that brings face latents to unit deviation; returns what was saved."""
+    averaged = AutoencoderKL.from_config(vae.config).to(context.device)
+    averaged.load_state_dict(optimizer.averaged_state())
+    averaged.eval().requires_grad_(False)
+    generator = torch.Generator(context.device).manual_seed(0)
+    latents = torch.cat([averaged.encode(bank.draw(16, generator)).latent_dist.mean for _ in range(8)])
+    averaged.register_to_config(scaling_factor=float(1 / latents.std()), sample_size=bank.source.resolution)
+    folder = vae_folder(context.checkpoint_folder)
+    save_half(averaged.state_dict(), folder / _WEIGHTS_NAME)
+    # diffusers' private entries must go: _use_default_values would make the loader ignore the scaling factor.
+    config = {name: value for name, value in averaged.config.items() if not name.startswith("_")}
+    text = json.dumps({"_class_name": "AutoencoderKL", **config}, indent=1)
+    (folder / _CONFIG_NAME).write_text(text + "\n", "utf-8")
+    return averaged
+
+
+@torch.no_grad()
+def _figures(vae: AutoencoderKL, material: FaceMaterial, mask: Tensor, context: StageContext) -> dict[str, float]:
+    """Quality on new faces, reloaded from the files; also writes the sheet."""
+    loaded = load_vae(vae_folder(context.checkpoint_folder), context.device, torch.float32)
+    generator = torch.Generator(context.device).manual_seed(context.seed + 1)
+    states = state_of_mouth(material.curves.to(context.device), 12, generator)
+    faces = torch.cat(
+        [vary_colours(material.source.takes(state[None, None], generator), generator)[0] for state in states]
+    )
+    latents = loaded.encode(faces).latent_dist.mean
+    restored = loaded.decode(latents).sample.clamp(-1, 1)
+    scaled = latents * float(loaded.config.scaling_factor)
+    save_sheet(context.folder / "vae_sheet.jpg", [faces, restored])
+    error = (restored - faces).square()
+    repainted = 1 - mask
+    mouth = (error * repainted).sum() / (repainted.sum() * len(faces))
+    return {
+        "psnr": float(10 * torch.log10(4 / error.mean())),
+        "psnr_repainted": float(10 * torch.log10(4 / mouth)),
+        "scaling_factor": float(loaded.config.scaling_factor),
+        "latent_mean": float(scaled.mean()),
+        "latent_std": float(scaled.std()),
+        "latent_max": float(scaled.abs().max()),
+    }
