@@ -65,9 +65,10 @@ def person(picture: np.ndarray) -> np.ndarray:
     solid = (matte > 0.5).astype(np.uint8)
     mask[cv2.erode(solid, np.ones((25, 25))) > 0] = cv2.GC_FGD
     mask[cv2.dilate(solid, np.ones((25, 25))) == 0] = cv2.GC_BGD
-    empty = np.zeros((1, 65))
-    cv2.grabCut(picture[..., ::-1].copy(), mask, None, empty, empty.copy(), 4, cv2.GC_INIT_WITH_MASK)
-    sure = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    models = np.zeros((2, 1, 65))
+    whole = (0, 0, SIZE, SIZE)
+    cv2.grabCut(picture[..., ::-1].copy(), mask, whole, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK)
+    sure: Any = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     sure = cv2.morphologyEx(sure, cv2.MORPH_OPEN, np.ones((7, 7)))
     sure = cv2.morphologyEx(sure, cv2.MORPH_CLOSE, np.ones((9, 9)))
     return cv2.GaussianBlur(cv2.erode(sure, np.ones((3, 3))).astype(np.float32), (0, 0), 1.6)
@@ -76,7 +77,7 @@ def person(picture: np.ndarray) -> np.ndarray:
 def polygon(points: np.ndarray, indices: tuple[int, ...], blur: float) -> np.ndarray:
     """(SIZE, SIZE) float32: 1 inside the polygon through the given mesh points, with a soft edge."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
-    cv2.fillPoly(mask, [np.rint(points[list(indices), :2] * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    cv2.fillPoly(mask, [np.rint(points[list(indices), :2] * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
     return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), blur)
 
 

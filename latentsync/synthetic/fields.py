@@ -162,7 +162,10 @@ def _spline_modes(portrait: Portrait, grid: Array, layer: int) -> Array:
     chin, oval_height = portrait.points[152, :2], np.ptp(portrait.points[list(FACE_OVAL), 1])
     neck = [chin + np.array([dx, dy]) * oval_height for dx in (-0.35, 0.0, 0.35) for dy in (0.3, 0.5)]
     edge = [(x, y) for x in border for y in border if x in border[[0, -1]] or y in border[[0, -1]]]
-    still = np.array([*edge, *neck])
+    oval = portrait.points[list(FACE_OVAL), :2]
+    middle = (oval.min(0) + oval.max(0)) / 2
+    hair = [middle + reach * (point - middle) for point in oval if point[1] < middle[1] for reach in (1.25, 1.6)]
+    still = np.array([*edge, *neck, *hair])
     centres = np.concatenate([portrait.points[indices, :2].astype(np.float64), still]) / portrait.size
     values = np.concatenate([shifts, np.zeros((shifts.shape[0], len(still), 2))], axis=1)
     count = len(centres)
@@ -203,7 +206,8 @@ def _lip_shifts(portrait: Portrait, layer: int, slot: dict[int, int], local: Arr
     """Fill the shifts of the lip points, in mouth widths along and across the mouth."""
     mode = {name: i for i, name in enumerate((*FACE_MODES, *LIP_MODES))}
     inner, outer = (INNER_UPPER, OUTER_UPPER) if layer == UPPER else (INNER_LOWER, OUTER_LOWER)
-    sign = -1.0 if layer == UPPER else 1.0
+    up, low = (1.0, 0.0) if layer == UPPER else (0.0, 1.0)
+    sign = low - up
     places = {index: _mouth_local(portrait, index) for index in (*inner, *outer)}
     for group, half, is_outer in ((inner, 0.455, 0.0), (outer, 0.5, 1.0)):
         left, right = places[group[0]][0], places[group[-1]][0]
@@ -211,20 +215,19 @@ def _lip_shifts(portrait: Portrait, layer: int, slot: dict[int, int], local: Arr
             s = 2 * (places[index][0] - left) / (right - left) - 1
             hump, soft = max(0.0, 1 - s * s) ** 0.6, 1 - s * s
             thickness = places[outer[number]] - places[inner[number]]
-            overlap = -0.03 * soft if layer == LOWER else 0.0
-            closed = np.array([half * s, 0.012 * s * s + overlap + is_outer * 1.08 * thickness[1]])
+            closed = np.array([half * s, 0.012 * s * s - 0.03 * soft * low + is_outer * 1.08 * thickness[1]])
             row = local[:, slot[index]]
             row[mode["rest"]] = closed - places[index]
-            lift = -0.055 * hump if layer == UPPER else OPEN_SHIFT * (0.93 + 0.07 * (1 - is_outer)) * hump
+            lift = -0.055 * up * hump + OPEN_SHIFT * low * (1 - 0.07 * is_outer) * hump
             row[mode["open"]] = (-0.05 * s, lift + 0.07 * (1 - hump))
             row[mode["width"]] = (0.085 * s, -0.02 * s * s - sign * is_outer * 0.015 * soft)
             row[mode["rounding"]] = (-0.1 * s, sign * soft * (0.01 + 0.075 * is_outer))
-            row[mode["press"]] = (0.0, -sign * is_outer * 0.045 * soft + (0.01 * soft if layer == UPPER else 0.0))
-            row[mode["tuck"]] = (0.0, -0.05 * soft if layer == UPPER else -(0.04 + 0.05 * is_outer) * soft)
-            row[mode["raise"]] = (0.0, -0.05 * soft if layer == UPPER else 0.02 * soft)
+            row[mode["press"]] = (0.0, soft * (0.01 * up - sign * is_outer * 0.045))
+            row[mode["tuck"]] = (0.0, -soft * (0.05 * up + low * (0.04 + 0.05 * is_outer)))
+            row[mode["raise"]] = (0.0, soft * (0.02 * low - 0.05 * up))
             row[mode["smile"]] = (0.07 * s, -0.09 * s * s + 0.02 * soft)
-            row[mode["lip_upper"]] = (0.0, -0.1 * is_outer * soft if layer == UPPER else 0.0)
-            row[mode["lip_lower"]] = (0.0, 0.1 * is_outer * soft if layer == LOWER else 0.0)
+            row[mode["lip_upper"]] = (0.0, -0.1 * is_outer * soft * up)
+            row[mode["lip_lower"]] = (0.0, 0.1 * is_outer * soft * low)
 
 
 def _mouth_local(portrait: Portrait, index: int) -> Array:
@@ -316,7 +319,7 @@ def _shapes(portrait: Portrait, grid: Array, from_centre: Array) -> list[Array]:
     unit = portrait.eye_distance
     points = portrait.points[:, :2].astype(np.float64)
     none = np.zeros(len(grid))
-    _, down = portrait.mouth_coordinates_of(grid)
+    down = portrait.mouth_coordinates_of(grid)[1].astype(np.float64)
 
     def bump(index: int | Array, x_scale: float, y_scale: float) -> Array:
         place = points[index] if isinstance(index, int) else index

@@ -70,7 +70,7 @@ def test_detector_finds_the_face_and_measures_the_true_opening(renderer):
 def test_demo_assets_are_as_the_documentation_says():
     with av.open(str(ASSETS / "demo_video.mp4")) as container:
         stream = container.streams.video[0]
-        assert (stream.width, stream.height, stream.average_rate) == (768, 768, 25)
+        assert (stream.width, stream.height) == (768, 768) and stream.average_rate == 25
         assert sum(1 for _ in container.decode(video=0)) == 120
         assert container.streams.audio
     with wave.open(str(ASSETS / "demo_speech.wav")) as sound:

@@ -51,7 +51,8 @@ def test_stated_opening_grows_with_the_mouth_and_is_zero_when_closed(renderer):
 def test_only_the_lower_face_changes_with_the_mouth(renderer):
     shut, wide = renderer.render_aligned(still([0.0, 0.9]), 128)
     change = (shut - wide).abs().mean(0)
-    assert float(change[:45].mean()) < 0.005 < 0.03 < float(change[70:110, 40:90].mean())
+    # Brows and hair keep their place to a fraction of a pixel, which sharp hair still shows.
+    assert float(change[:45].mean()) < 0.015 and float(change[70:110, 40:90].mean()) > 0.06
 
 
 def test_aligned_crop_puts_the_control_points_near_the_template(renderer):
