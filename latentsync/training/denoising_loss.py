@@ -24,6 +24,8 @@ class NoiseOptions:
         noisy_share: share of the windows whose timestep is drawn from ``noisy_from`` upwards, the rest from all.
         noisy_from: see above.
         blind_from, blind_to: between these timesteps the share of windows without signal rises from 0 to 1.
+        shared_share: share of the windows whose frames all get the same noise, as in sampling. Not among those with
+            signal between ``blind_from`` and ``blind_to``: there it would give the mouth's movement away.
         max_weight: largest weight that a timestep's error gets.
         surround_weight, mouth_weight: weights of the kept region, and of the mouth inside the repainted one (1).
     """
@@ -33,6 +35,7 @@ class NoiseOptions:
     noisy_from: int = 700
     blind_from: int = 640
     blind_to: int = 960
+    shared_share: float = 0.5
     max_weight: float = 100.0
     surround_weight: float = 0.1
     mouth_weight: float = 3.0
@@ -53,6 +56,23 @@ def draw_blind(timesteps: Tensor, options: NoiseOptions, generator: torch.Genera
     """(b,) bool: which windows show noise only."""
     chance = (timesteps.float() - options.blind_from) / (options.blind_to - options.blind_from)
     return torch.rand(timesteps.shape, generator=generator, device=generator.device) < chance
+
+
+def share_noise(
+    noise: Tensor, timesteps: Tensor, blind: Tensor, options: NoiseOptions, generator: torch.Generator
+) -> Tensor:
+    """Give all frames of some windows their first frame's noise, see `NoiseOptions.shared_share`.
+
+    Args:
+        noise: (b, 4, f, h, w).
+        timesteps: (b,).
+        blind: (b,) bool.
+        options: see there.
+        generator: of the choice.
+    """
+    chosen = torch.rand(timesteps.shape, generator=generator, device=generator.device) < options.shared_share
+    shared = chosen & (blind | (timesteps < options.blind_from))
+    return torch.where(rearrange(shared, "b -> b 1 1 1 1"), noise[:, :, :1], noise)
 
 
 def make_noisy(clean: Tensor, noise: Tensor, alpha: Tensor, blind: Tensor) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,9 @@ def _inputs(latents: Tensor, reference: Tensor, cells: Tensor) -> Tensor:
 def opening_correlation(
     probe: MouthProbe, latents: Tensor, reference: Tensor, mouth: Tensor, source_mouth: Tensor
 ) -> dict[str, float]:
-    """Correlation of the opening read from ``latents`` with the true one and with the source's.
+    """Correlation, within windows, of the opening read from ``latents`` with the true one and with the source's.
+
+    Each window's mean is taken off first: the reading of a face it was not fitted on has an offset.
 
     Args:
         probe: see there.
@@ -72,4 +74,6 @@ def opening_correlation(
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:
-    return float(torch.corrcoef(torch.stack([a.flatten().double(), b.flatten().double()]))[0, 1])
+    """Of (b, f) with (b, f), both without their means over the frames."""
+    pair = torch.stack([(values - values.mean(dim=1, keepdim=True)).flatten().double() for values in (a, b)])
+    return float(torch.corrcoef(pair)[0, 1])

@@ -24,6 +24,7 @@ from latentsync.training.denoising_loss import (
     draw_timesteps,
     make_noisy,
     place_importance,
+    share_noise,
 )
 from latentsync.training.latent_bank import LatentBank, WindowBatch
 from latentsync.training.mouth_probe import MouthProbe, opening_correlation
@@ -110,7 +111,9 @@ def unet_loss(
     alpha = alphas_at(schedule, timesteps)
     shape = clean.shape[0], clean.shape[1], clean.shape[2], clean.shape[3], clean.shape[4]
     noise = draw_mixed_noise(shape, noise_options.mixed_noise_alpha, generator, torch.float32)
-    noisy, target = make_noisy(clean, noise, alpha, draw_blind(timesteps, noise_options, generator))
+    blind = draw_blind(timesteps, noise_options, generator)
+    noise = share_noise(noise, timesteps, blind, noise_options, generator)
+    noisy, target = make_noisy(clean, noise, alpha, blind)
     dtype = next(unet.parameters()).dtype
     sample = torch.cat([noisy.to(dtype), conditions(batch, mask, dtype)], dim=1)
     heard = torch.rand(len(clean), generator=generator, device=clean.device) >= options.silent_share

@@ -16,6 +16,7 @@ from latentsync.training.denoising_loss import (
     draw_timesteps,
     make_noisy,
     place_importance,
+    share_noise,
 )
 
 
@@ -47,6 +48,16 @@ def test_timesteps_favour_the_noisy_end_and_blindness_grows() -> None:
     assert blind[timesteps >= options.blind_to].all()
     middle = (timesteps > 790) & (timesteps < 810)
     assert blind[middle].float().mean().item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_shared_noise_never_betrays_the_movement() -> None:
+    options, generator = NoiseOptions(shared_share=1.0), torch.Generator().manual_seed(0)
+    noise = torch.randn(4, 4, 5, 2, 2)
+    timesteps, blind = torch.tensor([100, 800, 800, 639]), torch.tensor([False, False, True, False])
+    shared = share_noise(noise, timesteps, blind, options, generator)
+    same = [bool((window == window[:, :1]).all()) for window in shared]
+    assert same == [True, False, True, True]
+    assert torch.equal(shared[1], noise[1])
 
 
 def test_loss_is_zero_only_for_the_target_and_weighs_noisy_windows_up() -> None:
