@@ -64,7 +64,15 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The whole recipe; see the parts."""
+    """The whole recipe; see the parts.
+
+    Attributes:
+        seed: of everything.
+        seconds, speech, clips, audio, vae, unet: the parts.
+        max_steps: ends every stage after so many steps, 0 = by time only.
+        save_seconds: how often trained files are renewed.
+        resume_unet: go on from the U-Net in the run's folder.
+    """
 
     seed: int = 1247
     seconds: Seconds = field(default_factory=Seconds)
@@ -75,6 +83,7 @@ class DemoConfig:
     unet: UNetStageOptions = field(default_factory=lambda: UNetStageOptions(UNetSpec()))
     max_steps: int = 0
     save_seconds: float = 60.0
+    resume_unet: bool = False
 
 
 def load_demo_config(path: Path, overrides: tuple[str, ...] = ()) -> DemoConfig:

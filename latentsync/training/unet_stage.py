@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from latentsync.diffusion.ddim import NoiseSchedule, ddim_step
 from latentsync.diffusion.noise import draw_mixed_noise
 from latentsync.face.masks import latent_mask
+from latentsync.models.loading import load_unet
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_spec import UNetSpec
 from latentsync.models.vae import decode_latents
@@ -139,8 +140,17 @@ def sample_windows(
     return latents
 
 
-def train_unet(options: UNetStageOptions, material: LipMaterial, context: StageContext) -> UNet3DConditionModel:
+def train_unet(
+    options: UNetStageOptions, material: LipMaterial, context: StageContext, resume: bool = False
+) -> UNet3DConditionModel:
     """Train the U-Net until the stage's budget is used; saves it and logs how it follows the speech regularly.
+
+    Args:
+        options: see there.
+        material: see there.
+        context: device, budget, folders.
+        resume: start from the weights that an earlier run left in the checkpoint folder (only the weights: the
+            schedule starts anew).
 
     Returns:
         The averaged network, float32, in evaluation mode.
@@ -148,6 +158,9 @@ def train_unet(options: UNetStageOptions, material: LipMaterial, context: StageC
     log = RunLog(context.folder, "unet")
     mask = latent_mask(material.mask)[:1].to(context.device)
     unet = build_unet(options.spec).to(context.device).train()
+    if resume:
+        earlier = load_unet(options.spec, unet_path(context.checkpoint_folder), context.device, torch.float32)
+        unet.load_state_dict(earlier.state_dict())
     optimizer = MasterOptimizer(unet, options.optimizer, context.dtype)
     budget = context.budget()
     judge = _prepare(options, material, mask, budget, context.generator)
