@@ -32,7 +32,7 @@ RUNS = [
 ]
 
 
-def tiny_generator(case: Golden) -> DiffusionGenerator:
+def tiny_generator(case: Golden, dtype: torch.dtype = torch.float32) -> DiffusionGenerator:
     spec = UNetSpec(
         block_out_channels=tuple(case.attrs["block_out_channels"]),
         cross_attention_dim=case.attrs["cross_attention_dim"],
@@ -43,7 +43,7 @@ def tiny_generator(case: Golden) -> DiffusionGenerator:
     vae_weights = load_golden(case.attrs["vae_weights"])
     vae = AutoencoderKL(**vae_weights.attrs, scaling_factor=0.18215).eval()
     vae.load_state_dict(vae_weights.weights)
-    return DiffusionGenerator(unet, vae, case.inputs["mask"], NoiseSchedule())
+    return DiffusionGenerator(unet.to(dtype), vae.to(dtype), case.inputs["mask"], NoiseSchedule())
 
 
 def sampler_of(run: dict[str, Any]) -> SamplerOptions:
@@ -61,9 +61,9 @@ def sample_video(case: Golden, generator: DiffusionGenerator, run: dict[str, Any
     latents, conditions = [], []
     for window in plan_windows(len(case.inputs["faces"]), 16, "published"):
         span = slice(window.start, window.stop)
-        eps = [case.inputs[name][span] if noisy_latents else None for name in ("eps_masked", "eps_ref")]
+        eps = [case.inputs[name][span].double() if noisy_latents else None for name in ("eps_masked", "eps_ref")]
         condition = generator.condition(case.inputs["faces"][span], case.inputs["audio"][span], *eps)
-        noise = case.inputs["noise"].expand(-1, -1, window.stop - window.start, -1, -1)
+        noise = case.inputs["noise"].double().expand(-1, -1, window.stop - window.start, -1, -1)
         latents.append(denoise(generator.unet, noise, condition, generator.schedule, sampler_of(run)))
         conditions.append(condition)
     return torch.cat(latents, dim=2), conditions
@@ -71,9 +71,12 @@ def sample_video(case: Golden, generator: DiffusionGenerator, run: dict[str, Any
 
 @pytest.mark.parametrize(("name", "run_name"), RUNS)
 def test_sampling_equals_the_published_system(name: str, run_name: str) -> None:
+    """In double precision: the deepest group norms of these random weights see two values each and so act like a sign,
+    which multiplies a rounding error of single precision a thousandfold. The networks alone are tested in single.
+    """
     case = load_golden(name)
     run = next(run for run in case.attrs["runs"] if run["name"] == run_name)
-    generator = tiny_generator(case)
+    generator = tiny_generator(case, torch.float64)
     latents, conditions = sample_video(case, generator, run)
     case.check("mask_latents", torch.cat([condition.mask for condition in conditions], dim=2))
     tolerance = case.tol["atol_masked_ref_latents"]
