@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from latentsync import checkpoints
 from latentsync.config import Config, ModelConfig, MotionModuleConfig, load_config
-from latentsync.diffusion.ddim import NoiseSchedule
+from latentsync.diffusion.ddim import NoiseSchedule, Prediction
 from latentsync.errors import ConfigError
 from latentsync.face.detector import FaceDetector
 from latentsync.face.masks import load_mask
@@ -178,10 +179,18 @@ def build_unet_spec(model: ModelConfig) -> UNetSpec:
 
 
 def build_schedule(config: Config) -> NoiseSchedule:
-    """The noise schedule of a configuration."""
+    """The noise schedule of a configuration.
+
+    Raises:
+        ConfigError: a number is out of range, or the prediction type unknown.
+    """
     scheduler = config.scheduler
     return NoiseSchedule(
-        scheduler.num_train_timesteps, scheduler.beta_start, scheduler.beta_end, scheduler.steps_offset
+        scheduler.num_train_timesteps,
+        scheduler.beta_start,
+        scheduler.beta_end,
+        scheduler.steps_offset,
+        cast(Prediction, scheduler.prediction_type),
     )
 
 

@@ -153,6 +153,7 @@ class SchedulerConfig:
     beta_start: float = 0.00085
     beta_end: float = 0.012
     steps_offset: int = 1
+    prediction_type: str = "epsilon"
 
 
 @dataclass
@@ -187,7 +188,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         result: Any = OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: {error.full_key or 'a section'}: {reason}. Compare with configs/unet/_base.yaml") from error
+        raise ConfigError(
+            f"{path}: {error.full_key or 'a section'}: {reason}. Compare with configs/unet/_base.yaml"
+        ) from error
     if not isinstance(result, Config):
         raise ConfigError(f"{path}: expected sections data, run, model and scheduler")
     return result

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from latentsync.errors import ConfigError
+
+Prediction = Literal["epsilon", "sample"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,20 @@ class NoiseSchedule:
     """Scaled-linear betas: ``betas = linspace(sqrt(beta_start), sqrt(beta_end), n) ** 2``.
 
     steps_offset shifts the evenly spaced ("leading") inference timesteps: 20 steps give 951, 901, ..., 1.
+    prediction_type says what the network gives: the noise ("epsilon", as all published ones) or the clean latents
+    ("sample", which a small network learns far sooner).
     """
 
     num_train_timesteps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
     steps_offset: int = 1
+    prediction_type: Prediction = "epsilon"
 
     def __post_init__(self) -> None:
+        if self.prediction_type not in get_args(Prediction):
+            known = " or ".join(get_args(Prediction))
+            raise ConfigError(f"scheduler.prediction_type: got {self.prediction_type!r}, expected {known}")
         if not 0 < self.beta_start <= self.beta_end < 1 or self.num_train_timesteps < 1:
             raise ConfigError(
                 f"Noise schedule: 0 < beta_start <= beta_end < 1 and at least one timestep are needed, got {self}"
@@ -52,6 +61,22 @@ class NoiseSchedule:
         stride = self.num_train_timesteps // steps
         last = self.num_train_timesteps - 1
         return [min(i * stride + self.steps_offset, last) for i in reversed(range(steps))]
+
+    def as_noise(self, prediction: Tensor, sample: Tensor, alpha: float) -> Tensor:
+        """The noise that a network's output stands for.
+
+        Args:
+            prediction: the network's output, any shape.
+            sample: the noisy latents it was given, same shape.
+            alpha: alpha_cumprod of its timestep.
+        """
+        if self.prediction_type == "epsilon":
+            return prediction
+        return (sample - alpha**0.5 * prediction) / (1 - alpha) ** 0.5
+
+    def as_clean(self, prediction: Tensor, sample: Tensor, alpha: float | Tensor) -> Tensor:
+        """The clean latents that a network's output stands for; as `as_noise`, alpha may also be a tensor."""
+        return clean_estimate(sample, prediction, alpha) if self.prediction_type == "epsilon" else prediction
 
     def alpha_pairs(self, steps: int) -> list[tuple[float, float]]:
         """(alpha_cumprod at t, alpha_cumprod at the next, cleaner t) for every inference step.

@@ -140,5 +140,5 @@ def denoise(
             noise_pred = unet.forward_shallow(sample, timesteps[index], audio, cached)
         if guided:
             noise_pred = apply_guidance(noise_pred, options.guidance_scale)
-        latents = ddim_step(latents, noise_pred, alpha, alpha_prev)
+        latents = ddim_step(latents, schedule.as_noise(noise_pred, latents, alpha), alpha, alpha_prev)
     return latents

@@ -53,3 +53,19 @@ def test_clean_estimate_inverts_adding_noise(timestep: int, seed: int) -> None:
 def test_impossible_step_counts_are_refused(steps: int) -> None:
     with pytest.raises(ConfigError, match="expected 1 to 1000"):
         NoiseSchedule().timesteps(steps)
+
+
+def test_either_kind_of_prediction_gives_the_same_step() -> None:
+    clean, noise = torch.randn(2, 1, 4, 3, 8, 8)
+    alpha = 0.4
+    sample = alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
+    steps = [
+        ddim_step(sample, NoiseSchedule(prediction_type=kind).as_noise(prediction, sample, alpha), alpha, 0.7)
+        for kind, prediction in (("epsilon", noise), ("sample", clean))
+    ]
+    torch.testing.assert_close(steps[0], steps[1], atol=1e-5, rtol=0)
+
+
+def test_unknown_kind_of_prediction_is_refused() -> None:
+    with pytest.raises(ConfigError, match="prediction_type"):
+        NoiseSchedule(prediction_type="velocity")  # type: ignore[arg-type]
