@@ -128,7 +128,8 @@ def run_unet(run: DemoRun, seconds: float) -> None:
         LatentBank(capacity, clips.clip_frames, source, speech, vae, mask)
         for capacity, speech in zip((clips.bank_capacity, clips.held_out), features, strict=True)
     )
-    train_unet(config.unet, LipMaterial(training, held_out, vae, mask, NoiseSchedule()), context, config.resume_unet)
+    schedule = NoiseSchedule(prediction_type=config.unet.prediction_type)
+    train_unet(config.unet, LipMaterial(training, held_out, vae, mask, schedule), context, config.resume_unet)
 
 
 STAGES: dict[str, Callable[[DemoRun, float], None]] = {

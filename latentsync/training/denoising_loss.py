@@ -1,8 +1,9 @@
-"""The U-Net's task: noisy latents and the weighted error of the predicted noise.
+"""The U-Net's task: noisy latents, and the weighted error of what they are cleaned to.
 
-Two things beyond the textbook make few-step sampling follow the speech. Errors count as they do in the clean estimate
-(the velocity weighting ``1 / abar``), and at the noisiest timesteps part of the windows show noise without any signal:
-sampling starts so, and a network that never saw it would look for traces of the mouth in the noise rather than listen.
+Two things beyond the textbook make few-step sampling follow the speech. Errors are those of the clean estimate,
+whatever the network gives, weighted as for velocities (``1 / (1 - abar)``). And at the noisiest timesteps part of the
+windows show noise without any signal: sampling starts so, and a network that never saw it would look for traces of the
+mouth in the noise rather than listen.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class NoiseOptions:
     blind_from: int = 640
     blind_to: int = 960
     shared_share: float = 0.5
-    max_weight: float = 100.0
+    max_weight: float = 5.0
     surround_weight: float = 0.1
     mouth_weight: float = 3.0
 
@@ -75,39 +76,34 @@ def share_noise(
     return torch.where(rearrange(shared, "b -> b 1 1 1 1"), noise[:, :, :1], noise)
 
 
-def make_noisy(clean: Tensor, noise: Tensor, alpha: Tensor, blind: Tensor) -> tuple[Tensor, Tensor]:
-    """Noisy latents and the noise that is to be predicted.
+def make_noisy(clean: Tensor, noise: Tensor, alpha: Tensor, blind: Tensor) -> Tensor:
+    """Noisy latents.
 
     Args:
         clean: (b, 4, f, h, w).
         noise: the same shape, standard normal.
         alpha: (b,) alpha_cumprod of each window's timestep.
-        blind: (b,) bool. Such windows get the bare noise as input; what is to be predicted is then the "noise" that
-            leads from it to the clean latents.
+        blind: (b,) bool: those windows get the bare noise.
 
     Returns:
-        noisy and target, both (b, 4, f, h, w). For every window, blind or not,
-        ``(noisy - sqrt(1 - alpha) * target) / sqrt(alpha) == clean``.
+        (b, 4, f, h, w): ``sqrt(alpha) * clean + sqrt(1 - alpha) * noise``, or the noise.
     """
     alpha = rearrange(alpha, "b -> b 1 1 1 1")
-    shown = rearrange(blind, "b -> b 1 1 1 1")
-    noisy = torch.where(shown, noise, alpha.sqrt() * clean + (1 - alpha).sqrt() * noise)
-    target = (noisy - alpha.sqrt() * clean) / (1 - alpha).sqrt()
-    return noisy, target
+    return torch.where(rearrange(blind, "b -> b 1 1 1 1"), noise, alpha.sqrt() * clean + (1 - alpha).sqrt() * noise)
 
 
-def denoising_loss(noise_pred: Tensor, target: Tensor, alpha: Tensor, importance: Tensor, max_weight: float) -> Tensor:
-    """Mean weighted squared error.
+def denoising_loss(estimate: Tensor, clean: Tensor, alpha: Tensor, importance: Tensor, max_weight: float) -> Tensor:
+    """Mean weighted squared error of the clean estimate.
 
     Args:
-        noise_pred: (b, 4, f, h, w).
-        target: (b, 4, f, h, w).
-        alpha: (b,) alpha_cumprod of each window's timestep; windows weigh ``1 / alpha``, at most ``max_weight``.
+        estimate: (b, 4, f, h, w) the clean latents that the network's output stands for.
+        clean: (b, 4, f, h, w).
+        alpha: (b,) alpha_cumprod of each window's timestep; windows weigh ``1 / (1 - alpha)``, at most ``max_weight``.
         importance: (h, w) weight of each place.
         max_weight: see above.
     """
-    error = ((noise_pred.float() - target).square() * importance).mean(dim=(1, 2, 3, 4))
-    return (error * (1 / alpha).clamp(max=max_weight)).mean()
+    error = ((estimate - clean).square() * importance).mean(dim=(1, 2, 3, 4))
+    return (error / (1 - alpha).clamp(min=1 / max_weight)).mean()
 
 
 def place_importance(mask: Tensor, options: NoiseOptions) -> Tensor:

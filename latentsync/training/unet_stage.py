@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor, nn
 
-from latentsync.diffusion.ddim import NoiseSchedule, ddim_step
+from latentsync.diffusion.ddim import NoiseSchedule, Prediction, ddim_step
 from latentsync.diffusion.noise import draw_mixed_noise
 from latentsync.face.masks import latent_mask
 from latentsync.models.loading import load_unet
@@ -51,6 +51,7 @@ class UNetStageOptions:
         bank_start: clips encoded before the first step.
         refresh_share: share of the time for rendering and encoding new clips afterwards.
         sample_steps: DDIM steps of the figures and of the sheet.
+        prediction_type: what the network gives, see `NoiseSchedule`.
     """
 
     spec: UNetSpec
@@ -63,6 +64,7 @@ class UNetStageOptions:
     bank_start: int = 192
     refresh_share: float = 0.3
     sample_steps: int = 6
+    prediction_type: Prediction = "sample"
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,15 @@ def unet_loss(
     noise = draw_mixed_noise(shape, noise_options.mixed_noise_alpha, generator, torch.float32)
     blind = draw_blind(timesteps, noise_options, generator)
     noise = share_noise(noise, timesteps, blind, noise_options, generator)
-    noisy, target = make_noisy(clean, noise, alpha, blind)
+    noisy = make_noisy(clean, noise, alpha, blind)
     dtype = next(unet.parameters()).dtype
     sample = torch.cat([noisy.to(dtype), conditions(batch, mask, dtype)], dim=1)
     heard = torch.rand(len(clean), generator=generator, device=clean.device) >= options.silent_share
     audio = batch.audio.to(dtype) * rearrange(heard, "b -> b 1 1 1")
-    noise_pred = unet(sample, timesteps, audio)
+    prediction = unet(sample, timesteps, audio).float()
+    estimate = schedule.as_clean(prediction, noisy, rearrange(alpha, "b -> b 1 1 1 1"))
     importance = place_importance(mask[0], noise_options)
-    return denoising_loss(noise_pred, target, alpha, importance, noise_options.max_weight)
+    return denoising_loss(estimate, clean, alpha, importance, noise_options.max_weight)
 
 
 @torch.no_grad()
@@ -135,8 +138,8 @@ def sample_windows(
     latents = first.expand(batch.clean.shape)
     timesteps = torch.tensor(schedule.timesteps(steps), device=mask.device)
     for index, (alpha, alpha_prev) in enumerate(schedule.alpha_pairs(steps)):
-        noise_pred = unet(torch.cat([latents.to(dtype), fixed], dim=1), timesteps[index], audio)
-        latents = ddim_step(latents, noise_pred.float(), alpha, alpha_prev)
+        prediction = unet(torch.cat([latents.to(dtype), fixed], dim=1), timesteps[index], audio).float()
+        latents = ddim_step(latents, schedule.as_noise(prediction, latents, alpha), alpha, alpha_prev)
     return latents
 
 

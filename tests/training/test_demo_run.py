@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync.builders import build_unet_spec
+from latentsync.builders import build_schedule, build_unet_spec
 from latentsync.config import load_config
+from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.errors import ConfigError
 from latentsync.models.loading import load_unet
 from latentsync.models.vae import load_vae
@@ -20,7 +21,9 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 def test_recipe_makes_the_network_that_inference_expects() -> None:
     recipe = load_demo_config(CONFIGS / "training" / "demo.yaml")
-    assert recipe.unet.spec == build_unet_spec(load_config(CONFIGS / "unet" / "demo.yaml").model)
+    inference = load_config(CONFIGS / "unet" / "demo.yaml")
+    assert recipe.unet.spec == build_unet_spec(inference.model)
+    assert NoiseSchedule(prediction_type=recipe.unet.prediction_type) == build_schedule(inference)
     assert recipe.audio.dims.n_audio_state == recipe.unet.spec.cross_attention_dim
 
 

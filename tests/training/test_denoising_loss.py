@@ -6,7 +6,7 @@ from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentsync.diffusion.ddim import NoiseSchedule, clean_estimate
+from latentsync.diffusion.ddim import NoiseSchedule, Prediction
 from latentsync.errors import ConfigError
 from latentsync.training.denoising_loss import (
     NoiseOptions,
@@ -20,22 +20,23 @@ from latentsync.training.denoising_loss import (
 )
 
 
-@given(st.integers(0, 999), st.booleans())
-def test_target_leads_back_to_the_clean_latents(timestep: int, blind: bool) -> None:
+@given(st.integers(0, 999), st.sampled_from(["epsilon", "sample"]))
+def test_perfect_prediction_of_either_kind_is_the_clean_latents(timestep: int, kind: Prediction) -> None:
     generator = torch.Generator().manual_seed(timestep)
     clean, noise = torch.randn((2, 3, 4, 2, 4, 4), generator=generator, dtype=torch.float64)
-    alpha = alphas_at(NoiseSchedule(), torch.full((3,), timestep)).double()
-    noisy, target = make_noisy(clean, noise, alpha, torch.full((3,), blind))
-    estimate = clean_estimate(noisy, target, rearrange(alpha, "b -> b 1 1 1 1"))
+    schedule = NoiseSchedule(prediction_type=kind)
+    alpha = alphas_at(schedule, torch.full((3,), timestep)).double()
+    noisy = make_noisy(clean, noise, alpha, torch.zeros(3, dtype=torch.bool))
+    estimate = schedule.as_clean(noise if kind == "epsilon" else clean, noisy, rearrange(alpha, "b -> b 1 1 1 1"))
     torch.testing.assert_close(estimate, clean, atol=1e-9, rtol=0)
 
 
-def test_blind_input_tells_nothing_and_the_others_get_plain_noise_back() -> None:
+def test_blind_input_tells_nothing() -> None:
     clean = torch.randn(2, 4, 3, 8, 8)
     noise = torch.randn_like(clean)
-    noisy, target = make_noisy(clean, noise, torch.tensor([0.3, 0.3]), torch.tensor([True, False]))
+    noisy = make_noisy(clean, noise, torch.tensor([0.3, 0.3]), torch.tensor([True, False]))
     assert torch.equal(noisy[0], noise[0])
-    torch.testing.assert_close(target[1], noise[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(noisy[1], 0.3**0.5 * clean[1] + 0.7**0.5 * noise[1], atol=1e-6, rtol=0)
 
 
 def test_timesteps_favour_the_noisy_end_and_blindness_grows() -> None:
@@ -60,15 +61,15 @@ def test_shared_noise_never_betrays_the_movement() -> None:
     assert torch.equal(shared[1], noise[1])
 
 
-def test_loss_is_zero_only_for_the_target_and_weighs_noisy_windows_up() -> None:
-    target = torch.randn(1, 4, 2, 8, 8)
+def test_loss_is_zero_only_for_the_truth_and_weighs_clear_windows_up() -> None:
+    clean = torch.randn(1, 4, 2, 8, 8)
     importance = torch.ones(8, 8)
     losses = [
-        denoising_loss(target + 0.1, target, torch.tensor([alpha]), importance, 100.0).item()
-        for alpha in (0.9, 0.1, 0.001)
+        denoising_loss(clean + 0.1, clean, torch.tensor([alpha]), importance, 5.0).item()
+        for alpha in (0.001, 0.5, 0.99)
     ]
-    assert denoising_loss(target, target, torch.tensor([0.1]), importance, 100.0).item() == 0
-    assert losses == pytest.approx([0.01 / 0.9, 0.1, 1.0], rel=1e-3)
+    assert denoising_loss(clean, clean, torch.tensor([0.1]), importance, 5.0).item() == 0
+    assert losses == pytest.approx([0.01 / 0.999, 0.02, 0.05], rel=1e-3)
 
 
 def test_importance_is_greatest_at_the_mouth_and_least_outside() -> None:
