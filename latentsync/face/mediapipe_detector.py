@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from latentsync.errors import DependencyError
 from latentsync.face.detector import FaceDetection, FloatArray, Frame, box_overlap, check_frame
+from latentsync.face.quiet_stderr import without_lines
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,12 @@ _TIP = 4
 _SEARCH_SIDE = 640  # longer side of the picture that boxes are searched in: the models see 192 pixels at the most
 _CUT_SIDE = 320  # side of the square that the mesh is given
 _CUT_SCALE = 1.7  # that square over the longer side of the face
+
+# What the bundled models always say on standard error, whatever the log level: nothing of it can be acted upon.
+_CHATTER = re.compile(
+    rb"(WARNING: All log messages before absl::InitializeLog|INFO: Created TensorFlow Lite XNNPACK delegate"
+    rb"|I\d{4} |W\d{4} [^\n]* (inference_feedback_manager|landmark_projection_calculator)\.cc:)[^\n]*\n"
+)
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,16 @@ class MediapipeDetector:
         self.options = options or MediapipeOptions()
         solutions = _solutions()
         score = self.options.min_score
-        self._near = solutions.face_detection.FaceDetection(model_selection=0, min_detection_confidence=score)
-        self._far = solutions.face_detection.FaceDetection(model_selection=1, min_detection_confidence=score)
-        self._mesh = solutions.face_mesh.FaceMesh(
-            static_image_mode=True, max_num_faces=1, refine_landmarks=True, min_detection_confidence=0.3
-        )
+        with without_lines(_CHATTER):
+            self._near = solutions.face_detection.FaceDetection(model_selection=0, min_detection_confidence=score)
+            self._far = solutions.face_detection.FaceDetection(model_selection=1, min_detection_confidence=score)
+            self._mesh = solutions.face_mesh.FaceMesh(
+                static_image_mode=True, max_num_faces=1, refine_landmarks=True, min_detection_confidence=0.3
+            )
+            # Graphs start in threads of their own; after a picture they have all said what they say.
+            for model in (self._near, self._far, self._mesh):
+                model.process(np.zeros((_CUT_SIDE, _CUT_SIDE, 3), np.uint8))
+        self._mesh_has_worked = False
         self._last: list[FaceDetection] = []
         self._missed = 0
 
@@ -139,11 +152,20 @@ class MediapipeDetector:
     def _look(self, frame: Frame, square: _Square, score: float) -> FaceDetection | None:
         """The face in a square of the frame, None when the mesh finds none there."""
         part, scale, left, top = _cut(frame, square)
-        result = self._mesh.process(part).multi_face_landmarks
+        result = self._landmarks(part)
         if not result:
             return None
         points = np.array([(point.x, point.y) for point in result[0].landmark]) * _CUT_SIDE
         return _as_detection((points / scale + (left, top) - 0.5).astype(np.float32), score)
+
+    def _landmarks(self, part: Frame) -> Any:
+        """The mesh's answer; up to its first face it has one more thing to say."""
+        if self._mesh_has_worked:
+            return self._mesh.process(part).multi_face_landmarks
+        with without_lines(_CHATTER):
+            result = self._mesh.process(part).multi_face_landmarks
+        self._mesh_has_worked = bool(result)
+        return result
 
 
 def _as_detection(points: FloatArray, score: float) -> FaceDetection | None:
