@@ -1,15 +1,20 @@
 """The image autoencoder: diffusers' AutoencoderKL, its loading, and the two conversions with the latents' scale."""
 
+from __future__ import annotations
+
 import logging
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from latentsync.errors import CheckpointError
 from latentsync.models.loading import assign_tensors, describe_state_dict, read_state_dict
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 _LOGGER = logging.getLogger(__name__)
 _WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -32,6 +37,8 @@ def load_vae(path: Path, device: torch.device | str, dtype: torch.dtype) -> Auto
     dtype. Older names of the mid-block attention are accepted. Raises CheckpointError when something is missing or
     does not fit.
     """
+    from diffusers import AutoencoderKL  # takes seconds to import, which a refused command should not cost
+
     path = Path(path)
     weights = _find_weights(path) if path.is_dir() else path
     config_path = weights.with_name("config.json")

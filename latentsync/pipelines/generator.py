@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
@@ -16,6 +15,9 @@ from latentsync.face.masks import latent_mask
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
 from latentsync.profiling import StageClock
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 
 class FaceGenerator(Protocol):
