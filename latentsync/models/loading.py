@@ -124,7 +124,13 @@ def _unpickle(path: Path) -> object:
             if "mmap" not in str(error):
                 raise
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        # Torch's own words advise to load the file with its protection switched off.
+        raise CheckpointError(
+            f"{path} is damaged, no weights file, or holds more than plain tensors, which is not loaded because it "
+            "could run code. Fetch it again, or save only its state_dict."
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is damaged or no weights file ({reason}). Fetch it again.") from error
 

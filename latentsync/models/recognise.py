@@ -40,7 +40,7 @@ def describe_state_dict(state_dict: Mapping[str, Tensor]) -> str:
 
 def _describe_unet(state_dict: Mapping[str, Tensor]) -> str:
     width, channels = state_dict["conv_in.weight"].shape[:2]
-    audio = state_dict.get("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight")
+    audio = next((value for key, value in state_dict.items() if key.endswith(".attn2.to_k.weight")), None)
     audio_width = "none" if audio is None else str(audio.shape[-1])
     motion_down = any(key.startswith("down_blocks.") and "motion_modules." in key for key in state_dict)
     motion_up = any(key.startswith("up_blocks.") and "motion_modules." in key for key in state_dict)

@@ -221,7 +221,9 @@ def _read_openai(path: Path) -> tuple[AudioEncoderDims, dict[str, Tensor]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGED_FILE_ERRORS as error:
-        raise CheckpointError(f"audio encoder {path} cannot be read ({error}); fetch it again") from error
+        # Torch's own words advise to load the file with its protection switched off.
+        reason = "no plain PyTorch weights" if isinstance(error, UnpicklingError) else error
+        raise CheckpointError(f"audio encoder {path} cannot be read ({reason}); fetch it again") from error
     if not isinstance(content, dict) or not {"dims", "model_state_dict"} <= content.keys():
         found = sorted(map(str, content))[:5] if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(
