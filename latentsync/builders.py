@@ -209,9 +209,9 @@ def build_face_detector(kind: str, root: Path, device: torch.device) -> Callable
     if kind not in DETECTORS:
         raise ConfigError(f"Unknown face detector {kind!r}; expected one of {', '.join(DETECTORS)}")
     if kind == "insightface":
-        from latentsync.face.insightface_detector import InsightFaceDetector
+        from latentsync.face.insightface_detector import InsightfaceDetector
 
-        return lambda: InsightFaceDetector(root / "auxiliary", device)
+        return lambda: InsightfaceDetector(root / "auxiliary", str(device))
     from latentsync.face.mediapipe_detector import MediapipeDetector
 
     return MediapipeDetector
