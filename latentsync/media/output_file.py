@@ -37,7 +37,7 @@ def check_output(path: PathLike, inputs: Iterable[PathLike] = (), overwrite: boo
     if not file.parent.is_dir():
         raise MediaError(f"Cannot write {str(file)!r}: its folder does not exist. Make it first.")
     if os.path.lexists(file) and not overwrite:
-        raise MediaError(f"{str(file)!r} exists already. Give another name, remove it, or allow overwriting.")
+        raise MediaError(f"{str(file)!r} exists already. Give another name, remove it, or allow --overwrite.")
     _try_to_create_in(file)
     return file
 
@@ -48,7 +48,8 @@ def partial_path(path: Path) -> Path:
     Raises:
         MediaError: the folder does not allow it.
     """
-    partial = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(6)}.partial{path.suffix}")
+    # Forty letters are at most 160 bytes, so that a name near the limit of 255 leaves room for the rest.
+    partial = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(6)}.partial{path.suffix}")
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:

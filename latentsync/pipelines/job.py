@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import secrets
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any, get_args
 
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.errors import ConfigError, MediaError
+from latentsync.media.output_file import check_output, partial_path
 from latentsync.media.timeline import LoopMode
 from latentsync.pipelines.windows import WindowMode
 
@@ -56,8 +58,8 @@ class LipsyncJob:
         for what, given, known in (("Windows", self.windows, WindowMode), ("Loop", self.loop, LoopMode)):
             if given not in get_args(known):
                 raise ConfigError(f"{what}: got {given!r}, expected one of {', '.join(get_args(known))}")
-        if self.preview_seconds is not None and not self.preview_seconds > 0:
-            raise ConfigError(f"Preview: got {self.preview_seconds} seconds, expected more than 0")
+        if self.preview_seconds is not None and not 0 < self.preview_seconds < math.inf:
+            raise ConfigError(f"Preview: got {self.preview_seconds} seconds, expected a number above 0")
         if not 0 <= self.crf <= 51:
             raise ConfigError(f"Quality (crf): got {self.crf}, expected 0 (lossless) to 51 (worst)")
         if self.seed < -1:
@@ -76,20 +78,21 @@ class LipsyncJob:
         """Refuse early what would only fail after minutes of work.
 
         Raises:
-            MediaError: an input is missing, or an output would replace an input or an existing file unasked.
+            MediaError: an input is missing, an output would replace an input or an existing file unasked, or the
+                output cannot be written where it should be.
         """
-        for what, path in (("Video", self.video_path), ("Audio", self.audio_path)):
+        inputs = (self.video_path, self.audio_path)
+        for what, path in zip(("Video", "Audio"), inputs):
             if not path.is_file():
                 raise MediaError(f"{what} file {path} does not exist or is no file; give the path of one that does")
-        for output in (self.video_out_path, self.report_path):
-            if not output.exists():
-                continue
-            if any(output.samefile(source) for source in (self.video_path, self.audio_path)):
-                raise MediaError(
-                    f"Output {output} is also an input, which would destroy it; choose another output name"
-                )
-            if not self.overwrite:
-                raise MediaError(f"Output {output} exists already; choose another name or allow --overwrite")
+        check_output(self.video_out_path, inputs, self.overwrite)
+        report = self.report_path
+        if report.is_dir():
+            raise MediaError(f"Report {report} cannot be written: a folder has that name; choose another output name")
+        if report.exists() and any(report.samefile(path) for path in inputs):
+            raise MediaError(f"Report {report} would replace an input; choose another output name")
+        if os.path.lexists(report) and not self.overwrite:
+            raise MediaError(f"Report {report} exists already; choose another output name or allow --overwrite")
 
 
 @dataclass(frozen=True)
@@ -171,14 +174,14 @@ class LipsyncResult:
         Raises:
             MediaError: the folder cannot be written to.
         """
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        partial = partial_path(path)
         try:
-            try:
-                partial.write_text(self.to_json(), encoding="utf-8")
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
+            partial.write_text(self.to_json(), encoding="utf-8")
+            os.replace(partial, path)
         except OSError as error:
             raise MediaError(
-                f"Report {path} cannot be written: {error}. Free space or choose another folder"
+                f"{self.video_out_path} is whole, but its report {path} cannot be written ({error.strerror}). "
+                "Free disk space to get reports too"
             ) from error
+        finally:
+            partial.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def result_for(path: Path) -> LipsyncResult:
     ("options", "message"),
     [
         ({"preview_seconds": 0}, "Preview"),
+        ({"preview_seconds": math.inf}, "Preview"),
         ({"crf": 52}, "crf"),
         ({"seed": -2}, "Seed"),
         ({"windows": "wide"}, "Windows"),
@@ -44,8 +46,14 @@ def test_output_that_is_an_input_is_refused_even_with_overwrite(inputs: tuple[Pa
     video, audio = inputs
     link = video.with_name("link.mp4")
     link.symlink_to(video)
-    with pytest.raises(MediaError, match="also an input"):
+    with pytest.raises(MediaError, match="one of the inputs"):
         LipsyncJob(video, audio, link, overwrite=True).check_paths()
+
+
+def test_report_that_would_replace_an_input_is_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    video = inputs[0].rename(tmp_path / "in.json")
+    with pytest.raises(MediaError, match="replace an input"):
+        LipsyncJob(video, inputs[1], tmp_path / "in.mp4", overwrite=True).check_paths()
 
 
 def test_existing_video_or_report_is_kept_unless_overwriting(inputs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -88,5 +96,5 @@ def test_report_is_json_with_exact_rate(tmp_path: Path) -> None:
 
 
 def test_report_in_a_missing_folder_says_so(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="cannot be written"):
+    with pytest.raises(MediaError, match="Cannot write into"):
         result_for(tmp_path / "out.mp4").write(tmp_path / "nowhere" / "out.json")
