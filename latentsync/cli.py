@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+from yaml import YAMLError
 
 from latentsync import builders, checkpoints
 from latentsync.config import RunConfig, load_config
@@ -24,10 +29,14 @@ from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 logger = logging.getLogger(__name__)
 
 PUBLISHED_CACHE_INTERVAL = 3
-_JOB_OPTIONS = (
-    "video_path audio_path video_out_path inference_steps guidance_scale seed enable_deepcache face windows output_fps "
-    "loop preview side_by_side overwrite crf"
-).split()
+_JOB_OPTIONS: dict[str, type] = {
+    **dict.fromkeys(("video_path", "audio_path", "video_out_path"), Path),
+    **dict.fromkeys(("inference_steps", "seed", "crf"), int),
+    **dict.fromkeys(("guidance_scale", "preview"), float),
+    **dict.fromkeys(("face", "windows", "output_fps", "loop"), str),
+    **dict.fromkeys(("enable_deepcache", "side_by_side", "overwrite"), bool),
+}
+_KINDS = {Path: "a path", int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
 
 
 def inference_parser() -> argparse.ArgumentParser:
@@ -92,20 +101,42 @@ def read_jobs(options: argparse.Namespace, defaults: RunConfig) -> list[LipsyncJ
     shared = {key: getattr(options, key) for key in _JOB_OPTIONS}
     if options.tasks is None:
         return [_job(shared, defaults)]
-    if not options.tasks.is_file():
-        raise ConfigError(f"Task file {options.tasks} does not exist")
-    entries = OmegaConf.load(options.tasks)
-    if not isinstance(entries, ListConfig) or not all(isinstance(entry, DictConfig) for entry in entries):
-        raise ConfigError(f"Task file {options.tasks}: expected a list of entries with video_path, audio_path, ...")
-    jobs = []
-    for number, entry in enumerate(entries, 1):
-        unknown = sorted(set(entry) - set(_JOB_OPTIONS))
-        if unknown:
-            raise ConfigError(
-                f"Task {number}: unknown {', '.join(map(str, unknown))}; known: {', '.join(_JOB_OPTIONS)}"
-            )
-        jobs.append(_job({**shared, **OmegaConf.to_container(entry)}, defaults))  # type: ignore[dict-item]
+    entries = enumerate(_read_tasks(options.tasks), 1)
+    jobs = [_job({**shared, **_typed(entry, f"Task {number}")}, defaults) for number, entry in entries]
+    twice = [path for path, count in Counter(job.report_path.resolve() for job in jobs).items() if count > 1]
+    if twice:
+        raise ConfigError(f"Task file {options.tasks}: {len(twice)} outputs are named twice, e.g. {twice[0].stem}")
     return jobs
+
+
+def _read_tasks(path: Path) -> list[dict[str, Any]]:
+    """The entries of a task file as they stand there."""
+    if not path.is_file():
+        raise ConfigError(f"Task file {path} does not exist")
+    try:
+        entries = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"Task file {path} is not readable as YAML: {error}") from error
+    if not isinstance(entries, ListConfig) or not all(isinstance(entry, DictConfig) for entry in entries):
+        raise ConfigError(f"Task file {path}: expected a list of entries with video_path, audio_path, ...")
+    return cast("list[dict[str, Any]]", OmegaConf.to_container(entries))
+
+
+def _typed(entry: dict[str, Any], where: str) -> dict[str, Any]:
+    """A task's options, each checked to be of its kind; those left empty are left out."""
+    unknown = sorted(str(key) for key in entry if key not in _JOB_OPTIONS)
+    if unknown:
+        raise ConfigError(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(_JOB_OPTIONS)}")
+    given = {key: value for key, value in entry.items() if value is not None}
+    for key, value in given.items():
+        kind = _JOB_OPTIONS[key]
+        try:
+            given[key] = kind(value)
+        except (TypeError, ValueError):
+            given[key] = None
+        if given[key] is None or (kind is bool and given[key] is not value):
+            raise ConfigError(f"{where}: {key}: got {value!r}, expected {_KINDS[kind]}")
+    return given
 
 
 def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:
@@ -140,11 +171,15 @@ def _given(value: Any, default: Any) -> Any:
 
 
 def run_job(pipeline: LipsyncPipeline, job: LipsyncJob) -> LipsyncResult:
-    """Make one video under a progress bar."""
-    with logging_redirect_tqdm(), tqdm(unit="frame", desc=job.video_out_path.name, dynamic_ncols=True) as bar:
+    """Make one video under a progress bar, which appears once the inputs have proved usable."""
+    with logging_redirect_tqdm(), ExitStack() as stack:
+        bar: tqdm[NoReturn] | None = None
 
         def show(done: int, total: int) -> None:
-            bar.total = total
+            nonlocal bar
+            if bar is None:
+                name = job.video_out_path.name
+                bar = stack.enter_context(tqdm(unit="frame", desc=name, total=total, dynamic_ncols=True))
             bar.update(done - bar.n)
 
         return pipeline(job, show)
@@ -180,25 +215,32 @@ def run_inference(arguments: Sequence[str] | None = None) -> int:
 
 def _run_all(options: argparse.Namespace) -> int:
     files = select_files(options)
-    defaults = load_config(files.config_path).run
-    jobs = read_jobs(options, defaults)
-    for job in jobs:
-        job.check_paths()
+    jobs = read_jobs(options, load_config(files.config_path).run)
+    several = len(jobs) > 1
+    usable = [job for job in jobs if _succeeds(job, job.check_paths, several)]
+    if not usable:
+        return 1
     device = builders.choose_device(options.device)
     make_detector = builders.build_face_detector(options.detector, options.checkpoints, device)
     pipeline = builders.build_pipeline(files, device, builders.choose_dtype(options.dtype, device), make_detector)
-    failures = 0
-    for job in jobs:
-        try:
-            logger.info("%s", describe(run_job(pipeline, job)))
-        except LatentSyncError as error:
-            if len(jobs) == 1:
-                raise
-            failures += 1
-            logger.error("%s: %s", job.video_out_path, error)
-    if failures:
-        logger.error("%d of %d jobs failed", failures, len(jobs))
-    return 1 if failures else 0
+    made = [job for job in usable if _succeeds(job, partial(_make, pipeline, job), several)]
+    if several and len(made) < len(jobs):
+        logger.error("%d of %d jobs failed", len(jobs) - len(made), len(jobs))
+    return 0 if len(made) == len(jobs) else 1
+
+
+def _make(pipeline: LipsyncPipeline, job: LipsyncJob) -> None:
+    logger.info("%s", describe(run_job(pipeline, job)))
+
+
+def _succeeds(job: LipsyncJob, step: Callable[[], None], named: bool) -> bool:
+    """Whether a step of a job goes well; what does not is told, by the job's name if asked, and the others go on."""
+    try:
+        step()
+    except LatentSyncError as error:
+        logger.error("%s%s", f"{job.video_out_path}: " if named else "", error)
+        return False
+    return True
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

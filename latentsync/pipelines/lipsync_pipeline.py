@@ -71,7 +71,7 @@ class LipsyncPipeline:
 
         Args:
             job: what to make.
-            progress: called with (frames done, frames in all).
+            progress: called with (frames done, frames in all), first with 0 once the inputs have proved usable.
 
         Returns:
             What was made; the same is written as JSON beside the video.
@@ -164,6 +164,7 @@ class _Run:
                 Prefetch(align_frames(frames, detector, tracker, clock), _QUEUE_DEPTH, "detect")
             )
             sink = stack.enter_context(Sink(partial(self._write, writer), _QUEUE_DEPTH, "encode"))
+            self._progress(0, len(audio))
             for frame in compositor.run(aligned, plan, partial(_window_audio, audio)):
                 self._log.add(frame.index, frame.generated, frame.reason)
                 sink.put(frame)
@@ -201,8 +202,9 @@ class _Run:
     def _no_face_message(self, num_frames: int) -> str:
         reasons = ", ".join(sorted({span.reason for span in self._log.spans})) or "no face"
         return (
-            f"No usable face in any of the {num_frames} frames of {self._job.video_path} ({reasons}); a face must look "
-            "towards the camera and be at least 50 pixels wide. Try another video, or choose the person with --face"
+            f"No usable face in any of the {num_frames} frames of {self._job.video_path} with --face {self._job.face} "
+            f"({reasons}); a face must look towards the camera and be at least 50 pixels wide. Try another video, or "
+            "choose another person with --face"
         )
 
 

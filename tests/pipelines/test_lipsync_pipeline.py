@@ -70,7 +70,7 @@ def test_video_and_report_hold_what_was_asked(pipeline: LipsyncPipeline, tmp_pat
     result = pipeline(job(out), lambda done, total: seen.append((done, total)))
     frames = list(read_frames(out))
     assert len(frames) == result.num_frames == result.generated_frames == 20
-    assert seen == [(count, 20) for count in range(1, 21)]
+    assert seen == [(count, 20) for count in range(21)]
     assert sound_seconds(out) == pytest.approx(0.8, abs=0.001)
     report = json.loads(out.with_suffix(".json").read_text())
     assert report["settings"]["seed"] == 1247 and report["spans"] == []
