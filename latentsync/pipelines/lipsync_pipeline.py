@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -34,8 +33,6 @@ from latentsync.pipelines.windows import Window, plan_windows
 from latentsync.profiling import StageClock
 from latentsync.whisper.audio_encoder import AudioEncoder
 from latentsync.whisper.audio_windows import AudioWindows
-
-logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 _QUEUE_DEPTH = 4
@@ -105,8 +102,6 @@ class _Run:
         self._pipeline.generator.start(seed, job.sampler, self._clock)
         width, height = self._generate(info, fps, source, self._audio_windows(speech, fps, num_frames))
         self._warnings.extend(source.warnings)
-        for warning in self._warnings:
-            logger.warning("%s", warning)
         result = LipsyncResult(
             video_out_path=job.video_out_path,
             num_frames=num_frames,
@@ -203,7 +198,7 @@ class _Run:
         reasons = ", ".join(sorted({span.reason for span in self._log.spans})) or "no face"
         return (
             f"No usable face in any of the {num_frames} frames of {self._job.video_path} with --face {self._job.face} "
-            f"({reasons}); a face must look towards the camera and be at least 50 pixels wide. Try another video, or "
+            f"({reasons}); a face must look towards the camera and be at least 40 pixels wide. Try another video, or "
             "choose another person with --face"
         )
 
