@@ -105,7 +105,7 @@ def read_jobs(options: argparse.Namespace, defaults: RunConfig) -> list[LipsyncJ
     jobs = [_job({**shared, **_typed(entry, f"Task {number}")}, defaults) for number, entry in entries]
     twice = [path for path, count in Counter(job.report_path.resolve() for job in jobs).items() if count > 1]
     if twice:
-        raise ConfigError(f"Task file {options.tasks}: {len(twice)} outputs are named twice, e.g. {twice[0].stem}")
+        raise ConfigError(f"Task file {options.tasks}: two results would be called {twice[0].stem}")
     return jobs
 
 
@@ -202,7 +202,7 @@ def run_inference(arguments: Sequence[str] | None = None) -> int:
     options = inference_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("latentsync").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, _interrupt)
+    _tidy_up_when_stopped()
     try:
         return _run_all(options)
     except LatentSyncError as error:
@@ -241,6 +241,14 @@ def _succeeds(job: LipsyncJob, step: Callable[[], None], named: bool) -> bool:
         logger.error("%s%s", f"{job.video_out_path}: " if named else "", error)
         return False
     return True
+
+
+def _tidy_up_when_stopped() -> None:
+    """Treat a polite kill and a closed terminal as Ctrl-C; under nohup, which ignores the latter, it stays ignored."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

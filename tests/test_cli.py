@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,18 @@ def test_task_files_hold_jobs_that_may_differ_in_any_option(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("video_path: a", "expected a list"), ("- {video: a}", "unknown video"), ("- {seed: 1}", "Needed: --video_path")],
+    [
+        ("video_path: a", "expected a list"),
+        ("", "expected a list"),
+        ("- {video_path: [", "not readable as YAML"),
+        ("- {video: a}", "unknown video"),
+        ("- {seed: 1}", "Needed: --video_path"),
+        ("- {video_path: null, audio_path: a, video_out_path: o.mp4}", "Needed: --video_path"),
+        ("- {crf: high}", "Task 1: crf: got 'high', expected a whole number"),
+        ("- {video_path: 3}", "Task 1: video_path: got 3, expected a path"),
+        ("- {side_by_side: 'no'}", "side_by_side: got 'no', expected true or false"),
+        ("- &job {video_path: v, audio_path: a, video_out_path: o.mp4}\n- *job", "two results would be called o"),
+    ],
 )
 def test_bad_task_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
     tasks = tmp_path / "tasks.yaml"
@@ -102,12 +114,27 @@ def test_the_best_complete_preset_is_chosen(tmp_path: Path) -> None:
         builders.preset_files("1.6", tmp_path)
 
 
-def test_errors_end_with_exit_code_one_and_a_message(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_end_with_exit_code_one_and_a_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for file in ("unet.safetensors", "audio_encoder.safetensors", "vae/config.json"):
+        (tmp_path / "demo" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "demo" / file).touch()
+    (tmp_path / "demo/vae/diffusion_pytorch_model.safetensors").touch()
     arguments = ["--video_path", str(tmp_path / "gone.mp4"), "--audio_path", "a.wav", "--video_out_path", "o.mp4"]
-    assert run_inference(arguments) == 1
-    assert "gone.mp4" in caplog.text or "gone.mp4" in capsys.readouterr().err
+    assert run_inference([*arguments, "--checkpoints", str(tmp_path)]) == 1
+    assert "gone.mp4 does not exist" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system knows no closing terminal")
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for handler, ignored in ((signal.SIG_IGN, True), (signal.SIG_DFL, False)):
+            signal.signal(signal.SIGHUP, handler)
+            assert run_inference([*PATHS, "--checkpoints", str(tmp_path)]) == 1
+            assert (signal.getsignal(signal.SIGHUP) is signal.SIG_IGN) == ignored
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 @pytest.mark.parametrize(("name", "message"), [("cuda:99", "cannot be used"), ("toaster", "cannot be used")])
