@@ -40,8 +40,8 @@ def describe_state_dict(state_dict: Mapping[str, Tensor]) -> str:
 
 def _describe_unet(state_dict: Mapping[str, Tensor]) -> str:
     width, channels = state_dict["conv_in.weight"].shape[:2]
-    audio = next((value for key, value in state_dict.items() if key.endswith(".attn2.to_k.weight")), None)
-    audio_width = "none" if audio is None else str(audio.shape[-1])
+    audio_widths = [value.shape[-1] for key, value in state_dict.items() if key.endswith(".attn2.to_k.weight")]
+    audio_width = (audio_widths or ["none"])[0]
     motion_down = any(key.startswith("down_blocks.") and "motion_modules." in key for key in state_dict)
     motion_up = any(key.startswith("up_blocks.") and "motion_modules." in key for key in state_dict)
     facts = f"{channels} input channels, first level {width} wide, condition width {audio_width}"
