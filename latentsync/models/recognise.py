@@ -42,20 +42,23 @@ def _describe_unet(state_dict: Mapping[str, Tensor]) -> str:
     width, channels = state_dict["conv_in.weight"].shape[:2]
     audio_widths = [value.shape[-1] for key, value in state_dict.items() if key.endswith(".attn2.to_k.weight")]
     audio_width = (audio_widths or ["none"])[0]
-    motion_down = any(key.startswith("down_blocks.") and "motion_modules." in key for key in state_dict)
-    motion_up = any(key.startswith("up_blocks.") and "motion_modules." in key for key in state_dict)
     facts = f"{channels} input channels, first level {width} wide, condition width {audio_width}"
     if channels in (4, 9):
         return f"an image U-Net of Stable Diffusion ({facts}), not a lip-sync one"
-    if motion_down:
-        kind, configs = "motion modules in down and up blocks", "stage2, stage2_512"
-    elif motion_up:
-        kind, configs = "motion modules in up blocks only", "stage2_efficient"
-    else:
-        kind, configs = "no motion modules", "stage1, stage1_512"
+    kind, configs = _motion_of_unet(state_dict)
     if width != _PUBLISHED_WIDTH:
         configs = "demo or a config of your own"
     return f"a lip-sync U-Net with {kind} ({facts}; configs: {configs})"
+
+
+def _motion_of_unet(state_dict: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Where the motion modules are, and the published configurations that have them there."""
+    blocks = {key.partition(".")[0] for key in state_dict if "motion_modules." in key}
+    if "down_blocks" in blocks:
+        return "motion modules in down and up blocks", "stage2, stage2_512"
+    if "up_blocks" in blocks:
+        return "motion modules in up blocks only", "stage2_efficient"
+    return "no motion modules", "stage1, stage1_512"
 
 
 def _describe_syncnet(state_dict: Mapping[str, Tensor]) -> str:
