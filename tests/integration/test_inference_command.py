@@ -124,7 +124,7 @@ def test_stopping_leaves_neither_files_nor_processes(
     models: TinyModels, tmp_path: Path, number: signal.Signals
 ) -> None:
     process = popen(models, *named(VIDEO, SPEECH, tmp_path / "out.mp4"))
-    wait_until(lambda: process.poll() is not None or any(path.stat().st_size for path in tmp_path.iterdir()))
+    wait_until(lambda: process.poll() is not None or is_being_written(tmp_path))
     assert process.poll() is None, process.communicate()
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
@@ -141,6 +141,13 @@ def wait_until(happened: Callable[[], bool]) -> None:
             return
         time.sleep(0.02)
     pytest.fail("waited in vain")
+
+
+def is_being_written(folder: Path) -> bool:
+    try:
+        return any(path.stat().st_size for path in folder.iterdir())
+    except FileNotFoundError:  # the program tries at first whether it may write here
+        return False
 
 
 def session_of(process: psutil.Process) -> int | None:
