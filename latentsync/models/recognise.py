@@ -40,7 +40,7 @@ def describe_state_dict(state_dict: Mapping[str, Tensor]) -> str:
 
 def _describe_unet(state_dict: Mapping[str, Tensor]) -> str:
     width, channels = state_dict["conv_in.weight"].shape[:2]
-    audio_widths = [value.shape[-1] for key, value in state_dict.items() if key.endswith(".attn2.to_k.weight")]
+    audio_widths = [str(value.shape[-1]) for key, value in state_dict.items() if key.endswith(".attn2.to_k.weight")]
     audio_width = (audio_widths or ["none"])[0]
     facts = f"{channels} input channels, first level {width} wide, condition width {audio_width}"
     if channels in (4, 9):
