@@ -147,7 +147,7 @@ def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:
         steps=_given(values["inference_steps"], defaults.inference_steps),
         guidance_scale=_given(values["guidance_scale"], defaults.guidance_scale),
         cache_interval=PUBLISHED_CACHE_INTERVAL if values["enable_deepcache"] else 1,
-        sample_latents=values["windows"] == "published",
+        published=values["windows"] == "published",
     )
     return LipsyncJob(
         video_path=Path(values["video_path"]),

@@ -53,11 +53,11 @@ def test_the_list_of_options_is_frozen() -> None:
 def test_options_win_over_the_models_own_defaults() -> None:
     (plain,) = read_jobs(inference_parser().parse_args(PATHS), DEFAULTS)
     assert (plain.sampler.steps, plain.sampler.guidance_scale, plain.seed) == (12, 1.25, 9)
-    assert plain.sampler.cache_interval == 1 and not plain.sampler.sample_latents
+    assert plain.sampler.cache_interval == 1 and not plain.sampler.published
     options = [*PATHS, "--inference_steps", "5", "--guidance_scale", "2", "--seed", "1", "--enable_deepcache"]
     (given,) = read_jobs(inference_parser().parse_args([*options, "--windows", "published"]), DEFAULTS)
     assert (given.sampler.steps, given.sampler.guidance_scale, given.seed) == (5, 2.0, 1)
-    assert given.sampler.cache_interval == 3 and given.sampler.sample_latents
+    assert given.sampler.cache_interval == 3 and given.sampler.published
 
 
 def test_task_files_hold_jobs_that_may_differ_in_any_option(tmp_path: Path) -> None:

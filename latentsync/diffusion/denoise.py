@@ -63,14 +63,14 @@ class SamplerOptions:
         guidance_scale: 1 follows the audio alone; above 1 pushes away from the zero-audio prediction and doubles
             the work. The published range is 1 to 3.
         cache_interval: every how many steps the deep U-Net layers are computed; 1 computes them always.
-        sample_latents: draw the conditioning latents from the encoder's distribution, as the public system does;
-            otherwise take its mean, which is the same for every window.
+        published: as the public system does, draw the conditioning latents from the encoder's distribution (otherwise
+            its mean is taken, the same for every window) and leave colours as the decoder gives them.
     """
 
     steps: int = 20
     guidance_scale: float = 1.5
     cache_interval: int = 1
-    sample_latents: bool = False
+    published: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:

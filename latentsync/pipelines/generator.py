@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise, initial_noise
+from latentsync.face.colour import ColourMatch
 from latentsync.face.masks import latent_mask
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
@@ -68,6 +69,7 @@ class DiffusionGenerator:
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """See `FaceGenerator.start`. The one noise draw of the video is made here."""
         self._options, self._clock = options, clock
+        self._match_colours = ColourMatch(self.mask)
         self._generator = torch.Generator(self._device).manual_seed(seed)
         size = self.resolution // 8
         self._noise = initial_noise((self.vae.config["latent_channels"], size, size), 1, self._generator, self._dtype)
@@ -109,7 +111,10 @@ class DiffusionGenerator:
         """See `FaceGenerator.decode`: the repainted region from the latents, the rest from the source faces."""
         with self._clock.on_device("decode"):
             decoded = decode_latents(self.vae, codes.to(self._dtype), self.vae_batch)
-            return torch.lerp(decoded, self.pixels(faces), self.mask)
+            source = self.pixels(faces)
+            if not self._options.published:
+                decoded = self._match_colours(decoded, source)
+            return torch.lerp(decoded, source, self.mask)
 
     def pixels(self, faces: Tensor) -> Tensor:
         """(n, 3, R, R) uint8 -> the same in [-1, 1], in the networks' dtype."""
@@ -117,7 +122,7 @@ class DiffusionGenerator:
 
     def _encoder_noise(self, num_frames: int) -> tuple[Tensor | None, Tensor | None]:
         """Masked first, then reference: the order in which the public system draws them."""
-        if not self._options.sample_latents:
+        if not self._options.published:
             return None, None
         shape = (num_frames, self.vae.config["latent_channels"], self.resolution // 8, self.resolution // 8)
         draws = [

@@ -1,0 +1,68 @@
+"""Matches a generated face's colours to its surroundings: an autoencoder shifts them, and the paste would show it.
+
+Around the repainted region both the source's pixels and the decoder's rendering of them are known. The affine colour
+map that best takes one to the other there is applied to the whole decoded face. It is accumulated over the frames of
+a video with a slow decay, so that it cannot flicker.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+_MEMORY = 0.9  # weight of the sums so far when a new frame is added
+_PRIOR = 0.002  # weight of "leave colours as they are", as a share of the pixels looked at
+_REACH = 16  # how far from the repainted region pixels count, as a fraction (1 / reach) of the face
+_SMALL = 64  # side at which colours are compared: fine detail, which decoders blur, must not count
+
+
+class ColourMatch:
+    """The colour map of one video; frames must come in order.
+
+    Args:
+        mask: (3, R, R) float, 1 = keep, 0 = repaint.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        keep = mask[:1, :, :].float()[None]
+        reach = 2 * (keep.shape[-1] // _REACH) + 1
+        near = F.max_pool2d(1 - keep, reach, stride=1, padding=reach // 2)
+        whole = F.adaptive_avg_pool2d(keep, _SMALL) > 1 - 1e-4
+        self._weight = rearrange(F.adaptive_avg_pool2d(near, _SMALL) * whole, "1 1 h w -> (h w) 1")
+        self._moments: Tensor | None = None
+        self._targets: Tensor | None = None
+
+    def __call__(self, decoded: Tensor, source: Tensor) -> Tensor:
+        """Match colours.
+
+        Args:
+            decoded: (n, 3, R, R) in [-1, 1], the decoder's whole faces of consecutive frames.
+            source: (n, 3, R, R) in [-1, 1], the faces as they came.
+
+        Returns:
+            (n, 3, R, R): decoded, its colours mapped; dtype and device as given.
+        """
+        maps = self._maps(_pixels(decoded), _pixels(source)).to(decoded.dtype)
+        return torch.einsum("n i c, n i h w -> n c h w", maps[:, :3], decoded) + rearrange(maps[:, 3], "n c -> n c 1 1")
+
+    def _maps(self, decoded: Tensor, source: Tensor) -> Tensor:
+        """Least-squares maps (n, 4, 3) from (n, p, 3) decoded to (n, p, 3) source colours, one per frame."""
+        ones = torch.ones_like(decoded[..., :1])
+        inputs = torch.cat([decoded, ones], dim=-1)
+        weighted = inputs * self._weight.to(inputs.device)
+        moments = torch.einsum("n p i, n p j -> n i j", weighted, inputs)
+        targets = torch.einsum("n p i, n p c -> n i c", weighted, source)
+        prior = _PRIOR * self._weight.sum().to(inputs.device) * torch.eye(4, device=inputs.device)
+        maps = []
+        for moment, target in zip(moments, targets, strict=True):
+            self._moments = moment if self._moments is None else torch.lerp(moment, self._moments, _MEMORY)
+            self._targets = target if self._targets is None else torch.lerp(target, self._targets, _MEMORY)
+            maps.append(torch.linalg.solve_ex(self._moments + prior, self._targets + prior[:, :3])[0])
+        return torch.stack(maps)
+
+
+def _pixels(faces: Tensor) -> Tensor:
+    """(n, 3, R, R) -> (n, p, 3) float32 at the size at which colours are compared."""
+    return rearrange(F.adaptive_avg_pool2d(faces.float(), _SMALL), "n c h w -> n (h w) c")
