@@ -240,7 +240,7 @@ def build_pipeline(
     mask = load_mask(config.data.mask_image_path, config.data.resolution)
     left, right = config.data.audio_feat_length
     return LipsyncPipeline(
-        generator=DiffusionGenerator(unet, vae, mask, build_schedule(config)),
+        generator=DiffusionGenerator(unet, vae, mask, build_schedule(config), keep_detail=config.run.keep_detail),
         audio_encoder=audio_encoder,
         make_detector=make_detector,
         mask=mask,

@@ -87,11 +87,14 @@ class RunConfig:
         guidance_scale: see `latentsync.diffusion.denoise.SamplerOptions`.
         inference_steps: DDIM steps.
         seed: seed of the noise; -1 draws a fresh one.
+        keep_detail: give the face the source's own detail back where nothing changed, for a VAE that blurs; costs
+            one more decoding per frame.
     """
 
     guidance_scale: float = 1.5
     inference_steps: int = 20
     seed: int = 1247
+    keep_detail: bool = False
 
 
 @dataclass

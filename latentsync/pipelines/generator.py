@@ -12,6 +12,7 @@ from torch import Tensor
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise, initial_noise
 from latentsync.face.colour import ColourMatch
+from latentsync.face.detail import keep_detail
 from latentsync.face.masks import latent_mask
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
@@ -48,6 +49,7 @@ class DiffusionGenerator:
         vae: the autoencoder; both on one device, in one dtype.
         mask: (3, R, R) float, 1 = keep, 0 = repaint.
         schedule: the training noise schedule.
+        keep_detail: put the source's own detail back where nothing changed; costs one more decoding per frame.
         vae_batch: most frames the VAE sees at once; bounds the memory.
     """
 
@@ -56,6 +58,7 @@ class DiffusionGenerator:
     mask: Tensor
     schedule: NoiseSchedule
     vae_batch: int = 8
+    keep_detail: bool = False
     resolution: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +85,8 @@ class DiffusionGenerator:
         with self._clock.on_device("denoise"):
             noise = self._noise.expand(-1, -1, len(faces), -1, -1)
             latents = denoise(self.unet, noise, condition, self.schedule, self._options)
-        return rearrange(latents, "1 c f h w -> f c h w")
+        codes = torch.cat([latents, condition.ref_latents], dim=1) if self.keep_detail else latents
+        return rearrange(codes, "1 c f h w -> f c h w")
 
     def condition(
         self, faces: Tensor, audio: Tensor, masked_noise: Tensor | None, ref_noise: Tensor | None
@@ -110,11 +114,20 @@ class DiffusionGenerator:
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
         """See `FaceGenerator.decode`: the repainted region from the latents, the rest from the source faces."""
         with self._clock.on_device("decode"):
-            decoded = decode_latents(self.vae, codes.to(self._dtype), self.vae_batch)
             source = self.pixels(faces)
+            channels = self.vae.config["latent_channels"]
+            decoded = decode_latents(self.vae, codes[:, :channels].to(self._dtype), self.vae_batch)
             if not self._options.published:
-                decoded = self._match_colours(decoded, source)
+                decoded = self._refine(decoded, codes[:, channels:].to(self._dtype), source)
             return torch.lerp(decoded, source, self.mask)
+
+    def _refine(self, decoded: Tensor, ref_latents: Tensor, source: Tensor) -> Tensor:
+        """Right colours where the face is new, the source's own detail where it is not."""
+        matched = self._match_colours(decoded, source)
+        if not self.keep_detail:
+            return matched
+        rendered = decode_latents(self.vae, ref_latents, self.vae_batch)
+        return torch.lerp(matched, decoded + source - rendered, keep_detail(decoded, rendered, source))
 
     def pixels(self, faces: Tensor) -> Tensor:
         """(n, 3, R, R) uint8 -> the same in [-1, 1], in the networks' dtype."""

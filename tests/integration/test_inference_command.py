@@ -351,4 +351,4 @@ def test_published_windows_from_the_command_line(run: Run, tmp_path: Path) -> No
     assert run(tmp_path / "out.mp4", "--windows", "published", *PREVIEW) == 0
     report = report_of(tmp_path / "out.mp4")
     assert report["generated_frames"] == len(pixels(tmp_path / "out.mp4")) == 10
-    assert report["settings"]["windows"] == "published" and report["settings"]["sampler"]["sample_latents"]
+    assert report["settings"]["windows"] == "published" and report["settings"]["sampler"]["published"]
