@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -79,46 +81,31 @@ class Prefetch(Generic[T]):
 
 
 class Sink(Generic[T]):
-    """Feeds a function in a thread of its own through a bounded queue.
+    """Feeds a function in a thread of its own, at most ``depth`` items behind its feeder.
 
-    An error of the function is raised at the feeder's next `put`, or when the ``with`` block is left normally. When
-    the block is left by an error, items still queued are dropped.
+    An error of the function is raised at one of the feeder's next `put`, or when the ``with`` block is left normally.
+    When the block is left by an error, items still queued are dropped.
     """
 
     def __init__(self, consume: Callable[[T], None], depth: int, name: str) -> None:
-        self._consume = consume
-        self._queue: queue.Queue[T | _End] = queue.Queue(depth)
-        self._error: Exception | None = None
-        self._dropping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._consume, self._depth = consume, depth
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> Sink[T]:
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._dropping.set()
-        self._queue.put(_End())
-        self._thread.join()
-        if kind is None and self._error is not None:
-            raise self._error
+        try:
+            while kind is None and self._waiting:
+                self._waiting.popleft().result()
+        finally:
+            self._executor.shutdown(wait=True, cancel_futures=True)
 
     def put(self, item: T) -> None:
         """Queue an item; waits while the queue is full."""
-        if self._error is not None:
-            raise self._error
-        self._queue.put(item)
-
-    def _run(self) -> None:
-        while True:
-            item = self._queue.get()
-            if isinstance(item, _End):
-                return
-            if self._error is None and not self._dropping.is_set():
-                try:
-                    self._consume(item)
-                except Exception as error:  # noqa: BLE001 - raised again in the feeder's thread
-                    self._error = error
+        while len(self._waiting) >= self._depth or (self._waiting and self._waiting[0].done()):
+            self._waiting.popleft().result()
+        self._waiting.append(self._executor.submit(self._consume, item))

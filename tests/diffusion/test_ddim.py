@@ -59,9 +59,10 @@ def test_either_kind_of_prediction_gives_the_same_step() -> None:
     clean, noise = torch.randn(2, 1, 4, 3, 8, 8)
     alpha = 0.4
     sample = alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
+    schedules = NoiseSchedule(prediction_type="epsilon"), NoiseSchedule(prediction_type="sample")
     steps = [
-        ddim_step(sample, NoiseSchedule(prediction_type=kind).as_noise(prediction, sample, alpha), alpha, 0.7)
-        for kind, prediction in (("epsilon", noise), ("sample", clean))
+        ddim_step(sample, schedule.as_noise(prediction, sample, alpha), alpha, 0.7)
+        for schedule, prediction in zip(schedules, (noise, clean))
     ]
     torch.testing.assert_close(steps[0], steps[1], atol=1e-5, rtol=0)
 

@@ -21,8 +21,11 @@ def tracks() -> SpeechTracks:
         waveform[0, row * 320 : row * 320 + 640] = np.random.default_rng(row).integers(-20000, 20000, 640)
         classes[0, row : row + 2] = 3
         curves[0, row : row + 2, 0] = 1.0
-    parts = [(real.waveforms, waveform), (real.curves, curves), (real.classes, classes)]
-    return SpeechTracks(*(np.concatenate(pair) for pair in parts))
+    return SpeechTracks(
+        np.concatenate([real.waveforms, waveform]),
+        np.concatenate([real.curves, curves]),
+        np.concatenate([real.classes, classes]),
+    )
 
 
 def test_track_has_the_documented_arrays(tracks: SpeechTracks) -> None:
