@@ -1,0 +1,48 @@
+"""The picture of two rows: the right moments, the right place, the source above the result."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentsync.errors import ConfigError
+from latentsync.media.video_writer import VideoWriter
+from tools.make_strip import cell, make_strip, spread
+
+
+def write_greys(path: Path, greys: list[int], left_dark: bool = False) -> Path:
+    with VideoWriter(path, 64, 48, Fraction(25), None) as writer:
+        for grey in greys:
+            pixels = np.full((48, 64, 3), grey, np.uint8)
+            if left_dark:
+                pixels[:, :32] = 0
+            writer.write(pixels)
+    return path
+
+
+def test_moments_are_spread_evenly_inside_the_video():
+    assert spread(80, 4) == [10, 30, 50, 70]
+    assert spread(1, 2) == [0, 0]
+
+
+def test_rows_show_the_same_moments_of_both_videos(tmp_path: Path):
+    source = write_greys(tmp_path / "source.mp4", [40 + 10 * index for index in range(8)])
+    result = write_greys(tmp_path / "result.mp4", [60 + 20 * index for index in range(6)])
+    strip = make_strip(source, result, None, columns=3, width=32)
+    assert strip.shape == (2 * 24, 3 * 32, 3)
+    cells = strip.reshape(2, 24, 3, 32, 3).mean(axis=(1, 3, 4))
+    assert cells == pytest.approx(np.array([[50, 70, 90], [80, 120, 160]]), abs=3)
+
+
+def test_only_the_crop_is_shown(tmp_path: Path):
+    video = write_greys(tmp_path / "video.mp4", [200] * 4, left_dark=True)
+    strip = make_strip(video, video, (40, 8, 20, 30), columns=2, width=10)
+    assert strip.shape == (2 * 15, 20, 3)
+    assert strip.min() > 190
+
+
+@pytest.mark.parametrize("crop", [(-1, 0, 4, 4), (0, 0, 65, 4), (10, 40, 4, 9), (0, 0, 0, 4)])
+def test_a_crop_that_reaches_out_is_refused(crop: tuple[int, int, int, int]):
+    with pytest.raises(ConfigError, match="does not fit into a picture of 64 x 48"):
+        cell(np.zeros((48, 64, 3), np.uint8), crop, 16)
