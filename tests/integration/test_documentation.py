@@ -1,0 +1,46 @@
+"""The pages: links lead somewhere, and the options are those of the command line."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from latentsync.cli import inference_parser
+from tests.integration.sandbox import REPOSITORY
+
+PAGES = sorted(
+    path.relative_to(REPOSITORY)
+    for pattern in ("*.md", "docs/**/*.md", "checkpoints/**/*.md", "assets/**/*.md")
+    for path in REPOSITORY.glob(pattern)
+)
+SETUP_OPTIONS = {"--weights", "--insightface", "--dev"}
+
+
+def options_in(page: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z]\w*", (REPOSITORY / page).read_text(encoding="utf-8")))
+
+
+def parser_options() -> set[str]:
+    return {name for action in inference_parser()._actions for name in action.option_strings if name.startswith("--")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_to_files(page: Path):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    missing = [target for target in targets if target and not (REPOSITORY / page.parent / target).exists()]
+    assert not missing
+
+
+def test_every_option_of_inference_is_explained():
+    assert parser_options() - {"--help"} <= options_in("docs/inference.md")
+
+
+@pytest.mark.parametrize("page", ["docs/inference.md", "README.md"])
+def test_no_page_names_an_option_that_does_not_exist(page: str):
+    assert options_in(page) <= parser_options() | SETUP_OPTIONS
+
+
+def test_readme_lists_every_page():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert not [page for page in REPOSITORY.glob("docs/*.md") if f"docs/{page.name}" not in readme]
