@@ -1,4 +1,4 @@
-"""Measure how well the mouth in the pipeline's output follows the speech, on held-out words, voices and faces.
+"""Measure how well the mouth in the pipeline's output follows the speech, on new faces and held-out words.
 
     python -m tools.evaluate_demo --clips 3 --seconds 4
 
