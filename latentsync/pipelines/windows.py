@@ -14,6 +14,8 @@ from latentsync.errors import ConfigError
 
 WindowMode = Literal["blend", "tail", "published"]
 
+_USUAL_OVERLAP = 4
+
 
 @dataclass(frozen=True)
 class Window:
@@ -47,7 +49,7 @@ class Window:
         return 0.0 if position < 0 else (position + 1) / (self.blend + 1)
 
 
-def plan_windows(num_frames: int, length: int, mode: WindowMode, overlap: int = 4) -> Iterator[Window]:
+def plan_windows(num_frames: int, length: int, mode: WindowMode, overlap: int | None = None) -> Iterator[Window]:
     """Cut ``num_frames`` output frames into windows of ``length``.
 
     Modes:
@@ -59,7 +61,8 @@ def plan_windows(num_frames: int, length: int, mode: WindowMode, overlap: int = 
         num_frames: frames of the output, at least 1.
         length: frames of a window.
         mode: see above.
-        overlap: frames shared by neighbouring windows in the blend mode, less than half a window.
+        overlap: frames shared by neighbouring windows in the blend mode, less than half a window; None takes 4, or
+            fewer in short windows.
 
     Yields:
         Windows in order; together their new slots cover every output frame exactly once.
@@ -67,6 +70,7 @@ def plan_windows(num_frames: int, length: int, mode: WindowMode, overlap: int = 
     Raises:
         ConfigError: a number out of range or an unknown mode.
     """
+    overlap = min(_USUAL_OVERLAP, (length - 1) // 2) if overlap is None else overlap
     _check_plan(num_frames, length, mode, overlap)
     if mode == "published":
         for start in range(0, num_frames, length):

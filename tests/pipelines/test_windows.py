@@ -27,6 +27,12 @@ def test_default_windows_always_have_full_length(num_frames: int, mode: WindowMo
     assert {len(window.indices) for window in plan_windows(num_frames, 16, mode)} == {16}
 
 
+@given(num_frames=st.integers(1, 60), length=st.integers(1, 24), mode=st.sampled_from(MODES))
+def test_every_window_length_has_a_default_overlap(num_frames: int, length: int, mode: WindowMode) -> None:
+    made = [i for w in plan_windows(num_frames, length, mode) for i in dict.fromkeys(w.indices[w.new_from :])]
+    assert made == list(range(num_frames))
+
+
 def test_published_plan_ends_with_a_short_window() -> None:
     assert [len(w.indices) for w in plan_windows(37, 16, "published")] == [16, 16, 5]
 
