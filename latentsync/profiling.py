@@ -42,11 +42,12 @@ class StageClock:
                 yield
             return
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
+        stream = torch.cuda.current_stream(self._device)  # not the current device's, which may be another
+        start.record(stream)
         try:
             yield
         finally:
-            stop.record()
+            stop.record(stream)
             with self._lock:
                 self._events.append((name, start, stop))
 
