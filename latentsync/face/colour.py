@@ -54,7 +54,8 @@ class ColourMatch:
         weighted = inputs * self._weight.to(inputs.device)
         moments = torch.einsum("n p i, n p j -> n i j", weighted, inputs)
         targets = torch.einsum("n p i, n p c -> n i c", weighted, source)
-        prior = _PRIOR * self._weight.sum().to(inputs.device) * torch.eye(4, device=inputs.device)
+        # At least one pixel's worth: where a mask shows no surround at all, colours stay as they are.
+        prior = _PRIOR * self._weight.sum().clamp_min(1).to(inputs.device) * torch.eye(4, device=inputs.device)
         maps = []
         for moment, target in zip(moments, targets, strict=True):
             self._moments = moment if self._moments is None else torch.lerp(moment, self._moments, _MEMORY)

@@ -40,6 +40,12 @@ def test_right_colours_stay() -> None:
     torch.testing.assert_close(ColourMatch(MASK)(source, source), source, atol=1e-3, rtol=0)
 
 
+def test_without_any_surround_colours_stay() -> None:
+    source = smooth_faces(2)
+    decoded = shifted(source)
+    torch.testing.assert_close(ColourMatch(torch.zeros_like(MASK))(decoded, source), decoded)
+
+
 def test_what_the_repainted_region_shows_does_not_matter() -> None:
     source, other = smooth_faces(2), smooth_faces(2, seed=5)
     mouth = torch.where(MASK == 0, other, source)
