@@ -230,8 +230,11 @@ def _drop_training_keys(merged: Any) -> None:
     for section in dropped:
         del merged[section]
     for section, keys in _TRAINING_KEYS.items():
-        for key in [key for key in merged.get(section) or {} if key in keys]:
-            del merged[section][key]
+        content = merged.get(section)
+        if not isinstance(content, DictConfig):
+            continue  # absent, or refused when the types are checked
+        for key in [key for key in content if key in keys]:
+            del content[key]
             dropped.append(f"{section}.{key}")
     if dropped:
         logger.debug("Settings that concern training only, not used here: %s", ", ".join(sorted(dropped)))

@@ -92,6 +92,8 @@ def test_overrides_win_over_file_and_base(tmp_path: Path) -> None:
         ("data: {resolution: 250}", "multiple of 64"),
         ("data: {num_frames: 25}", "1 to 24"),
         ("run: {inference_steps: many}", "inference_steps"),
+        ("data: 5", "data"),
+        ("run: fast", "run"),
         ("- a list", "ListConfig"),
         ("a: [unclosed", "not readable as YAML"),
         ("base: own.yaml", "comes back to itself"),
