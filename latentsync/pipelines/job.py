@@ -176,7 +176,8 @@ class LipsyncResult:
         """
         partial = partial_path(path)
         try:
-            partial.write_text(self.to_json(), encoding="utf-8")
+            # Names that are no UTF-8 hold lone surrogates; with backslashes they are JSON escapes.
+            partial.write_text(self.to_json(), encoding="utf-8", errors="backslashreplace")
             os.replace(partial, path)
         except OSError as error:
             raise MediaError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,13 @@ def test_report_is_json_with_exact_rate(tmp_path: Path) -> None:
     assert report["spans"] == [{"first": 3, "last": 3, "reason": "no face"}]
     assert report["frames_per_second"] == 5.0
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_report_takes_names_that_are_no_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    result_for(tmp_path / name).write(tmp_path / "out.json")
+    report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert report["video_out_path"] == str(tmp_path / name)
 
 
 def test_report_in_a_missing_folder_says_so(tmp_path: Path) -> None:
