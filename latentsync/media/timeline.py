@@ -34,6 +34,15 @@ def output_fps(info: VideoInfo, choice: str | float | Fraction = "source") -> Fr
     """
     if choice == "source":
         return info.fps / math.ceil(info.fps / Fraction(_HIGHEST_SOURCE_RATE * _RATE_TOLERANCE))
+    return parse_rate(choice)
+
+
+def parse_rate(choice: str | float | Fraction) -> Fraction:
+    """A frame rate from a number or its text, such as 25 or "30000/1001"; near an NTSC rate, that rate exactly.
+
+    Raises:
+        ConfigError: it is not a number in (0, 240].
+    """
     try:
         rate = Fraction(choice)
     except (ValueError, ZeroDivisionError, OverflowError):

@@ -15,8 +15,9 @@ from typing import Any, get_args
 
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.errors import ConfigError, MediaError
+from latentsync.face.identity import parse_choice
 from latentsync.media.output_file import check_output, partial_path
-from latentsync.media.timeline import LoopMode
+from latentsync.media.timeline import LoopMode, parse_rate
 from latentsync.pipelines.windows import WindowMode
 
 
@@ -62,8 +63,16 @@ class LipsyncJob:
             raise ConfigError(f"Preview: got {self.preview_seconds} seconds, expected a number above 0")
         if not 0 <= self.crf <= 51:
             raise ConfigError(f"Quality (crf): got {self.crf}, expected 0 (lossless) to 51 (worst)")
-        if self.seed < -1:
-            raise ConfigError(f"Seed: got {self.seed}, expected -1 (fresh) or a number from 0")
+        if not -1 <= self.seed < 2**63:
+            raise ConfigError(f"Seed: got {self.seed}, expected -1 (fresh) or a number from 0 to 2^63 - 1")
+        parse_choice(self.face)
+        if self.output_fps != "source":
+            parse_rate(self.output_fps)
+        if self.sampler.published != (self.windows == "published"):
+            raise ConfigError(
+                f"Windows {self.windows!r} with SamplerOptions(published={self.sampler.published}): a video is made the "
+                "published way in both or in neither; set them alike"
+            )
 
     @property
     def report_path(self) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.errors import ConfigError, MediaError
 from latentsync.pipelines.job import FrameLog, FrameSpan, LipsyncJob, LipsyncResult
 
@@ -34,6 +35,11 @@ def result_for(path: Path) -> LipsyncResult:
         ({"preview_seconds": math.inf}, "Preview"),
         ({"crf": 52}, "crf"),
         ({"seed": -2}, "Seed"),
+        ({"seed": 2**64}, "Seed"),
+        ({"face": "smallest"}, "choice of face"),
+        ({"output_fps": "fast"}, "frame rate 'fast'"),
+        ({"windows": "published"}, "published=False"),
+        ({"sampler": SamplerOptions(published=True)}, "'blend'"),
         ({"windows": "wide"}, "Windows"),
         ({"loop": "forever"}, "Loop"),
     ],
