@@ -70,8 +70,8 @@ class LipsyncJob:
             parse_rate(self.output_fps)
         if self.sampler.published != (self.windows == "published"):
             raise ConfigError(
-                f"Windows {self.windows!r} with SamplerOptions(published={self.sampler.published}): a video is made the "
-                "published way in both or in neither; set them alike"
+                f"Windows {self.windows!r} with SamplerOptions(published={self.sampler.published}): "
+                "a video is made the published way in both or in neither; set them alike"
             )
 
     @property
