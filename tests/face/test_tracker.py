@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from latentsync.errors import ConfigError
 from latentsync.face.affine import apply_affine, face_template, fit_affine
-from latentsync.face.report import FaceReport, FaceSpan
 from latentsync.face.tracker import NO_FACE, OUTSIDE, TOO_SMALL, TURNED_AWAY, FaceTracker, TrackerOptions
 from tests.face.made_faces import made_face
 
@@ -122,22 +121,6 @@ def test_a_roll_through_half_a_turn_is_continuous():
     frames = [[made_face(300, 220, 150, roll=2.9 + 0.02 * step)] for step in range(30)]
     expected = fit_affine(np.stack([faces[0].control_points for faces in frames]), face_template(256))
     np.testing.assert_allclose(np.stack([face.matrix for face in track(frames)]), expected, atol=0.2)
-
-
-def test_the_report_collects_spans():
-    report = FaceReport()
-    for face in track(still(30) + [[]] * 20 + still(30)):
-        report.add(face)
-    assert report.spans == [FaceSpan(30, 50, NO_FACE)]
-    assert (report.changed, report.total) == (60, 80)
-    assert "1.20-2.00 s no face" in report.describe(25)
-
-
-def test_a_report_without_spans_says_all():
-    report = FaceReport()
-    for face in track(still(3)):
-        report.add(face)
-    assert report.describe(25) == "all 3 frames have the face"
 
 
 @pytest.mark.parametrize("options", [{"gap": -1}, {"max_turn": 0}, {"min_inside": 2}])
