@@ -91,7 +91,6 @@ class FrameSource:
         fps: rate of source and output frames.
         num_frames: frames the output has.
         loop: what to do when the video is too short.
-        max_frames: for previews: deliver no more than this many.
 
     Raises:
         MediaError: the video cannot be read, or is too short with ``loop="error"`` (here where the header tells,
@@ -105,11 +104,10 @@ class FrameSource:
         fps: Fraction,
         num_frames: int,
         loop: LoopMode = "pingpong",
-        max_frames: int | None = None,
     ) -> None:
         if loop not in get_args(LoopMode):
             raise ConfigError(f"Unknown loop mode {loop!r}; choose one of {', '.join(get_args(LoopMode))}.")
-        self.num_frames = num_frames if max_frames is None else min(num_frames, max_frames)
+        self.num_frames = num_frames
         if self.num_frames < 1:
             raise ConfigError(f"{self.num_frames} frames were asked for; at least 1 is needed.")
         self.loop = loop

@@ -55,8 +55,6 @@ class VideoReader:
         if self.fps <= 0:
             raise MediaError(f"Cannot read {str(path)!r} at {self.fps} frames per second; give a rate above 0.")
         self.warnings: list[str] = []
-        self.frame_count: int | None = None
-        """Number of frames at ``fps``; known once a forward iteration has come to the end."""
         # Half a frame of tolerance, so that rounded time stamps (milliseconds in mkv) do not shift frames.
         self._slack = min(1 / self.fps, 1 / self.info.fps) / 2
         self._clock = FrameClock(self.info)
@@ -70,7 +68,6 @@ class VideoReader:
             for index, frame in resample(timed, self.fps, self._slack):
                 yield SourceFrame(index, self._pixels(frame, reformatter))
                 count = index + 1
-        self.frame_count = count
         self._warn_if_cut(count)
 
     def frames_backward(self, start_index: int) -> Iterator[SourceFrame]:

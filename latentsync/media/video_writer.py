@@ -111,11 +111,6 @@ class VideoWriter:
         odd = int("420" in self.options.pix_fmt)
         return self.width + (self.width & odd), self.height + (self.height & odd)
 
-    @property
-    def warnings(self) -> list[str]:
-        """What went wrong while reading the sound, so far."""
-        return [] if self._sound is None else self._sound.warnings
-
     def __enter__(self) -> "VideoWriter":
         self._partial = partial_path(self.path)
         try:
