@@ -12,11 +12,11 @@ from torch import Tensor
 
 from latentsync.face.morphology import gaussian_blur
 
-_TOLERANCE = 0.14  # difference, in pixel values of [-1, 1], at which a third of the detail is left
+_TOLERANCE = 0.08  # difference, in pixel values of [-1, 1], at which a third of the detail is left
 _RADIUS = 1 / 28  # how far a change reaches, as a share of the face
 
 
-def keep_detail(generated: Tensor, rendered: Tensor, source: Tensor) -> Tensor:
+def detail_share(generated: Tensor, rendered: Tensor, source: Tensor) -> Tensor:
     """How much of the source's detail fits the generated face.
 
     Args:

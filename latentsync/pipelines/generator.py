@@ -12,7 +12,7 @@ from torch import Tensor
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise, initial_noise
 from latentsync.face.colour import ColourMatch
-from latentsync.face.detail import keep_detail
+from latentsync.face.detail import detail_share
 from latentsync.face.masks import latent_mask
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
@@ -127,7 +127,7 @@ class DiffusionGenerator:
         if not self.keep_detail:
             return matched
         rendered = decode_latents(self.vae, ref_latents, self.vae_batch)
-        return torch.lerp(matched, decoded + source - rendered, keep_detail(decoded, rendered, source))
+        return torch.lerp(matched, decoded + source - rendered, detail_share(decoded, rendered, source))
 
     def pixels(self, faces: Tensor) -> Tensor:
         """(n, 3, R, R) uint8 -> the same in [-1, 1], in the networks' dtype."""
