@@ -16,8 +16,12 @@ from latentsync.face.restore import FaceRestorer
 from latentsync.face.warp import warp_faces
 from latentsync.pipelines.align import AlignedFrame
 from latentsync.pipelines.generator import FaceGenerator
+from latentsync.pipelines.memory import release_freed_memory
 from latentsync.pipelines.windows import Window
 from latentsync.profiling import StageClock
+
+# Whole pictures handled at once: more would only cost memory.
+_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -86,18 +90,18 @@ class Compositor:
             # Frames that the next window cross-fades are not final yet; those it only looks back at are.
             yield from self._finish(following.start + following.new_from - following.blend)
             self._pending = {index: entry for index, entry in self._pending.items() if index >= following.start}
+            release_freed_memory()
 
     def _admit(self, stream: Iterator[AlignedFrame], stop: int) -> None:
         """Take frames from the stream up to `stop` and cut out their faces."""
         fresh = [_Pending(frame) for frame in islice(stream, stop - self._next_in)]
         self._pending.update((entry.frame.index, entry) for entry in fresh)
         self._next_in = stop
-        with_face = [entry for entry in fresh if entry.frame.face.matrix is not None]
-        if with_face:
+        for batch in _batches([entry for entry in fresh if entry.frame.face.matrix is not None]):
             with self._clock.on_device("align"):
-                matrices = torch.from_numpy(_matrices(with_face)).to(self._device)
-                faces = warp_faces(self._pictures(with_face), matrices, self._generator.resolution)
-            for entry, face in zip(with_face, faces, strict=True):
+                matrices = torch.from_numpy(_matrices(batch)).to(self._device)
+                faces = warp_faces(self._pictures(batch), matrices, self._generator.resolution)
+            for entry, face in zip(batch, faces, strict=True):
                 entry.face = face
 
     def _sample(self, window: Window, audio: Callable[[Window], Tensor]) -> None:
@@ -120,7 +124,7 @@ class Compositor:
         entries = [self._pending[index] for index in range(self._next_out, stop)]
         self._next_out = stop
         made = [entry for entry in entries if entry.face is not None and entry.frame.face.weight > 0]
-        pictures = iter(self._restore(made) if made else ())
+        pictures = self._restore(made)
         for entry in entries:
             frame = entry.frame
             generated = entry.face is not None and frame.face.weight > 0
@@ -128,22 +132,30 @@ class Compositor:
                 frame.index, frame.pixels, next(pictures) if generated else frame.pixels, frame.face.reason
             )
 
-    def _restore(self, entries: list[_Pending]) -> Iterable[NDArray[np.uint8]]:
+    def _restore(self, entries: list[_Pending]) -> Iterator[NDArray[np.uint8]]:
+        """Decode the entries' faces together, then paste them a few frames at a time."""
+        if not entries:
+            return
         faces = torch.stack([entry.face for entry in entries if entry.face is not None])
         codes = torch.stack([entry.code for entry in entries if entry.code is not None])
-        decoded = self._generator.decode(codes, faces)
-        weights = np.array([entry.frame.face.weight for entry in entries], np.float32)
-        with self._clock.on_device("restore"):
-            restored = self._restorer.restore(
-                self._pictures(entries), decoded.float(), _matrices(entries), weights, inplace=True
-            )
-            pictures: NDArray[np.uint8] = rearrange(restored, "f c h w -> f h w c").contiguous().cpu().numpy()
-        return pictures
+        decoded = self._generator.decode(codes, faces).float().split(_BATCH)
+        for batch, new_faces in zip(_batches(entries), decoded, strict=True):
+            weights = np.array([entry.frame.face.weight for entry in batch], np.float32)
+            with self._clock.on_device("restore"):
+                restored = self._restorer.restore(
+                    self._pictures(batch), new_faces, _matrices(batch), weights, inplace=True
+                )
+                pictures = rearrange(restored, "f c h w -> f h w c").contiguous().cpu().numpy()
+            yield from pictures
 
     def _pictures(self, entries: list[_Pending]) -> Tensor:
         """Stack frames on the device: (n, 3, H, W) uint8, a copy."""
         stacked = torch.from_numpy(np.stack([entry.frame.pixels for entry in entries]))
         return rearrange(stacked.to(self._device), "f h w c -> f c h w")
+
+
+def _batches(entries: list[_Pending]) -> list[list[_Pending]]:
+    return [entries[start : start + _BATCH] for start in range(0, len(entries), _BATCH)]
 
 
 def _matrices(entries: list[_Pending]) -> NDArray[np.float32]:
