@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, cast
 
+import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
@@ -29,6 +30,10 @@ from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 logger = logging.getLogger(__name__)
 
 PUBLISHED_CACHE_INTERVAL = 3
+_NO_MEMORY = (
+    "The device's memory is full (%s). Close other programs that use it, choose a smaller model with --preset 1.5 or "
+    "demo, or --device cpu"
+)
 _JOB_OPTIONS: dict[str, type] = {
     **dict.fromkeys(("video_path", "audio_path", "video_out_path"), Path),
     **dict.fromkeys(("inference_steps", "seed", "crf"), int),
@@ -208,6 +213,9 @@ def run_inference(arguments: Sequence[str] | None = None) -> int:
     except LatentSyncError as error:
         logger.error("%s", error)
         return 1
+    except torch.OutOfMemoryError as error:
+        logger.error(_NO_MEMORY, _first_line(error))
+        return 1
     except KeyboardInterrupt:
         logger.error("Stopped; nothing unfinished was left behind")
         return 130
@@ -240,7 +248,14 @@ def _succeeds(job: LipsyncJob, step: Callable[[], None], named: bool) -> bool:
     except LatentSyncError as error:
         logger.error("%s%s", f"{job.video_out_path}: " if named else "", error)
         return False
+    except torch.OutOfMemoryError as error:
+        logger.error("%s" + _NO_MEMORY, f"{job.video_out_path}: " if named else "", _first_line(error))
+        return False
     return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no details"])[0]
 
 
 def _tidy_up_when_stopped() -> None:

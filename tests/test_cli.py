@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from latentsync import builders
 from latentsync.cli import inference_parser, read_jobs, run_inference, select_files
@@ -122,6 +123,20 @@ def test_errors_end_with_exit_code_one_and_a_message(tmp_path: Path, caplog: pyt
     arguments = ["--video_path", str(tmp_path / "gone.mp4"), "--audio_path", "a.wav", "--video_out_path", "o.mp4"]
     assert run_inference([*arguments, "--checkpoints", str(tmp_path)]) == 1
     assert "gone.mp4 does not exist" in caplog.text
+
+
+def test_a_full_device_is_told_without_a_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    monkeypatch.setattr(builders, "build_pipeline", full)
+    for name in ("v.mp4", "a.wav"):
+        (tmp_path / name).touch()
+    paths = ["--video_path", str(tmp_path / "v.mp4"), "--audio_path", str(tmp_path / "a.wav")]
+    assert run_inference([*paths, "--video_out_path", str(tmp_path / "o.mp4"), "--device", "cpu"]) == 1
+    assert "memory is full (CUDA out of memory. Tried to allocate 2 GiB.). Close" in caplog.text
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system knows no closing terminal")
