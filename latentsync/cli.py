@@ -135,13 +135,20 @@ def _typed(entry: dict[str, Any], where: str) -> dict[str, Any]:
     given = {key: value for key, value in entry.items() if value is not None}
     for key, value in given.items():
         kind = _JOB_OPTIONS[key]
-        try:
-            given[key] = kind(value)
-        except (TypeError, ValueError):
-            given[key] = None
-        if given[key] is None or (kind is bool and given[key] is not value):
+        given[key] = _converted(value, kind)
+        if given[key] is None:
             raise ConfigError(f"{where}: {key}: got {value!r}, expected {_KINDS[kind]}")
     return given
+
+
+def _converted(value: Any, kind: type) -> Any:
+    """The value as that kind, None if it is none: `true` is no number and 7.5 no whole one, but 25 may be a word."""
+    if isinstance(value, bool) != (kind is bool) or (kind is int and isinstance(value, float) and value % 1):
+        return None
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:

@@ -82,6 +82,8 @@ def test_task_files_hold_jobs_that_may_differ_in_any_option(tmp_path: Path) -> N
         ("- {seed: 1}", "Needed: --video_path"),
         ("- {video_path: null, audio_path: a, video_out_path: o.mp4}", "Needed: --video_path"),
         ("- {crf: high}", "Task 1: crf: got 'high', expected a whole number"),
+        ("- {inference_steps: 7.5}", "inference_steps: got 7.5, expected a whole number"),
+        ("- {seed: true}", "seed: got True, expected a whole number"),
         ("- {video_path: 3}", "Task 1: video_path: got 3, expected a path"),
         ("- {side_by_side: 'no'}", "side_by_side: got 'no', expected true or false"),
         ("- &job {video_path: v, audio_path: a, video_out_path: o.mp4}\n- *job", "two results would be called o"),
