@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -27,11 +27,13 @@ class AudioTrack:
 
     It is encoded anew, as AAC in mp4 and as FLAC in Matroska: packets can only be copied whole, so a copy could not
     end exactly with the picture, and neither could AAC in Matroska. ``bit_rate`` is that of AAC in bits per second for
-    two channels or fewer; libav lowers what a low sample rate cannot use.
+    two channels or fewer; libav lowers what a low sample rate cannot use. ``warnings`` holds what has been told about
+    the file already and gets what else could not be read.
     """
 
     path: str | os.PathLike[str]
     bit_rate: int = 256_000
+    warnings: list[str] = field(default_factory=list)
 
 
 class AudioMuxer:
@@ -50,9 +52,8 @@ class AudioMuxer:
         if codec == "aac":
             self._rate = min((r for r in _AAC_RATES if r >= info.sample_rate), default=_AAC_RATES[0])
         self._layout = _LAYOUTS.get(info.channels, "stereo")
-        self.warnings: list[str] = []
         target = SampleFormat(self._format, self._layout, self._rate)
-        self._frames: Iterator[AudioFrame] = convert(audio_frames(Path(track.path), self.warnings), target)
+        self._frames: Iterator[AudioFrame] = convert(audio_frames(Path(track.path), track.warnings), target)
         self._pending: AudioFrame | None = None
         self._written = 0
         self._stream = cast("AudioStream", container.add_stream(codec, rate=self._rate, layout=self._layout))

@@ -178,7 +178,8 @@ class _Run:
             overwrite=job.overwrite,
         )
         width = info.width * (2 if job.side_by_side else 1)
-        return VideoWriter(job.video_out_path, width, info.height, fps, AudioTrack(job.audio_path), options)
+        sound = AudioTrack(job.audio_path, warnings=self._warnings)  # what was heard before is not told again
+        return VideoWriter(job.video_out_path, width, info.height, fps, sound, options)
 
     def _write(self, writer: VideoWriter, frame: FinishedFrame) -> None:
         with self._clock.host("write"):

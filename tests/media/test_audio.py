@@ -8,6 +8,8 @@ import pytest
 
 from latentsync.errors import MediaError
 from latentsync.media.audio import audio_seconds, load_speech, read_audio
+from latentsync.media.audio_muxer import AudioTrack
+from latentsync.media.video_writer import VideoWriter
 from tests.media.clips import Clip, make_clip, steady, tone, write_tone
 
 
@@ -45,13 +47,28 @@ def test_truncated_wav_is_read_as_far_as_it_goes(tmp_path):
     assert 0.9 < load_speech(cut).seconds < 1.1
 
 
-def test_damaged_aac_keeps_the_rest(tmp_path):
+@pytest.fixture
+def damaged(tmp_path):
     path = write_tone(tmp_path / "clip.m4a", 3.0)
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 2000
     data[start : start + 600] = np.random.default_rng(0).bytes(600)
     path.write_bytes(data)
-    assert load_speech(path).seconds > 2
+    return path
+
+
+def test_damaged_aac_keeps_the_rest(damaged):
+    assert load_speech(damaged).seconds > 2
+
+
+def test_damage_told_before_is_not_told_again_while_muxing(damaged, tmp_path, caplog):
+    told = list(load_speech(damaged).warnings)
+    track = AudioTrack(damaged, warnings=told)
+    with VideoWriter(tmp_path / "out.mp4", 64, 64, Fraction(25), track) as writer:
+        for _ in range(80):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    assert len(told) == 1
+    assert [record.getMessage() for record in caplog.records] == told
 
 
 def test_refusals(tmp_path):
