@@ -155,10 +155,11 @@ class _Run:
             writer = stack.enter_context(self._writer(info, fps))
             detector = stack.enter_context(closing(pipeline.make_detector()))
             frames = stack.enter_context(Prefetch(self._timed(source), _QUEUE_DEPTH, "decode"))
-            aligned = stack.enter_context(
-                Prefetch(align_frames(frames, detector, tracker, clock), _QUEUE_DEPTH, "detect")
-            )
-            sink = stack.enter_context(Sink(partial(self._write, writer), _QUEUE_DEPTH, "encode"))
+            # A GPU stands still unless a whole window can be aligned, and the last one encoded, while it works on one.
+            # The CPU would gain nothing: there all stages share the cores.
+            depth = _QUEUE_DEPTH if pipeline.device.type == "cpu" else pipeline.window_length
+            aligned = stack.enter_context(Prefetch(align_frames(frames, detector, tracker, clock), depth, "detect"))
+            sink = stack.enter_context(Sink(partial(self._write, writer), depth, "encode"))
             self._progress(0, len(audio))
             for frame in compositor.run(aligned, plan, partial(_window_audio, audio)):
                 self._log.add(frame.index, frame.generated, frame.reason)
