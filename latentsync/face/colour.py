@@ -31,8 +31,7 @@ class ColourMatch:
         near = F.max_pool2d(1 - keep, reach, stride=1, padding=reach // 2)
         whole = F.adaptive_avg_pool2d(keep, _SMALL) > 1 - 1e-4
         self._weight = rearrange(F.adaptive_avg_pool2d(near, _SMALL) * whole, "1 1 h w -> (h w) 1")
-        self._moments: Tensor | None = None
-        self._targets: Tensor | None = None
+        self._sums: Tensor | None = None  # (4, 7) decayed sums: moments (4, 4) and targets (4, 3)
 
     def __call__(self, decoded: Tensor, source: Tensor) -> Tensor:
         """Match colours.
@@ -57,10 +56,12 @@ class ColourMatch:
         # At least one pixel's worth: where a mask shows no surround at all, colours stay as they are.
         prior = _PRIOR * self._weight.sum().clamp_min(1).to(inputs.device) * torch.eye(4, device=inputs.device)
         maps = []
-        for moment, target in zip(moments, targets, strict=True):
-            self._moments = moment if self._moments is None else torch.lerp(moment, self._moments, _MEMORY)
-            self._targets = target if self._targets is None else torch.lerp(target, self._targets, _MEMORY)
-            maps.append(torch.linalg.solve_ex(self._moments + prior, self._targets + prior[:, :3])[0])
+        for fresh in torch.cat([moments, targets], dim=-1):
+            sums = fresh if self._sums is None else torch.lerp(fresh, self._sums, _MEMORY)
+            # A frame whose decoding overflowed must not spoil those after it.
+            before = torch.zeros_like(fresh) if self._sums is None else self._sums
+            self._sums = torch.where(torch.isfinite(fresh).all(), sums, before)
+            maps.append(torch.linalg.solve_ex(self._sums[:, :4] + prior, self._sums[:, 4:] + prior[:, :3])[0])
         return torch.stack(maps)
 
 

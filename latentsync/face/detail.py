@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentsync.face.morphology import gaussian_blur
 
-_TOLERANCE = 0.14  # difference, in pixel values of [-1, 1], at which a third of the detail is left
+_TOLERANCE = 0.08  # difference, in pixel values of [-1, 1], at which a third of the detail is left
 _RADIUS = 1 / 28  # how far a change reaches, as a share of the face
 
 

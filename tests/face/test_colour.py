@@ -73,6 +73,14 @@ def test_batches_do_not_change_the_result() -> None:
     torch.testing.assert_close(once, again)
 
 
+def test_a_frame_that_overflowed_does_not_spoil_the_next() -> None:
+    source = smooth_faces(3)
+    decoded = shifted(source)
+    decoded[:2] = torch.nan
+    matched = ColourMatch(MASK)(decoded, source)
+    assert torch.isfinite(matched[2]).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_in_half_precision_out(dtype: torch.dtype) -> None:
     source = smooth_faces(1).to(dtype)

