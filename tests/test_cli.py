@@ -158,3 +158,8 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
 def test_devices_that_are_not_there_are_refused(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         builders.choose_device(name)
+
+
+def test_unknown_face_detectors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="mediapipe, insightface"):
+        builders.build_face_detector("haar", tmp_path, torch.device("cpu"))

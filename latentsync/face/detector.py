@@ -6,7 +6,6 @@ viewer sees them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,31 +72,3 @@ def check_frame(frame: Frame) -> None:
         raise ConfigError(
             f"Cannot look for faces in an array {frame.shape} of {frame.dtype}: give an RGB picture (H, W, 3) of uint8."
         )
-
-
-def _build_mediapipe() -> FaceDetector:
-    from latentsync.face.mediapipe_detector import MediapipeDetector
-
-    return MediapipeDetector()
-
-
-def _build_insightface() -> FaceDetector:
-    from latentsync.face.insightface_detector import InsightfaceDetector
-
-    return InsightfaceDetector()
-
-
-_BUILDERS: dict[str, Callable[[], FaceDetector]] = {
-    "mediapipe": _build_mediapipe,
-    "insightface": _build_insightface,
-}
-
-
-def build_detector(name: str = "mediapipe") -> FaceDetector:
-    """A detector by name with its default options.
-
-    Raises ConfigError for an unknown name, DependencyError when its library or model files are not installed.
-    """
-    if name not in _BUILDERS:
-        raise ConfigError(f"No face detector is called '{name}': choose one of {', '.join(_BUILDERS)}.")
-    return _BUILDERS[name]()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentsync.errors import ConfigError, DependencyError
-from latentsync.face.detector import box_overlap, build_detector, check_frame
+from latentsync.face.detector import box_overlap, check_frame
 from latentsync.face.insightface_detector import InsightfaceDetector, as_detection
 from latentsync.face.landmarks106 import RawFace
 
@@ -30,11 +30,6 @@ def test_overlap_of_half_shifted_squares():
 def test_other_arrays_than_pictures_are_refused(frame):
     with pytest.raises(ConfigError, match="RGB picture"):
         check_frame(frame)
-
-
-def test_unknown_detectors_are_refused():
-    with pytest.raises(ConfigError, match="mediapipe, insightface"):
-        build_detector("haar")
 
 
 def test_missing_insightface_files_are_named(tmp_path):

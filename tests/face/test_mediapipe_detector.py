@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from latentsync.face.detector import build_detector
+from latentsync.face.mediapipe_detector import MediapipeDetector
 
 pytest.importorskip("mediapipe")
 skimage_data = pytest.importorskip("skimage.data")
@@ -17,7 +17,7 @@ def portrait():
 
 @pytest.fixture
 def detector():
-    built = build_detector("mediapipe")
+    built = MediapipeDetector()
     yield built
     built.close()
 
