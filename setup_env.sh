@@ -2,7 +2,8 @@
 # Make .venv and install what inference needs; do nothing when that is done already.
 #
 #   ./setup_env.sh                    the pinned set of requirements.txt (CPU or CUDA, whichever this machine has)
-#   ./setup_env.sh --dev              also the tools that ./run_tests.sh needs
+#   ./setup_env.sh --train            also what training needs
+#   ./setup_env.sh --dev              also the tools that ./run_tests.sh needs, and what training needs
 #   ./setup_env.sh --insightface      also the InsightFace detector (its models may not be used commercially)
 #   ./setup_env.sh --weights 1.6      also fetch published checkpoints: 1.5, 1.6 or train (may be repeated)
 #
@@ -156,7 +157,8 @@ sets=(base)
 weights=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --dev) sets+=(dev) ;;
+        --dev) sets+=(train dev) ;;
+        --train) sets+=(train) ;;
         --insightface) sets+=(insightface) ;;
         --weights) [ $# -ge 2 ] || die "--weights needs one of 1.5, 1.6, train"; weights+=("$2"); shift ;;
         --weights=*) weights+=("${1#*=}") ;;

@@ -11,7 +11,8 @@ from typing import cast
 import torch
 
 from latentsync import checkpoints
-from latentsync.config import Config, ModelConfig, MotionModuleConfig, load_config
+from latentsync.config import Config, load_config
+from latentsync.config_sections import ModelConfig, MotionModuleConfig
 from latentsync.diffusion.ddim import NoiseSchedule, Prediction
 from latentsync.errors import ConfigError
 from latentsync.face.detector import FaceDetector

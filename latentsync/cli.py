@@ -21,7 +21,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yaml import YAMLError
 
 from latentsync import builders, checkpoints
-from latentsync.config import RunConfig, load_config
+from latentsync.config import load_config
+from latentsync.config_sections import RunConfig
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.errors import ConfigError, LatentSyncError
 from latentsync.pipelines.job import LipsyncJob, LipsyncResult

@@ -10,7 +10,7 @@ import torch
 
 from latentsync import builders
 from latentsync.cli import inference_parser, read_jobs, run_inference, select_files
-from latentsync.config import RunConfig
+from latentsync.config_sections import RunConfig
 from latentsync.errors import CheckpointError, ConfigError
 
 DEFAULTS = RunConfig(guidance_scale=1.25, inference_steps=12, seed=9)
