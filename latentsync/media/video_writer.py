@@ -42,6 +42,9 @@ class WriterOptions:
             10-bit sources from banding where the player can show them.
         color: tags written to the file, by which the pixels are converted: those of the source.
         sample_aspect_ratio: width over height of a pixel.
+        keyframe_interval: frames from one key frame to the next at most, so that a reader need not start further back;
+            0 leaves it to the encoder.
+        threads: of the encoder; 0 leaves it to the encoder. Many small files are written faster by processes of one thread.
         inputs: files that must not be overwritten (the sound track's file is added by itself).
         overwrite: whether an existing file may be replaced.
     """
@@ -52,6 +55,8 @@ class WriterOptions:
     pix_fmt: str = "yuv420p"
     color: ColorTags = field(default_factory=ColorTags)
     sample_aspect_ratio: Fraction = Fraction(1)
+    keyframe_interval: int = 0
+    threads: int = 0
     inputs: tuple[str | os.PathLike[str], ...] = ()
     overwrite: bool = False
 
@@ -59,6 +64,8 @@ class WriterOptions:
         """Raises ConfigError on a value that is not usable."""
         if not 0 <= self.crf <= 51:
             raise ConfigError(f"crf {self.crf} is out of range; use 0 (lossless) to 51.")
+        if self.keyframe_interval < 0 or self.threads < 0:
+            raise ConfigError(f"keyframe_interval {self.keyframe_interval} and threads {self.threads} must be >= 0.")
         for name, given, known in (
             ("preset", self.preset, PRESETS),
             ("codec", self.codec, _CODECS),
@@ -164,6 +171,8 @@ class VideoWriter:
 
     def _encoder_options(self) -> dict[str, str]:
         options = {"crf": str(self.options.crf), "preset": self.options.preset}
+        more = {"g": self.options.keyframe_interval, "threads": self.options.threads}
+        options |= {name: str(value) for name, value in more.items() if value}
         return options | ({"x265-params": "log-level=error"} if self.options.codec == "libx265" else {})
 
     def _describe(self, picture: VideoStream) -> None:

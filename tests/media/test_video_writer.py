@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
 
+import av
 import numpy as np
 import pytest
 
@@ -128,6 +129,15 @@ def test_ten_bit_and_hevc_on_request(tmp_path):
     path = write(tmp_path / "out.mp4", options=WriterOptions(codec="libx265", pix_fmt="yuv420p10le"))
     info = probe_video(path)
     assert (info.codec, info.bit_depth) == ("hevc", 10)
+
+
+def test_key_frames_come_as_often_as_asked(tmp_path):
+    path = write(tmp_path / "out.mp4", 20, options=WriterOptions(keyframe_interval=8, threads=1))
+    with av.open(str(path)) as container:
+        keys = [i for i, frame in enumerate(container.decode(video=0)) if frame.key_frame]
+    assert keys == [0, 8, 16]
+    with pytest.raises(ConfigError, match="keyframe_interval -1"):
+        WriterOptions(keyframe_interval=-1)
 
 
 def test_pixel_shape_is_kept(tmp_path):
