@@ -1,0 +1,193 @@
+"""How well lips and sound of a clip belong together, and by how many frames the sound is early or late.
+
+Every window of mouths is compared with the windows of sound around it, as Chung and Zisserman do ("Out of time:
+automated lip sync in the wild", 2016): the shift at which they agree best tells the offset, and how far that agreement
+stands out among all shifts tells how sure the network is.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from latentsync.errors import ConfigError, MediaError
+from latentsync.models.stable_syncnet import StableSyncNet, cosine, lower_half
+
+FPS = 25
+MEL_PER_SECOND = 80
+Curve = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SyncScore:
+    """What the network says of one clip.
+
+    Attributes:
+        av_offset: frames by which the sound is early (above 0) or late (below 0).
+        sync_conf: best agreement less the median over all shifts; cosines, so between 0 and 1.
+        cosine: mean agreement of frames and sound as they are, 0 to 1.
+        curve: (2 * shifts + 1,) mean agreement of frame i with the sound of frame i + s, s from -shifts to shifts.
+        windows: windows of frames that were looked at.
+    """
+
+    av_offset: int
+    sync_conf: float
+    cosine: float
+    curve: tuple[float, ...]
+    windows: int
+
+
+def offset_and_confidence(curve: npt.ArrayLike) -> tuple[int, float]:
+    """Read a curve of agreement.
+
+    Args:
+        curve: (2 * shifts + 1,) agreement of frame i with the sound of frame i + s, s from -shifts to shifts; higher
+            is better (give distances with a minus sign).
+
+    Returns:
+        Frames by which the sound is early (negative: late), and the best agreement less the median.
+    """
+    values = np.asarray(curve, np.float64)
+    best = int(values.argmax())
+    return len(values) // 2 - best, float(values[best] - np.median(values))
+
+
+def agreement_curve(vision: Tensor, audio: Tensor, shifts: int = 15) -> Curve:
+    """Mean agreement of two series of embeddings at every shift; pairs that one series lacks are left out.
+
+    Args:
+        vision: (n, d) unit vectors, one for each frame.
+        audio: (m, d) unit vectors for the same frames.
+        shifts: largest shift in frames.
+
+    Returns:
+        (2 * shifts + 1,) float64 in [0, 1], see `offset_and_confidence`.
+
+    Raises:
+        MediaError: too few windows to shift by that much.
+    """
+    if min(len(vision), len(audio)) <= shifts:
+        raise MediaError(
+            f"Cannot look for an offset of up to {shifts} frames in {len(vision)} windows of frames and {len(audio)} "
+            f"of sound; give a clip with more than {shifts} windows of each"
+        )
+    return np.array([_diagonal_mean(vision, audio, shift) for shift in range(-shifts, shifts + 1)])
+
+
+def _diagonal_mean(vision: Tensor, audio: Tensor, shift: int) -> float:
+    """Mean cosine of vision[i] and audio[i + shift] where both exist."""
+    vision, audio = vision[max(0, -shift) :], audio[max(0, shift) :]
+    count = min(len(vision), len(audio))
+    return float(cosine(vision[:count], audio[:count]).mean())
+
+
+def mel_width(num_frames: int) -> int:
+    """Columns of the mel spectrogram that go with a window of frames."""
+    return math.ceil(num_frames / FPS * MEL_PER_SECOND)
+
+
+def mel_starts(columns: int, num_frames: int) -> Tensor:
+    """First column, int(3.2 i), of the sound of every frame i whose window of ``num_frames`` fits: (k,) int64."""
+    last = columns - mel_width(num_frames)
+    starts = torch.arange(max(0, last + 1)) * MEL_PER_SECOND // FPS
+    return starts[starts <= last]
+
+
+def network_pictures(frames: Tensor, lower: bool = True) -> Tensor:
+    """What StableSyncNet sees of (b, f, 3, R, R) uint8: (b, f * 3, h, R) float32 in [-1, 1]; h = R / 2 if ``lower``."""
+    frames = lower_half(frames) if lower else frames
+    return frames.flatten(1, 2).float() / 127.5 - 1.0
+
+
+class SyncMeter:
+    """Measures clips with one network, in bounded memory.
+
+    Args:
+        network: a StableSyncNet of pixels (not of latents), in evaluation mode, on its device.
+        num_frames: frames f of its window.
+        lower: whether it sees the lower half of the pictures only.
+        batch_size: windows embedded at once.
+        shifts: largest offset that is looked for, in frames.
+
+    Raises:
+        ConfigError: the network does not take windows of that many pictures.
+    """
+
+    def __init__(
+        self, network: StableSyncNet, num_frames: int = 16, lower: bool = True, batch_size: int = 16, shifts: int = 15
+    ) -> None:
+        channels = network.spec.visual_encoder.in_channels
+        if channels != 3 * num_frames:
+            raise ConfigError(
+                f"A SyncNet of {channels} input channels cannot judge windows of {num_frames} pictures; expected "
+                f"{3 * num_frames}. Give the network of pixels (not of latents) and its own number of frames"
+            )
+        self.network, self.num_frames, self.lower = network, num_frames, lower
+        self.batch_size, self.shifts = batch_size, shifts
+        parameter = next(network.parameters())
+        self._device, self._dtype = parameter.device, parameter.dtype
+
+    @torch.inference_mode()
+    def pair_cosines(self, frames: Tensor, mel: Tensor) -> Tensor:
+        """Agreement of pairs: frames (b, f, 3, R, R) uint8, mel (b, 1, 80, m) -> (b,) float32 in [0, 1] on the CPU."""
+        parts = [
+            cosine(self._see(pictures), self._hear(sound)).cpu()
+            for pictures, sound in zip(frames.split(self.batch_size), mel.split(self.batch_size), strict=True)
+        ]
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def vision(self, frames: Tensor) -> Tensor:
+        """Embed every window of a clip: (t, 3, R, R) uint8 aligned faces at 25 fps -> (t - f + 1, d) on the CPU."""
+        starts = torch.arange(len(frames) - self.num_frames + 1)
+        offsets = torch.arange(self.num_frames)
+        return torch.cat([self._see(frames[part[:, None] + offsets]).cpu() for part in starts.split(self.batch_size)])
+
+    @torch.inference_mode()
+    def audio(self, mel: Tensor) -> Tensor:
+        """Embed the sound that goes with every frame: SyncNet mel (80, m) -> (k, d) on the CPU.
+
+        Window i begins at column int(3.2 i), as frame i does; k is how many fit.
+        """
+        columns = torch.arange(mel_width(self.num_frames))
+        windows = [
+            rearrange(mel[:, part[:, None] + columns], "bands b m -> b 1 bands m")
+            for part in mel_starts(mel.shape[-1], self.num_frames).split(self.batch_size)
+        ]
+        return torch.cat([self._hear(window).cpu() for window in windows])
+
+    def score(self, frames: Tensor, mel: Tensor) -> SyncScore:
+        """Judge one clip.
+
+        Args:
+            frames: (t, 3, R, R) uint8 aligned faces at 25 frames a second, on any device.
+            mel: (80, m) SyncNet mel of its sound, 80 columns a second.
+
+        Raises:
+            MediaError: the clip is too short; at least f + shifts frames are needed.
+        """
+        needed = self.num_frames + self.shifts
+        if len(frames) < needed or len(mel_starts(mel.shape[-1], self.num_frames)) <= self.shifts:
+            raise MediaError(
+                f"{len(frames)} frames with {mel.shape[-1]} columns of sound are too short to judge; expected at "
+                f"least {needed} frames ({needed / FPS:.2f} s) and their sound"
+            )
+        vision = self.vision(frames)
+        curve = agreement_curve(vision, self.audio(mel), self.shifts)
+        offset, confidence = offset_and_confidence(curve)
+        return SyncScore(offset, confidence, float(curve[self.shifts]), tuple(curve.tolist()), len(vision))
+
+    def _see(self, frames: Tensor) -> Tensor:
+        """(b, f, 3, R, R) uint8 -> (b, d) float32."""
+        pictures = network_pictures(frames.to(self._device), self.lower)
+        embeds: Tensor = self.network.visual_encoder(pictures.to(self._dtype))
+        return embeds.float()
+
+    def _hear(self, mel: Tensor) -> Tensor:
+        """(b, 1, 80, m) -> (b, d) float32."""
+        embeds: Tensor = self.network.audio_encoder(mel.to(self._device, self._dtype))
+        return embeds.float()

@@ -1,0 +1,145 @@
+"""Sign and size of the offset, and what the network is shown."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from latentsync.errors import ConfigError, MediaError
+from latentsync.metrics.sync_conf import (
+    SyncMeter,
+    agreement_curve,
+    mel_starts,
+    mel_width,
+    network_pictures,
+    offset_and_confidence,
+)
+from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec, cosine
+from tests.golden_files import load_golden
+
+FRAMES = 16
+
+
+class FrameReader(nn.Module):
+    """Reads one number for each frame: the pictures' grey, or the loudness of the sound meanwhile."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        if given.shape[1] == 1:
+            columns = torch.arange(given.shape[-1]) * 25 // 80
+            levels = torch.stack([given[..., columns == frame].mean((1, 2, 3)) for frame in range(FRAMES)], 1)
+        else:
+            levels = given.unflatten(1, (FRAMES, 3)).mean((2, 3, 4))
+        levels = levels - levels.mean(1, keepdim=True)
+        return nn.functional.normalize(torch.cat([levels, -levels], 1).relu(), dim=1)
+
+
+class LevelNetwork(nn.Module):
+    """A SyncNet without training: it compares how grey levels and loudness go up and down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = SimpleNamespace(visual_encoder=SimpleNamespace(in_channels=3 * FRAMES))
+        self.visual_encoder, self.audio_encoder = FrameReader(), FrameReader()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+
+def level_meter(**options: int) -> SyncMeter:
+    return SyncMeter(cast(StableSyncNet, LevelNetwork()), **options)
+
+
+def made_clip(frames: int, sound_later_by: int) -> tuple[Tensor, Tensor]:
+    """Frames whose grey changes at random, and a mel that is loud when they are bright, so many frames later."""
+    levels = torch.rand(frames + 200, generator=torch.Generator().manual_seed(frames))
+    pictures = (levels[100 : 100 + frames] * 255).byte()[:, None, None, None].expand(-1, 3, 4, 4)
+    columns = torch.arange(frames * 80 // 25)
+    heard = levels[100 - sound_later_by + columns * 25 // 80]
+    return pictures, heard.expand(80, -1)
+
+
+@pytest.mark.parametrize("later", [-15, -4, 0, 1, 9, 15])
+def test_the_offset_is_found_and_early_sound_is_positive(later: int):
+    score = level_meter().score(*made_clip(90, later))
+    assert score.av_offset == -later
+    assert score.sync_conf > 0.3
+    assert score.windows == 75
+
+
+def test_the_cosine_is_the_agreement_of_the_clip_as_it_is():
+    assert level_meter().score(*made_clip(60, 0)).cosine > 0.95
+    assert level_meter().score(*made_clip(60, 5)).cosine < 0.7
+
+
+def test_unrelated_sound_has_low_confidence():
+    frames, _ = made_clip(120, 0)
+    _, mel = made_clip(121, 0)
+    assert level_meter().score(frames, mel).sync_conf < 0.15
+
+
+def test_batches_do_not_change_the_score():
+    clip = made_clip(50, 3)
+    assert level_meter(batch_size=1).score(*clip).curve == pytest.approx(level_meter(batch_size=64).score(*clip).curve)
+
+
+@pytest.mark.parametrize("frames", [10, 30])
+def test_a_clip_too_short_to_shift_is_refused(frames: int):
+    with pytest.raises(MediaError, match="at least 31 frames"):
+        level_meter().score(*made_clip(frames, 0))
+
+
+def test_sound_too_short_to_shift_is_refused():
+    frames, mel = made_clip(60, 0)
+    with pytest.raises(MediaError, match="60 frames with 90 columns"):
+        level_meter().score(frames, mel[:, :90])
+
+
+def test_a_network_of_latents_is_refused():
+    network = SimpleNamespace(spec=SimpleNamespace(visual_encoder=SimpleNamespace(in_channels=64)))
+    with pytest.raises(ConfigError, match="64 input channels"):
+        SyncMeter(cast(StableSyncNet, network))
+
+
+@pytest.mark.parametrize("name", ["sync_offset_audio_late3", "sync_offset_audio_early4", "sync_offset_unrelated"])
+def test_a_curve_is_read_as_the_published_evaluation_reads_it(name: str):
+    case = load_golden(name)
+    offset, confidence = offset_and_confidence(-case.outputs["mean_dists"].numpy())
+    assert offset == int(case.outputs["av_offset"])
+    assert confidence == pytest.approx(float(case.outputs["confidence"]), abs=1e-4)
+
+
+def test_pairs_beyond_the_end_are_left_out():
+    embeds = torch.eye(6)
+    curve = agreement_curve(embeds, embeds, shifts=2)
+    assert curve == pytest.approx(np.array([0, 0, 1, 0, 0]))
+    with pytest.raises(MediaError, match="more than 6 windows"):
+        agreement_curve(embeds, embeds, shifts=6)
+
+
+def test_windows_of_sound_begin_where_the_published_ones_do():
+    assert mel_width(16) == 52
+    assert mel_width(25) == 80
+    # 40 frames are 128 columns and one: the last window begins at or before column 77.
+    assert mel_starts(129, 16).tolist() == [int(80 * frame / 25) for frame in range(25)]
+    assert mel_starts(51, 16).tolist() == []
+
+
+def test_the_network_sees_the_lower_half_frame_by_frame():
+    frames = torch.randint(0, 256, (2, 3, 3, 8, 8), dtype=torch.uint8)
+    pictures = network_pictures(frames)
+    assert pictures.shape == (2, 9, 4, 8)
+    assert pictures[1, 5, 0, 3].item() == pytest.approx(frames[1, 1, 2, 4, 3].item() / 127.5 - 1, abs=1e-6)
+    assert network_pictures(frames, lower=False).shape == (2, 9, 8, 8)
+
+
+def test_pairs_of_a_real_network_are_its_cosines():
+    spec = StableSyncNetSpec(
+        SyncNetEncoderSpec(3 * FRAMES, (32, 32), (2, (2, 4))), SyncNetEncoderSpec(1, (32, 32), ((10, 13), (4, 2)))
+    )
+    network = StableSyncNet(spec).eval()
+    frames = torch.randint(0, 256, (3, FRAMES, 3, 16, 16), dtype=torch.uint8)
+    mel = torch.randn(3, 1, 80, 52)
+    with torch.no_grad():
+        expected = cosine(*network(network_pictures(frames), mel))
+    assert SyncMeter(network, batch_size=2).pair_cosines(frames, mel).tolist() == pytest.approx(expected.tolist())
