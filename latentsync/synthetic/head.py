@@ -5,6 +5,7 @@ A clip is a ``HeadState`` of plain numbers. Each frame's displacement field is a
 Coordinates are (x, y) in frame pixels, pixel centres at whole numbers, for a frame as large as the portrait (768).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -183,9 +184,25 @@ class HeadRenderer:
         """
         return self._draw(state, self._crop_to_frame(state, resolution, jitter), resolution)
 
+    def render_takes(self, states: Sequence[HeadState], resolution: int, jitter: float = 0.0) -> Tensor:
+        """Draw takes of one scene into the aligned crop; see `render_aligned`.
+
+        Args:
+            states: of one length, identity, scene and motion; they differ in the mouth.
+            resolution: side length R.
+            jitter: as for `render_aligned`; all takes have the same error.
+
+        Returns:
+            (k, t, 3, R, R) float32 in [0, 1].
+        """
+        return torch.stack([self.render_aligned(state, resolution, jitter) for state in states])
+
     def _crop_to_frame(self, state: HeadState, resolution: int, jitter: float) -> Tensor:
-        """(t, 2, 3) from pixels of the square crop to frame pixels (before mirroring)."""
-        points = self.control_points(state).double().cpu().numpy()
+        """(t, 2, 3) from pixels of the square crop to frame pixels (before mirroring).
+
+        It does not depend on the mouth: brows and nose are what counts, and a dub is cut as its source is.
+        """
+        points = self.control_points(state.speaking(np.zeros_like(state.mouth))).double().cpu().numpy()
         rng = np.random.default_rng(state.scene.seed)
         points += jitter * rng.normal(size=(1, 3, 2)) + 0.2 * jitter * rng.normal(size=points.shape)
         matrices = np.zeros((len(points), 3, 3))

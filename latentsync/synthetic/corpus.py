@@ -1,0 +1,207 @@
+"""A corpus of made talking heads: many scenes, written by as many processes as there are cores."""
+
+import json
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentsync.errors import ConfigError
+from latentsync.synthetic.head import HeadRenderer
+from latentsync.synthetic.takes import is_complete, take_names, write_scene, write_script
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val")
+REPORT = "corpus.json"
+# What the clips of a corpus have in common: a folder that was begun with other values is not continued.
+_FIXED = ("resolution", "seconds", "seed", "whole_frames")
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """What to make and where.
+
+    Attributes:
+        out: folder of the corpus; scenes that are complete there are kept.
+        scenes: scenes for training, each with two takes.
+        val_scenes: scenes of other people, words and voices.
+        resolution: side R of the aligned crops in pixels, even.
+        seconds: length of a clip.
+        seed: of everything.
+        workers: processes; 0 takes as many as there are cores, 1 works in this process.
+        devices: where to render, such as ("cuda:0", "cuda:1"); the processes take turns.
+        whole_frames: side of whole frames that are written beside the crops; None for none.
+    """
+
+    out: Path
+    scenes: int
+    val_scenes: int = 0
+    resolution: int = 256
+    seconds: float = 3.2
+    seed: int = 0
+    workers: int = 0
+    devices: tuple[str, ...] = ("cpu",)
+    whole_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError on a value out of range."""
+        if self.scenes < 0 or self.val_scenes < 0 or self.scenes + self.val_scenes == 0:
+            raise ConfigError(f"Cannot make {self.scenes} and {self.val_scenes} scenes; ask for one at least.")
+        for name, side in (("resolution", self.resolution), ("whole_frames", self.whole_frames)):
+            if side is not None and (side < 32 or side % 2):
+                raise ConfigError(f"{name} {side} must be even and at least 32.")
+        if not 0.2 <= self.seconds <= 60 or self.workers < 0 or not self.devices:
+            raise ConfigError(
+                f"Got {self.seconds} seconds, {self.workers} workers and devices {self.devices}; expected 0.2 to 60 "
+                "seconds, 0 or more workers and at least one device."
+            )
+
+    @property
+    def num_workers(self) -> int:
+        """Processes to start, no more than there is work for."""
+        return min(self.workers or len(os.sched_getaffinity(0)), self.scenes + self.val_scenes)
+
+    @property
+    def plan(self) -> list[tuple[str, int]]:
+        """(split, number) of every scene, validation first."""
+        counts = {"val": self.val_scenes, "train": self.scenes}
+        return [(split, number) for split, count in counts.items() for number in range(count)]
+
+
+def make_corpus(options: CorpusOptions, on_scene: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Make what is missing of a corpus.
+
+    Args:
+        options: see `CorpusOptions`. With more than one worker, processes are spawned: a script that calls this needs
+            ``if __name__ == "__main__":``.
+        on_scene: told (scenes that are there, scenes asked for) at the start and after every scene.
+
+    Returns:
+        The report, which is also written to ``out/corpus.json``: ``options``, ``scenes``, ``clips``, ``seconds`` of
+        clips, and how many clips have each ``voice``, ``language`` and base ``portrait``, by split; ``made`` scenes and
+        ``took_seconds`` of this call; ``complete``.
+
+    Raises:
+        ConfigError: the folder holds a corpus that was made with other options.
+        DependencyError: espeakng-loader is missing.
+        MediaError: a file cannot be written.
+    """
+    started = time.monotonic()
+    _check_folder(options)
+    for split in SPLITS:
+        (options.out / split).mkdir(parents=True, exist_ok=True)
+    plan = options.plan
+    missing = [job for job in plan if not is_complete(options.out, *job, options.whole_frames is not None)]
+    _write_report(options, {"options": _stated(options), "complete": False})
+    done = len(plan) - len(missing)
+    if on_scene:
+        on_scene(done, len(plan))
+    for _ in _made(options, missing):
+        done += 1
+        if on_scene:
+            on_scene(done, len(plan))
+    unfinished = options.out / ".unfinished"
+    if unfinished.is_dir() and not any(unfinished.iterdir()):
+        unfinished.rmdir()
+    report = {"options": _stated(options), "complete": True} | {split: _count(options.out / split) for split in SPLITS}
+    report |= {"made": len(missing), "took_seconds": round(time.monotonic() - started, 1)}
+    _write_report(options, report)
+    logger.info("corpus %s: %d scenes made, %d in all", options.out, len(missing), len(plan))
+    return report
+
+
+def _stated(options: CorpusOptions) -> dict[str, Any]:
+    return {name: value for name, value in asdict(options).items() if name not in ("out", "workers", "devices")}
+
+
+def _check_folder(options: CorpusOptions) -> None:
+    path = options.out / REPORT
+    if not path.is_file():
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))["options"]
+    differing = {name: before.get(name) for name in _FIXED if before.get(name) != _stated(options)[name]}
+    if differing:
+        raise ConfigError(
+            f"{str(options.out)!r} holds a corpus made with {differing}; give the same options to continue it, or "
+            "another folder."
+        )
+
+
+def _write_report(options: CorpusOptions, report: dict[str, Any]) -> None:
+    path = options.out / REPORT
+    partial = path.with_name(f".{REPORT}.partial")
+    partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _count(folder: Path) -> dict[str, Any]:
+    """Figures on the clips of one split, from their sidecars."""
+    counts: dict[str, dict[str, int]] = {"voices": {}, "languages": {}, "portraits": {}}
+    clips = sorted(folder.glob("*.json"))
+    seconds = 0.0
+    for path in clips:
+        truth = json.loads(path.read_text(encoding="utf-8"))
+        seconds += len(truth["mouth"]) / float(truth["fps"])
+        found = {"voices": truth["voice"], "languages": truth["voice"].split("+")[0]}
+        for kind, name in (found | {"portraits": truth["identity"]["portrait"]}).items():
+            counts[kind][name] = counts[kind].get(name, 0) + 1
+    sizes = {
+        "scenes": len(clips) // 2,
+        "clips": len(clips),
+        "identities": len(clips) // 2,
+        "seconds": round(seconds, 2),
+    }
+    return sizes | {kind: dict(sorted(found.items())) for kind, found in counts.items()}
+
+
+def _made(options: CorpusOptions, jobs: list[tuple[str, int]]) -> Iterator[str]:
+    """Make the scenes ``jobs``; yields the name of each when it is there."""
+    arguments = [
+        (options, split, number, options.devices[place % len(options.devices)])
+        for place, (split, number) in enumerate(jobs)
+    ]
+    if options.num_workers <= 1:
+        for argument in arguments:
+            yield _make_scene(*argument)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        options.num_workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        running: set[Future[str]] = set()
+        try:
+            for argument in arguments:
+                running.add(pool.submit(_make_scene, *argument))
+                if len(running) >= 2 * options.num_workers:
+                    yield from _finished(running)
+            while running:
+                yield from _finished(running)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _finished(running: set[Future[str]]) -> list[str]:
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    running -= done
+    return [future.result() for future in done]
+
+
+@cache
+def _renderer(device: str) -> HeadRenderer:
+    return HeadRenderer(device)
+
+
+def _make_scene(options: CorpusOptions, split: str, number: int, device: str) -> str:
+    script = write_script(options.seed, split, number, options.seconds)
+    write_scene(script, options.out, _renderer(device), (options.resolution, options.whole_frames))
+    return take_names(number)[0]
