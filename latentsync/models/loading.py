@@ -21,7 +21,7 @@ from latentsync.models.unet_spec import UNetSpec
 
 _LOGGER = logging.getLogger(__name__)
 # Layouts of published .pt files: the tensors stand below one of these names, or at the top.
-_NESTED_NAMES = ("state_dict", "model_state_dict")
+_NESTED_NAMES = ("state_dict", "model_state_dict", "model", "module")
 _MOTION = "motion_modules."
 _AUDIO_PROJECTIONS = (".attn2.to_k.weight", ".attn2.to_v.weight")
 _EDGE_LAYERS = ("conv_in.", "conv_out.")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_spec import UNetSpec
+from latentsync.models.video_mae import VideoMae, VideoMaeSpec
 from tests.golden_files import Golden, formula_unit, formula_weight, load_golden
 
 SMALL_SPEC = UNetSpec(
@@ -88,3 +89,34 @@ def formula_syncnet(case: Golden) -> tuple[StableSyncNet, Tensor, Tensor]:
     image = torch.from_numpy(formula_unit(attrs["image_key"], attrs["image_shape"])).float()
     mel = 4 * torch.from_numpy(formula_unit(attrs["mel_key"], attrs["mel_shape"])).float()
     return model, image, mel
+
+
+def golden_video_mae_spec(attrs: dict[str, Any]) -> VideoMaeSpec:
+    """The sizes that a golden case of VideoMAE describes."""
+    return VideoMaeSpec(
+        image_size=attrs["img_size"],
+        frames=attrs["all_frames"],
+        patch_size=attrs["patch_size"],
+        tubelet_size=attrs["tubelet_size"],
+        width=attrs["embed_dim"],
+        depth=attrs["depth"],
+        heads=attrs["num_heads"],
+        mlp_width=int(attrs["embed_dim"] * attrs["mlp_ratio"]),
+    )
+
+
+def golden_video_mae(name: str) -> VideoMae:
+    """The transformer of a golden weights file, without its classification head."""
+    case = load_golden(name)
+    model = VideoMae(golden_video_mae_spec(case.attrs)).eval()
+    model.load_state_dict({key: case.weights[key] for key in model.state_dict()})
+    return model
+
+
+def golden_syncnet(name: str) -> StableSyncNet:
+    """The SyncNet of a golden weights file."""
+    case = load_golden(name)
+    encoders = (syncnet_encoder_spec(case.attrs[side]) for side in ("visual_encoder", "audio_encoder"))
+    model = StableSyncNet(StableSyncNetSpec(*encoders)).eval()
+    model.load_state_dict(case.weights)
+    return model

@@ -1,0 +1,1 @@
+"""What training minimises: each loss by itself, and their weighted sum."""
