@@ -1,14 +1,15 @@
-"""The picture of two rows: the right moments, the right place, the source above the result."""
+"""Film strips: the right moments, the right place, a row for each video."""
 
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from latentsync.errors import ConfigError
 from latentsync.media.video_writer import VideoWriter
-from tools.make_strip import cell, make_strip, spread
+from latentsync.metrics.film_strip import StripLayout, cell, make_strip, save_picture, spread
 
 
 def write_greys(path: Path, greys: list[int], left_dark: bool = False) -> Path:
@@ -29,7 +30,7 @@ def test_moments_are_spread_evenly_inside_the_video():
 def test_rows_show_the_same_moments_of_both_videos(tmp_path: Path):
     source = write_greys(tmp_path / "source.mp4", [40 + 10 * index for index in range(8)])
     result = write_greys(tmp_path / "result.mp4", [60 + 20 * index for index in range(6)])
-    strip = make_strip(source, result, None, columns=3, width=32)
+    strip = make_strip([source, result], StripLayout(columns=3, width=32))
     assert strip.shape == (2 * 24, 3 * 32, 3)
     cells = strip.reshape(2, 24, 3, 32, 3).mean(axis=(1, 3, 4))
     assert cells == pytest.approx(np.array([[50, 70, 90], [80, 120, 160]]), abs=3)
@@ -37,7 +38,7 @@ def test_rows_show_the_same_moments_of_both_videos(tmp_path: Path):
 
 def test_only_the_crop_is_shown(tmp_path: Path):
     video = write_greys(tmp_path / "video.mp4", [200] * 4, left_dark=True)
-    strip = make_strip(video, video, (40, 8, 20, 30), columns=2, width=10)
+    strip = make_strip([video, video], StripLayout((40, 8, 20, 30), columns=2, width=10))
     assert strip.shape == (2 * 15, 20, 3)
     assert strip.min() > 190
 
@@ -46,3 +47,28 @@ def test_only_the_crop_is_shown(tmp_path: Path):
 def test_a_crop_that_reaches_out_is_refused(crop: tuple[int, int, int, int]):
     with pytest.raises(ConfigError, match="does not fit into a picture of 64 x 48"):
         cell(np.zeros((48, 64, 3), np.uint8), crop, 16)
+
+
+def test_labels_stand_beside_the_rows(tmp_path: Path):
+    video = write_greys(tmp_path / "video.mp4", [120] * 4)
+    plain = make_strip([video] * 3, StripLayout(columns=2, width=64))
+    labelled = make_strip([video] * 3, StripLayout(columns=2, width=64, labels=("source", "truth", "generated")))
+    margin = labelled.shape[1] - plain.shape[1]
+    assert margin > 0
+    assert np.array_equal(labelled[:, margin:], plain)
+    assert all(part.min() < 128 and part.max() == 255 for part in np.split(labelled[:, :margin], 3))
+    with pytest.raises(ConfigError, match="1 labels for 3 videos"):
+        make_strip([video] * 3, StripLayout(labels=("source",)))
+
+
+def test_a_strip_without_columns_is_refused():
+    with pytest.raises(ConfigError, match="at least 1 each"):
+        StripLayout(columns=0)
+
+
+def test_a_picture_is_saved_whole(tmp_path: Path):
+    picture = np.full((20, 30, 3), 99, np.uint8)
+    save_picture(picture, tmp_path / "strip.png")
+    with Image.open(tmp_path / "strip.png") as saved:
+        assert np.array_equal(np.asarray(saved), picture)
+    assert len(list(tmp_path.iterdir())) == 1
