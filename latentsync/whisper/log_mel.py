@@ -5,13 +5,13 @@ both ends. `LogMel` keeps that result while never holding the spectrogram of mor
 """
 
 import math
-from functools import lru_cache
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from latentsync.errors import MediaError
+from latentsync.media.mel_filterbank import mel_filterbank
 
 SAMPLE_RATE = 16000
 HOP_LENGTH = 160
@@ -21,41 +21,6 @@ N_MELS = 80
 _DYNAMIC_RANGE = 8.0
 _POWER_FLOOR = 1e-10
 _COLUMNS_PER_PIECE = 3000
-
-_SLANEY_LINEAR_HZ = 200.0 / 3
-_SLANEY_BREAK_HZ = 1000.0
-_SLANEY_LOG_STEP = math.log(6.4) / 27.0
-
-
-def _hz_to_mel(hz: float) -> float:
-    """Slaney's mel scale: linear below 1 kHz, logarithmic above."""
-    if hz < _SLANEY_BREAK_HZ:
-        return hz / _SLANEY_LINEAR_HZ
-    return _SLANEY_BREAK_HZ / _SLANEY_LINEAR_HZ + math.log(hz / _SLANEY_BREAK_HZ) / _SLANEY_LOG_STEP
-
-
-def _mel_to_hz(mel: Tensor) -> Tensor:
-    break_mel = _SLANEY_BREAK_HZ / _SLANEY_LINEAR_HZ
-    logarithmic = _SLANEY_BREAK_HZ * torch.exp(_SLANEY_LOG_STEP * (mel - break_mel))
-    return torch.where(mel < break_mel, mel * _SLANEY_LINEAR_HZ, logarithmic)
-
-
-@lru_cache(maxsize=8)
-def mel_filterbank(n_fft: int, n_mels: int, fmin: float, fmax: float, sample_rate: int = SAMPLE_RATE) -> Tensor:
-    """Return triangular filters of equal area on Slaney's mel scale, (n_mels, n_fft // 2 + 1) float32.
-
-    `fmin` and `fmax` are in Hz. The returned tensor is shared by all callers: do not write into it.
-    """
-    mels = torch.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), n_mels + 2, dtype=torch.float64)
-    edges = _mel_to_hz(mels)
-    bins = torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    distance = rearrange(bins, "k -> 1 k") - rearrange(edges, "m -> m 1")
-    widths = rearrange(edges.diff(), "m -> m 1")
-    rising = distance[:-2] / widths[:-1]
-    falling = -distance[2:] / widths[1:]
-    triangles = torch.minimum(rising, falling).clamp(min=0.0)
-    area = rearrange(2.0 / (edges[2:] - edges[:-2]), "m -> m 1")
-    return (triangles * area).to(torch.float32)
 
 
 class LogMel:
