@@ -95,14 +95,15 @@ def write_clip(
             frames = renderer.render(state.frames(start, start + _FRAMES_AT_ONCE), options.size, options.zoom)
             for picture in rearrange((frames * 255).round().byte(), "t c h w -> t h w c").cpu().numpy():
                 writer.write(np.ascontiguousarray(picture))
-    truth = _ground_truth(state, utterance, renderer, options)
+    truth = ground_truth(state, utterance, renderer, options)
     path.with_suffix(".json").write_text(json.dumps(truth) + "\n", encoding="utf-8")
     return truth
 
 
-def _ground_truth(
+def ground_truth(
     state: HeadState, utterance: Utterance, renderer: HeadRenderer, options: ClipOptions
 ) -> dict[str, Any]:
+    """What a clip shows and says, ready for JSON; see `write_clip`."""
     whole = renderer.frame_size(state)
     scale = (options.size - 1) / (whole - 1) * options.zoom
     controls = (renderer.control_points(state) - (whole - 1) / 2) * scale + (options.size - 1) / 2

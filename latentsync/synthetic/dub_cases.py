@@ -1,0 +1,128 @@
+"""Cases for judging a finished lip-sync video: a source clip, other speech, and the true picture of that dub.
+
+A case is a folder: ``source.mp4`` (what to lip-sync), ``truth.mp4`` (the same scene saying the other words) with
+``truth.wav`` (their sound), and a JSON sidecar of each clip with its ground truth (see `latentsync.synthetic.clip`).
+"""
+
+import json
+import os
+import random
+import shutil
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from latentsync.errors import ConfigError, MediaError
+from latentsync.media.video_writer import WriterOptions
+from latentsync.synthetic.clip import ClipOptions, ground_truth, write_clip
+from latentsync.synthetic.demo_scene import SIZE, demo_speech, demo_video
+from latentsync.synthetic.head import HeadRenderer, HeadState
+from latentsync.synthetic.population import sample_speaker, sample_words
+from latentsync.synthetic.speech import Utterance
+from latentsync.synthetic.takes import write_script
+from latentsync.synthetic.visemes import mouth_curve
+
+FPS = Fraction(25)
+_TRUTH_CRF = 10  # the encoder's own error is to stay far below what is measured
+
+
+@dataclass(frozen=True)
+class DubCase:
+    """One case before it is drawn.
+
+    Attributes:
+        name: of its folder.
+        source: what the clip to lip-sync shows.
+        own: what it says.
+        dubbed: the perfect dub, no longer than the source.
+        driving: what the dub says.
+        size: side of the frames in pixels.
+        video: a file that shows ``source`` already; None draws it.
+    """
+
+    name: str
+    source: HeadState
+    own: Utterance
+    dubbed: HeadState
+    driving: Utterance
+    size: int
+    video: Path | None = None
+
+
+def held_out_case(seed: int, number: int, seconds: float, size: int = 512) -> DubCase:
+    """A person, voices and words that training does not have; the same arguments give the same case.
+
+    Raises:
+        DependencyError: espeakng-loader is missing.
+    """
+    script = write_script(seed, "val", number, seconds)
+    source, dubbed = script.states
+    own, driving = script.utterances
+    return DubCase(f"held_out_{seed}_{number:03d}", source, own, dubbed, driving, size)
+
+
+def bundled_case(video: Path, seed: int, number: int) -> DubCase:
+    """The bundled clip: number 0 says the bundled speech, every other one held-out words in a held-out voice.
+
+    Args:
+        video: ``assets/demo_video.mp4``.
+        seed: of the words and voices.
+        number: from 0.
+
+    Raises:
+        DependencyError: espeakng-loader is missing.
+        MediaError: the video is missing.
+    """
+    if not video.is_file():
+        raise MediaError(f"The bundled clip {video} is missing; make it with: python -m tools.make_demo_assets")
+    source, own = demo_video()
+    driving, style, count = demo_speech(), 1.0, source.num_frames
+    if number == 0:
+        count = round(driving.seconds * FPS)
+    else:
+        generator = random.Random(f"{seed}/bundled/{number}")
+        speaker = sample_speaker(generator, "held_out")
+        driving, style = sample_words(generator, speaker, "held_out", float(count / FPS)), speaker.style
+    dubbed = source.frames(0, count).speaking(mouth_curve(driving.phonemes, count, FPS, style))
+    return DubCase(f"bundled_{seed}_{number:03d}", source, own, dubbed, driving, SIZE, video)
+
+
+def write_case(case: DubCase, folder: Path, renderer: HeadRenderer) -> Path:
+    """Write a case's folder below ``folder``; one that is there already is kept.
+
+    Returns:
+        The case's folder.
+
+    Raises:
+        ConfigError: the folder holds a case of another length or size.
+        MediaError: a file cannot be written.
+    """
+    target = folder / case.name
+    if target.is_dir():
+        _check_same(case, target)
+        return target
+    workshop = folder / f".{case.name}.partial"
+    shutil.rmtree(workshop, ignore_errors=True)
+    workshop.mkdir(parents=True)
+    if case.video is None:
+        options = ClipOptions(size=case.size, fps=FPS)
+        write_clip(workshop / "source.mp4", case.source, case.own, renderer, options)
+        (workshop / "source.wav").unlink()
+    else:
+        shutil.copyfile(case.video, workshop / "source.mp4")
+        truth = ground_truth(case.source, case.own, renderer, ClipOptions(size=case.size, fps=FPS))
+        (workshop / "source.json").write_text(json.dumps(truth) + "\n", encoding="utf-8")
+    options = ClipOptions(size=case.size, fps=FPS, writer=WriterOptions(crf=_TRUTH_CRF))
+    write_clip(workshop / "truth.mp4", case.dubbed, case.driving, renderer, options)
+    os.replace(workshop, target)
+    return target
+
+
+def _check_same(case: DubCase, target: Path) -> None:
+    """Refuse to take an old case for another one."""
+    held = json.loads((target / "truth.json").read_text(encoding="utf-8"))
+    if (len(held["mouth"]), held["text"]) != (case.dubbed.num_frames, case.driving.text):
+        raise ConfigError(
+            f"{target} holds a case of {len(held['mouth'])} frames that says {held['text']!r}, not the "
+            f"{case.dubbed.num_frames} frames asked for; give another folder, or the options it was made with"
+        )
