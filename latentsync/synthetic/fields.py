@@ -23,7 +23,9 @@ from latentsync.synthetic.portrait import (
     OUTER_LOWER,
     OUTER_UPPER,
     Portrait,
+    smoothstep,
 )
+from latentsync.synthetic.spline import ThinPlateSpline
 from latentsync.synthetic.visemes import MOUTH_PARAMETERS
 
 GRID = 128
@@ -150,11 +152,6 @@ def _drawn_points(portrait: Portrait) -> npt.NDArray[np.float32]:
     return points
 
 
-def _smoothstep(x: Array, low: float, high: float) -> Array:
-    ramp = np.clip((x - low) / (high - low), 0, 1)
-    return ramp * ramp * (3 - 2 * ramp)
-
-
 def _spline_modes(portrait: Portrait, grid: Array, layer: int) -> Array:
     """Modes of ``FACE_MODES`` and ``LIP_MODES`` on ``grid`` (n, 2): (K, n, 2), by one thin-plate spline."""
     indices, shifts = _control_shifts(portrait, layer)
@@ -168,21 +165,9 @@ def _spline_modes(portrait: Portrait, grid: Array, layer: int) -> Array:
     still = np.array([*edge, *neck, *hair])
     centres = np.concatenate([portrait.points[indices, :2].astype(np.float64), still]) / portrait.size
     values = np.concatenate([shifts, np.zeros((shifts.shape[0], len(still), 2))], axis=1)
-    count = len(centres)
-    system = np.zeros((count + 3, count + 3))
-    system[:count, :count] = _kernel(centres, centres) + 1e-6 * np.eye(count)
-    system[:count, count:] = np.concatenate([np.ones((count, 1)), centres], axis=1)
-    system[count:, :count] = system[:count, count:].T
-    flat = values.transpose(1, 0, 2).reshape(count, -1)
-    weights = np.linalg.solve(system, np.concatenate([flat, np.zeros((3, flat.shape[1]))]))
-    places = grid / portrait.size
-    basis = np.concatenate([_kernel(places, centres), np.ones((len(places), 1)), places], axis=1)
-    return np.asarray((basis @ weights).reshape(len(places), -1, 2).transpose(1, 0, 2))
-
-
-def _kernel(a: Array, b: Array) -> Array:
-    squared = ((a[:, None] - b[None]) ** 2).sum(-1)
-    return np.asarray(0.5 * squared * np.log(squared + 1e-12))
+    flat = values.transpose(1, 0, 2).reshape(len(centres), -1)
+    spline = ThinPlateSpline(centres * portrait.size, portrait.size)
+    return np.asarray(spline(flat, grid).reshape(len(grid), -1, 2).transpose(1, 0, 2))
 
 
 def _control_shifts(portrait: Portrait, layer: int) -> tuple[list[int], Array]:
@@ -246,7 +231,7 @@ def _jaw_shifts(portrait: Portrait, layer: int, slot: dict[int, int], local: Arr
         if index not in slot:
             continue
         u, v = _mouth_local(portrait, index)
-        follow = float(_smoothstep(np.array(v), -0.15, 0.8 * chin)) * max(0.0, 1 - 0.75 * (u / half_face) ** 2)
+        follow = float(smoothstep(np.array(v), -0.15, 0.8 * chin)) * max(0.0, 1 - 0.75 * (u / half_face) ** 2)
         below = 0.95 if index in _UNDER_LIP else 0.72
         row = local[:, slot[index]]
         row[mode["open"]] = (-0.02 * u, OPEN_SHIFT * below * (max(follow, 0.95) if index in _UNDER_LIP else follow))
@@ -296,10 +281,10 @@ def head_weight(portrait: Portrait, grid: Array) -> Array:
     size, bottom = high - low, high[1]
     centre = np.array([(low[0] + high[0]) / 2, bottom - 0.75 * size[1]])
     distance = np.linalg.norm((grid - centre) / (size * np.array([0.95, 0.95])), axis=1)
-    inside = 1 - _smoothstep(distance, 0.85, 1.5)
-    neck = 1 - _smoothstep(grid[:, 1], bottom + 0.02 * size[1], bottom + 0.75 * size[1])
+    inside = 1 - smoothstep(distance, 0.85, 1.5)
+    neck = 1 - smoothstep(grid[:, 1], bottom + 0.02 * size[1], bottom + 0.75 * size[1])
     margin = np.minimum(grid, portrait.size - 1 - grid).min(1) / portrait.size
-    return np.asarray(inside * neck * _smoothstep(margin, 0.0, 0.06))
+    return np.asarray(inside * neck * smoothstep(margin, 0.0, 0.06))
 
 
 def relief(portrait: Portrait, grid: Array) -> Array:
@@ -326,14 +311,14 @@ def _shapes(portrait: Portrait, grid: Array, from_centre: Array) -> list[Array]:
         return np.asarray(np.exp(-0.5 * (((grid - place) / (unit * np.array([x_scale, y_scale]))) ** 2).sum(1)))
 
     eyes, mouth, nose = (points[468], points[473]), points[[13, 14]].mean(0), points[4]
-    below = _smoothstep(down, -0.5, 0.9)
+    below = smoothstep(down, -0.5, 0.9)
     eye_bumps = [bump(eye, 0.22, 0.16) for eye in eyes]
     mouth_bump = bump(mouth, 0.5, 0.35)
     fields = [
         np.stack([from_centre[:, 0], none], -1),
         np.stack([from_centre[:, 0] * below, none], -1),
         np.stack([none, from_centre[:, 1]], -1),
-        np.stack([none, unit * _smoothstep(down, 0.25, 0.95)], -1),
+        np.stack([none, unit * smoothstep(down, 0.25, 0.95)], -1),
         np.stack([(grid[:, 0] - nose[0]) * bump(4, 0.2, 0.25), none], -1),
         np.stack([none, unit * bump(4, 0.25, 0.25)], -1),
         sum((grid - eye) * near[:, None] for eye, near in zip(eyes, eye_bumps, strict=True)),

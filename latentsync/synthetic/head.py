@@ -18,6 +18,7 @@ from torch import Tensor
 from latentsync.errors import ConfigError
 from latentsync.face.affine import crop_size, face_template, fit_affine
 from latentsync.face.mediapipe_detector import LEFT_BROW, NOSE, RIGHT_BROW
+from latentsync.synthetic.blend import load_face
 from latentsync.synthetic.fields import (
     FACE_MODES,
     LOWER,
@@ -30,7 +31,6 @@ from latentsync.synthetic.fields import (
 )
 from latentsync.synthetic.identity import MOTION_COLUMNS, Identity, Scene
 from latentsync.synthetic.interior import InteriorLook, mouth_interior
-from latentsync.synthetic.portrait import load_portrait
 from latentsync.synthetic.texture import (
     PortraitTensors,
     background_texture,
@@ -117,7 +117,7 @@ class HeadRenderer:
 
     def _portrait(self, name: str) -> tuple[PortraitTensors, Fields]:
         if name not in self._portraits:
-            portrait = load_portrait(name, self._folder)
+            portrait = load_face(name, self._folder)
             self._portraits[name] = (
                 portrait_tensors(portrait, self.device),
                 build_fields(portrait).to(self.device),

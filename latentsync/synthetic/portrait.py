@@ -156,6 +156,12 @@ class Portrait:
         )
 
 
+def smoothstep(x: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
+    """0 below ``low``, 1 above ``high``, a smooth ramp between."""
+    ramp = np.clip((x - low) / (high - low), 0, 1)
+    return np.asarray(ramp * ramp * (3 - 2 * ramp))
+
+
 def load_portrait(name: str, folder: Path | None = None) -> Portrait:
     """Read one of ``PORTRAITS`` from ``folder`` (the repository's ``assets/portraits`` by default).
 

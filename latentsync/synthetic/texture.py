@@ -55,10 +55,7 @@ def portrait_tensors(portrait: Portrait, device: torch.device | str) -> Portrait
     other = regions["matte"] * (1 - regions["skin"]) * outside_face
     above = torch.sigmoid((float(high[1]) - rows.float()) / 6)
     regions["hair"], regions["clothes"] = other * above, other * (1 - above)
-    picture = torch.from_numpy(portrait.picture).to(device).permute(2, 0, 1).contiguous()
-    # The smaller photograph was enlarged more and needs its edges back.
-    strength = 40.0 / portrait.eye_distance if portrait.name == "collins" else 0.0
-    picture = (picture + strength * (picture - _blur(picture, 2.0))).clamp(0, 1)
+    picture = sharpened(portrait, torch.from_numpy(portrait.picture).to(device).permute(2, 0, 1).contiguous())
     layers = np.stack([*portrait.lip_layers, portrait.eye_opening]).astype(np.float32)
     upper_rows, lower_rows = portrait.paint_rows
     generator = torch.Generator().manual_seed(size)
@@ -73,6 +70,13 @@ def portrait_tensors(portrait: Portrait, device: torch.device | str) -> Portrait
         paint=(torch.from_numpy(upper_rows).to(device), torch.from_numpy(lower_rows).to(device)),
         grain=grain / grain.std(),
     )
+
+
+def sharpened(portrait: Portrait, picture: Tensor) -> Tensor:
+    """The portrait's ``picture`` (3, S, S): the smaller photograph was enlarged more and needs its edges back."""
+    if portrait.name != "collins":
+        return picture
+    return (picture + 40.0 / portrait.eye_distance * (picture - _blur(picture, 2.0))).clamp(0, 1)
 
 
 def paint_mouth_out(tensors: PortraitTensors, picture: Tensor) -> tuple[Tensor, Tensor]:
