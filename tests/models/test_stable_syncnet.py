@@ -112,3 +112,28 @@ def test_lists_that_do_not_fit_are_refused(changes):
     fields = {"in_channels": 1, "block_out_channels": (32, 64), "downsample_factors": (2, 2)} | changes
     with pytest.raises(ConfigError):
         SyncNetEncoderSpec(**fields)
+
+
+def test_recomputing_changes_no_gradient():
+    torch.manual_seed(1)
+    encoder = {"block_out_channels": (32, 64), "downsample_factors": (2, 2), "attn_blocks": (1, 0), "dropout": 0.1}
+    spec = StableSyncNetSpec(SyncNetEncoderSpec(6, **encoder), SyncNetEncoderSpec(1, **encoder))
+    model = StableSyncNet(spec).train()
+    image, mel = torch.randn(2, 6, 8, 8, requires_grad=True), torch.randn(2, 1, 8, 8)
+    results: list[tuple[torch.Tensor, ...]] = []
+    for enabled in (False, True):
+        model.enable_gradient_checkpointing(enabled)
+        torch.manual_seed(2)
+        loss = cosine(*model(image, mel)).sum()
+        results.append(torch.autograd.grad(loss, [image, *model.parameters()]))
+    assert results[0][0].abs().max() > 0
+    for plain, recomputed in zip(*results, strict=True):
+        assert torch.equal(plain, recomputed)
+
+
+def test_cosine_is_exact_under_mixed_precision():
+    embeds = torch.nn.functional.normalize(torch.rand(4, 64), dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        agreement = cosine(embeds, embeds)
+    assert agreement.dtype == torch.float32
+    torch.testing.assert_close(agreement, torch.ones(4))
