@@ -27,3 +27,11 @@ class ConfigError(LatentSyncError):
 
 class DependencyError(LatentSyncError):
     """An optional library is needed; the message names the extra to install."""
+
+
+class TrainingError(LatentSyncError):
+    """A training run cannot go on: its figures are no numbers any more, or what it writes does not fit the disk."""
+
+
+class DataError(LatentSyncError):
+    """Training data is missing, or too much of it cannot be used."""
