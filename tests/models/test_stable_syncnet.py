@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -116,7 +118,12 @@ def test_lists_that_do_not_fit_are_refused(changes):
 
 def test_recomputing_changes_no_gradient():
     torch.manual_seed(1)
-    encoder = {"block_out_channels": (32, 64), "downsample_factors": (2, 2), "attn_blocks": (1, 0), "dropout": 0.1}
+    encoder: dict[str, Any] = {
+        "block_out_channels": (32, 64),
+        "downsample_factors": (2, 2),
+        "attn_blocks": (1, 0),
+        "dropout": 0.1,
+    }
     spec = StableSyncNetSpec(SyncNetEncoderSpec(6, **encoder), SyncNetEncoderSpec(1, **encoder))
     model = StableSyncNet(spec).train()
     image, mel = torch.randn(2, 6, 8, 8, requires_grad=True), torch.randn(2, 1, 8, 8)

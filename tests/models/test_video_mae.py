@@ -76,7 +76,7 @@ def test_tokens_are_cut_as_a_convolution_cuts_them():
 def test_recomputing_changes_no_gradient():
     model = VideoMae(SMALL)
     video = torch.rand(1, 3, 4, 8, 8)
-    gradients = []
+    gradients: list[torch.Tensor] = []
     for enabled in (False, True):
         model.enable_gradient_checkpointing(enabled)
         pixels = video.clone().requires_grad_()
