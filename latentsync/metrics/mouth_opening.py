@@ -63,7 +63,7 @@ def correlation(measured: Curve, true: Curve, shift: int = 0) -> float:
         shift: compares ``measured[i + shift]`` with ``true[i]``, either sign.
     """
     if shift >= 0:
-        measured, true = measured[shift:], true[: len(true) - shift]
+        measured, true = measured[shift:], true[: max(0, len(true) - shift)]
     else:
         measured, true = measured[:shift], true[-shift:]
     known = np.isfinite(measured) & np.isfinite(true)

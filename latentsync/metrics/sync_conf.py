@@ -5,7 +5,6 @@ automated lip sync in the wild", 2016): the shift at which they agree best tells
 stands out among all shifts tells how sure the network is.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +14,9 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.errors import ConfigError, MediaError
+from latentsync.media.syncnet_mel import COLUMNS_PER_SECOND, VIDEO_FPS, mel_columns, window_starts_with_sound
 from latentsync.models.stable_syncnet import StableSyncNet, cosine, lower_half
 
-FPS = 25
-MEL_PER_SECOND = 80
 Curve = npt.NDArray[np.float64]
 
 
@@ -85,18 +83,6 @@ def _diagonal_mean(vision: Tensor, audio: Tensor, shift: int) -> float:
     return float(cosine(vision[:count], audio[:count]).mean())
 
 
-def mel_width(num_frames: int) -> int:
-    """Columns of the mel spectrogram that go with a window of frames."""
-    return math.ceil(num_frames / FPS * MEL_PER_SECOND)
-
-
-def mel_starts(columns: int, num_frames: int) -> Tensor:
-    """First column, int(3.2 i), of the sound of every frame i whose window of ``num_frames`` fits: (k,) int64."""
-    last = columns - mel_width(num_frames)
-    starts = torch.arange(max(0, last + 1)) * MEL_PER_SECOND // FPS
-    return starts[starts <= last]
-
-
 def network_pictures(frames: Tensor, lower: bool = True) -> Tensor:
     """What StableSyncNet sees of (b, f, 3, R, R) uint8: (b, f * 3, h, R) float32 in [-1, 1]; h = R / 2 if ``lower``."""
     frames = lower_half(frames) if lower else frames
@@ -153,10 +139,12 @@ class SyncMeter:
 
         Window i begins at column int(3.2 i), as frame i does; k is how many fit.
         """
-        columns = torch.arange(mel_width(self.num_frames))
+        columns = torch.arange(mel_columns(self.num_frames))
+        frames = torch.arange(window_starts_with_sound(mel.shape[-1], self.num_frames))
+        starts = COLUMNS_PER_SECOND * frames // VIDEO_FPS
         windows = [
             rearrange(mel[:, part[:, None] + columns], "bands b m -> b 1 bands m")
-            for part in mel_starts(mel.shape[-1], self.num_frames).split(self.batch_size)
+            for part in starts.split(self.batch_size)
         ]
         return torch.cat([self._hear(window).cpu() for window in windows])
 
@@ -171,10 +159,10 @@ class SyncMeter:
             MediaError: the clip is too short; at least f + shifts frames are needed.
         """
         needed = self.num_frames + self.shifts
-        if len(frames) < needed or len(mel_starts(mel.shape[-1], self.num_frames)) <= self.shifts:
+        if len(frames) < needed or window_starts_with_sound(mel.shape[-1], self.num_frames) <= self.shifts:
             raise MediaError(
                 f"{len(frames)} frames with {mel.shape[-1]} columns of sound are too short to judge; expected at "
-                f"least {needed} frames ({needed / FPS:.2f} s) and their sound"
+                f"least {needed} frames ({needed / VIDEO_FPS:.2f} s) and their sound"
             )
         vision = self.vision(frames)
         curve = agreement_curve(vision, self.audio(mel), self.shifts)

@@ -12,8 +12,6 @@ from latentsync.errors import ConfigError, MediaError
 from latentsync.metrics.sync_conf import (
     SyncMeter,
     agreement_curve,
-    mel_starts,
-    mel_width,
     network_pictures,
     offset_and_confidence,
 )
@@ -115,14 +113,6 @@ def test_pairs_beyond_the_end_are_left_out():
     assert curve == pytest.approx(np.array([0, 0, 1, 0, 0]))
     with pytest.raises(MediaError, match="more than 6 windows"):
         agreement_curve(embeds, embeds, shifts=6)
-
-
-def test_windows_of_sound_begin_where_the_published_ones_do():
-    assert mel_width(16) == 52
-    assert mel_width(25) == 80
-    # 40 frames are 128 columns and one: the last window begins at or before column 77.
-    assert mel_starts(129, 16).tolist() == [int(80 * frame / 25) for frame in range(25)]
-    assert mel_starts(51, 16).tolist() == []
 
 
 def test_the_network_sees_the_lower_half_frame_by_frame():
