@@ -45,6 +45,11 @@ def files(tmp_path_factory):
     return folder / "vgg16.pth", folder / "vgg.pth"
 
 
+def load(files, dtype=torch.float32):
+    vgg, linear = files
+    return load_vgg_lpips(vgg, linear, "cpu", dtype)
+
+
 def straightforward(first, second):
     """The distance written out from the two files, without the network."""
     vgg, linear = vgg_weights(), linear_weights()
@@ -66,7 +71,7 @@ def straightforward(first, second):
 @torch.no_grad()
 def test_distance_equals_the_published_packages(files, caplog):
     with caplog.at_level(logging.INFO):
-        model = load_vgg_lpips(*files, "cpu", torch.float32)
+        model = load(files)
     assert "2 entries are not used: classifier.0.bias, classifier.0.weight" in caplog.text
     first, second = pictures()
     torch.testing.assert_close(model(first, second), torch.tensor(PUBLISHED), rtol=1e-4, atol=0)
@@ -76,7 +81,7 @@ def test_distance_equals_the_published_packages(files, caplog):
 
 
 def test_equal_and_flat_pictures_have_a_finite_gradient(files):
-    model = load_vgg_lpips(*files, "cpu", torch.float32)
+    model = load(files)
     model.features[0].bias.data.fill_(-1e3)  # nothing passes the first layer
     flat = torch.zeros(1, 3, 32, 32, requires_grad=True)
     model(flat, flat.detach()).sum().backward()
@@ -86,7 +91,7 @@ def test_equal_and_flat_pictures_have_a_finite_gradient(files):
 def test_half_precision_keeps_the_distance(files):
     first, second = pictures()
     with torch.no_grad():
-        halved = load_vgg_lpips(*files, "cpu", torch.bfloat16)(first.bfloat16(), second.bfloat16())
+        halved = load(files, torch.bfloat16)(first.bfloat16(), second.bfloat16())
     assert halved.dtype == torch.float32
     torch.testing.assert_close(halved, torch.tensor(PUBLISHED), rtol=0.05, atol=0)
 
