@@ -1,7 +1,7 @@
 """The renderer of the synthetic talking head: batched over frames, on any device, without a loop over frames.
 
 A clip is a ``HeadState`` of plain numbers. Each frame's displacement field is a sum of the portrait's modes
-(``fields.py``); the renderer inverts it on a coarse lattice by fixed-point iteration and samples the layers through it.
+(``fields.py``); `warp.py` inverts it on a coarse lattice, and `compose.py` samples the layers through it.
 Coordinates are (x, y) in frame pixels, pixel centres at whole numbers, for a frame as large as the portrait (768).
 """
 
@@ -12,43 +12,32 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
 from latentsync.errors import ConfigError
 from latentsync.face.affine import crop_size, face_template, fit_affine
 from latentsync.face.mediapipe_detector import LEFT_BROW, NOSE, RIGHT_BROW
 from latentsync.synthetic.blend import load_face
-from latentsync.synthetic.fields import (
-    FACE_MODES,
-    LOWER,
-    MODES,
-    OPEN_SHIFT,
-    STILL,
-    UPPER,
-    Fields,
-    build_fields,
-)
+from latentsync.synthetic.compose import compose, prepare_paint
+from latentsync.synthetic.fields import MODES, Fields, build_fields
 from latentsync.synthetic.identity import MOTION_COLUMNS, Identity, Scene
-from latentsync.synthetic.interior import InteriorLook, mouth_interior
 from latentsync.synthetic.texture import (
     PortraitTensors,
     background_texture,
     face_texture,
     gaussian_blur,
-    paint_mouth_out,
     portrait_tensors,
 )
 from latentsync.synthetic.visemes import MOUTH_PARAMETERS
+from latentsync.synthetic.warp import Lattice
 
 FloatArray = npt.NDArray[np.float32]
 
 CONTROL_MESH: tuple[tuple[int, ...], ...] = (LEFT_BROW, RIGHT_BROW, NOSE)
 """Mesh points whose means are the control points: those that the detector uses."""
 
-_ITERATIONS = 8
-_LATTICE_STEP = 4  # output pixels between places where the field is inverted
-_MAX_PIXELS = 6_000_000  # of one chunk of frames, to bound memory
+# Pixels drawn at a time: on a CPU what its cache can hold, elsewhere what bounds the memory.
+_CHUNK_PIXELS = {"cpu": 300_000, "gpu": 12_000_000}
 
 
 @dataclass(frozen=True)
@@ -168,7 +157,7 @@ class HeadRenderer:
         step = (portrait_size - 1) / (size - 1) / zoom
         start = (portrait_size - 1) * (1 - 1 / zoom) / 2
         matrix = torch.tensor([[step, 0.0, start], [0.0, step, start]], device=self.device)
-        return self._draw(state, matrix.expand(state.num_frames, 2, 3), size)
+        return self._draw([state], matrix.expand(state.num_frames, 2, 3), size)[0]
 
     def render_aligned(self, state: HeadState, resolution: int, jitter: float = 0.0) -> Tensor:
         """Draw straight into the published aligned crop, stretched to a square, without making frames.
@@ -182,10 +171,10 @@ class HeadRenderer:
         Returns:
             (t, 3, R, R) float32 in [0, 1].
         """
-        return self._draw(state, self._crop_to_frame(state, resolution, jitter), resolution)
+        return self.render_takes([state], resolution, jitter)[0]
 
     def render_takes(self, states: Sequence[HeadState], resolution: int, jitter: float = 0.0) -> Tensor:
-        """Draw takes of one scene into the aligned crop; see `render_aligned`.
+        """Draw takes of one scene into the aligned crop, with one preparation for all; see `render_aligned`.
 
         Args:
             states: of one length, identity, scene and motion; they differ in the mouth.
@@ -195,7 +184,7 @@ class HeadRenderer:
         Returns:
             (k, t, 3, R, R) float32 in [0, 1].
         """
-        return torch.stack([self.render_aligned(state, resolution, jitter) for state in states])
+        return self._draw(states, self._crop_to_frame(states[0], resolution, jitter), resolution)
 
     def _crop_to_frame(self, state: HeadState, resolution: int, jitter: float) -> Tensor:
         """(t, 2, 3) from pixels of the square crop to frame pixels (before mirroring).
@@ -213,115 +202,46 @@ class HeadRenderer:
         square = np.array([[scale_x, 0, scale_x / 2 - 0.5], [0, scale_y, scale_y / 2 - 0.5], [0, 0, 1]])
         return torch.from_numpy((np.linalg.inv(matrices) @ square)[:, :2].astype(np.float32)).to(self.device)
 
-    def _draw(self, state: HeadState, matrices: Tensor, size: int) -> Tensor:
-        """Frames (t, 3, size, size) in [0, 1]; ``matrices`` (t, 2, 3) lead from output to frame pixels."""
-        tensors, fields = self._portrait(state.identity.portrait)
-        if state.identity.mirrored:
+    def _draw(self, states: Sequence[HeadState], matrices: Tensor, size: int) -> Tensor:
+        """Frames (k, t, 3, size, size) in [0, 1] of takes of one scene.
+
+        ``matrices`` (t, 2, 3) lead from output to frame pixels.
+        """
+        first = states[0]
+        tensors, fields = self._portrait(first.identity.portrait)
+        if first.identity.mirrored:
             flip = torch.tensor([[-1.0, 0.0], [0.0, 1.0]], device=self.device)
             matrices = flip @ matrices
             matrices = matrices + torch.tensor([[0, 0, tensors.portrait.size - 1.0], [0, 0, 0]], device=self.device)
-        texture = face_texture(tensors, state.identity, state.scene)
-        background = background_texture(tensors, state.scene)
-        coefficients = torch.from_numpy(state.coefficients()).to(self.device)
-        chunk = (
-            max(1, _MAX_PIXELS // (size * size)) if self.device.type == "cpu" else max(1, 8 * _MAX_PIXELS // size**2)
-        )
+        texture = face_texture(tensors, first.identity, first.scene)
+        paint = prepare_paint(tensors, texture, background_texture(tensors, first.scene), first.identity)
+        coefficients = torch.from_numpy(np.concatenate([state.coefficients() for state in states])).to(self.device)
+        matrices = matrices.repeat(len(states), 1, 1)
+        chunk = max(1, _CHUNK_PIXELS["cpu" if self.device.type == "cpu" else "gpu"] // size**2)
         pieces = []
-        for start in range(0, state.num_frames, chunk):
+        for start in range(0, len(matrices), chunk):
             part = slice(start, start + chunk)
-            places = _Places(matrices[part], size, tensors.portrait.size)
-            layers = places.invert(torch.einsum("tk,klcyx->tlcyx", coefficients[part], fields.grids))
-            pieces.append(self._compose(state, tensors, (texture, background), (places, layers, coefficients[part])))
-        return self._develop(torch.cat(pieces), state)
+            lattice = Lattice(matrices[part], size, tensors.portrait.size)
+            shifts = torch.einsum("tk,klcyx->tlcyx", coefficients[part], fields.grids)
+            pieces.append(_exposed(compose(tensors.portrait, paint, lattice, shifts, coefficients[part]), first.scene))
+        frames = torch.cat(pieces).unflatten(0, (len(states), first.num_frames))
+        return _with_noise(frames, first)
 
-    def _compose(
-        self,
-        state: HeadState,
-        tensors: PortraitTensors,
-        pictures: tuple[Tensor, Tensor],
-        where: tuple["_Places", Tensor, Tensor],
-    ) -> Tensor:
-        """Put background, mouth, lower and upper layer on top of each other: (t, 3, size, size)."""
-        texture, background = pictures
-        places, layers, coefficients = where
-        size = tensors.portrait.size
-        above, below = paint_mouth_out(tensors, texture)
-        matte = tensors.regions["matte"][None]
-        opaque_above, opaque_below, eyes = tensors.layers.split(1)
-        upper = _sample(torch.cat([above, matte, opaque_above, eyes]), layers[:, UPPER], size)
-        lower = _sample(torch.cat([below, matte, opaque_below]), layers[:, LOWER], size)
-        eye_colour = _sample(texture, layers[:, STILL], size)
-        skull = layers[:, STILL]
-        centre = torch.from_numpy(tensors.portrait.mouth_centre).to(self.device)
-        axes = torch.from_numpy(np.stack(tensors.portrait.mouth_axis)).to(self.device) / tensors.portrait.mouth_width
-        local = torch.einsum("ac,thwc->athw", axes, skull - centre)
-        jaw = coefficients[:, FACE_MODES.index("open")] * OPEN_SHIFT
-        skin_mask = tensors.regions["skin"]
-        brightness = (1.7 * (texture.mean(0) * skin_mask).sum() / skin_mask.sum()).clamp(0.5, 1.1)
-        look = InteriorLook(state.identity.teeth, state.identity.teeth_size, brightness)
-        tongue = coefficients[:, FACE_MODES.index("tongue")]
-        rounding = coefficients[:, FACE_MODES.index("rounding")]
-        inside = mouth_interior((local[0], local[1]), jaw, tongue, rounding, look)
-        # Lips that touch leave no slit, however roughly the two layers meet.
-        shut = (1 - coefficients[:, FACE_MODES.index("open")] / 0.04).clamp(0, 1)[:, None, None, None]
-        mouth = inside + (lower[:, :3] - inside) * torch.maximum(lower[:, 4:5], shut)
-        skin = upper[:, :3] + (eye_colour - upper[:, :3]) * upper[:, 5:6]
-        cover = upper[:, 4:5]
-        face = mouth + (skin - mouth) * cover
-        opacity = lower[:, 3:4] + (upper[:, 3:4] - lower[:, 3:4]) * cover
-        behind = _sample(background, places.frame, size)
-        return behind + (face - behind) * opacity
 
-    def _develop(self, frames: Tensor, state: HeadState) -> Tensor:
-        """Exposure, contrast, white balance, blur and noise of the camera."""
-        scene = state.scene
-        balance = torch.tensor(scene.white_balance, device=frames.device)[:, None, None] * scene.exposure
-        frames = (frames * balance - 0.45) * scene.contrast + 0.45
-        # A shoulder instead of a hard clip: bright skin keeps its shape.
-        frames = torch.where(frames > 0.8, 0.8 + 0.2 * torch.tanh((frames - 0.8) / 0.2), frames).clamp(0, 1)
-        frames = gaussian_blur(frames, scene.blur)
-        if scene.noise > 0:
-            generator = torch.Generator(device=frames.device).manual_seed(scene.seed + state.first_frame)
-            noise = torch.randn(frames.shape, generator=generator, device=frames.device)
-            frames = (frames + noise * scene.noise).clamp(0, 1)
+def _exposed(frames: Tensor, scene: Scene) -> Tensor:
+    """Exposure, contrast, white balance and blur of the camera; changes ``frames`` (n, 3, h, w) in place."""
+    balance = torch.tensor(scene.white_balance, device=frames.device)[:, None, None] * scene.exposure
+    frames.mul_(balance * scene.contrast).add_(0.45 - 0.45 * scene.contrast)
+    # A shoulder instead of a hard clip: bright skin keeps its shape.
+    beyond = (frames - 0.8).clamp_min_(0)
+    frames.sub_(beyond).add_(beyond.mul_(5).tanh_(), alpha=0.2).clamp_(0, 1)
+    return gaussian_blur(frames, scene.blur)
+
+
+def _with_noise(frames: Tensor, state: HeadState) -> Tensor:
+    """Noise of the camera, the same in every take of (k, t, 3, h, w)."""
+    if state.scene.noise <= 0:
         return frames
-
-
-class _Places:
-    """Where the pixels of square output pictures lie in the frame, and through displacement fields in the portrait."""
-
-    def __init__(self, matrices: Tensor, size: int, portrait_size: int) -> None:
-        self.size, self.portrait_size = size, portrait_size
-        count = -(-size // _LATTICE_STEP) + 1
-        self.lattice = self._grid(matrices, torch.linspace(0, size - 1, count, device=matrices.device))
-        self.frame = self._grid(matrices, torch.arange(size, device=matrices.device, dtype=matrices.dtype))
-
-    @staticmethod
-    def _grid(matrices: Tensor, ticks: Tensor) -> Tensor:
-        rows, columns = torch.meshgrid(ticks, ticks, indexing="ij")
-        here = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1)
-        return torch.einsum("tij,hwj->thwi", matrices, here)
-
-    def invert(self, shifts: Tensor) -> Tensor:
-        """(t, 3, 2, G, G) fields -> portrait pixel that comes to lie under each output pixel: (t, 3, h, w, 2)."""
-        frames, layers = shifts.shape[:2]
-        flat = shifts.flatten(0, 1)
-        target = self.lattice[:, None].expand(-1, layers, -1, -1, -1).flatten(0, 1)
-        source = target
-        for _ in range(_ITERATIONS):
-            moved = F.grid_sample(flat, self._normalised(source), align_corners=True, padding_mode="border")
-            # Damped: where a lid or lip squeezes skin to nothing the plain iteration would swing to and fro.
-            source = source + 0.8 * (target - moved.permute(0, 2, 3, 1) - source)
-        full = F.interpolate(source.permute(0, 3, 1, 2), size=(self.size,) * 2, mode="bilinear", align_corners=True)
-        return full.permute(0, 2, 3, 1).unflatten(0, (frames, layers))
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return pixels * (2 / (self.portrait_size - 1)) - 1
-
-
-def _sample(picture: Tensor, pixels: Tensor, size: int) -> Tensor:
-    """Bilinear look-up of one picture (c, S, S) at (t, h, w, 2) pixels for all frames at once: (t, c, h, w)."""
-    frames, height, width, _ = pixels.shape
-    grid = (pixels * (2 / (size - 1)) - 1).reshape(1, frames * height, width, 2)
-    taken = F.grid_sample(picture[None], grid, align_corners=True, padding_mode="border")
-    return taken.reshape(picture.shape[0], frames, height, width).transpose(0, 1)
+    generator = torch.Generator(device=frames.device).manual_seed(state.scene.seed + state.first_frame)
+    noise = torch.randn(frames.shape[1:], generator=generator, device=frames.device)
+    return (frames + noise * state.scene.noise).clamp(0, 1)

@@ -1,0 +1,121 @@
+"""Where output pixels come from: displacement fields inverted on a lattice, and the parts of a picture that need it.
+
+Coordinates of places are normalised as `torch.nn.functional.grid_sample` wants them with aligned corners: -1 and 1 are
+the centres of the portrait's first and last pixel. A lattice node lies on every fourth output pixel.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the usual name
+from torch import Tensor
+
+LATTICE_STEP = 4
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of output pixels between lattice nodes: rows ``top`` to ``bottom``, columns ``left`` to ``right``.
+
+    Nodes are inclusive; ``size`` is the side of the output, where the last nodes may lie beyond it.
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    size: int
+
+    @property
+    def rows(self) -> slice:
+        """Pixel rows."""
+        return slice(self.top * LATTICE_STEP, min(self.bottom * LATTICE_STEP + 1, self.size))
+
+    @property
+    def columns(self) -> slice:
+        """Pixel columns."""
+        return slice(self.left * LATTICE_STEP, min(self.right * LATTICE_STEP + 1, self.size))
+
+    def cut(self, other: "Box") -> "Box | None":
+        """The part that lies in ``other``; None if there is none."""
+        top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
+        left, right = max(self.left, other.left), min(self.right, other.right)
+        return Box(top, bottom, left, right, self.size) if top < bottom and left < right else None
+
+    def within(self, other: "Box") -> tuple[slice, slice]:
+        """Rows and columns of this box counted from the corner of ``other``, which contains it."""
+        down, right = other.rows.start, other.columns.start
+        return (
+            slice(self.rows.start - down, self.rows.stop - down),
+            slice(self.columns.start - right, self.columns.stop - right),
+        )
+
+
+class Lattice:
+    """The nodes of square output pictures.
+
+    Args:
+        matrices: (t, 2, 3) from output pixels to frame pixels.
+        size: side of the output in pixels.
+        portrait_size: side of the portrait (and of the frame that the matrices lead to).
+    """
+
+    def __init__(self, matrices: Tensor, size: int, portrait_size: int) -> None:
+        self.size = size
+        self.count = -(-(size - 1) // LATTICE_STEP) + 1
+        ticks = LATTICE_STEP * torch.arange(self.count, device=matrices.device, dtype=matrices.dtype)
+        rows, columns = torch.meshgrid(ticks, ticks, indexing="ij")
+        here = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1)
+        self._unit = 2 / (portrait_size - 1)
+        self.frame = torch.einsum("tij,hwj->thwi", matrices, here) * self._unit - 1
+
+    @property
+    def whole(self) -> Box:
+        """The box of the whole output."""
+        return Box(0, self.count - 1, 0, self.count - 1, self.size)
+
+    def rows(self, top: int, bottom: int) -> Box:
+        """All columns between two rows of nodes."""
+        return Box(top, bottom, 0, self.count - 1, self.size)
+
+    def invert(self, shifts: Tensor, iterations: int) -> Tensor:
+        """Find what is moved onto every node.
+
+        Args:
+            shifts: (t, 2, G, G) displacement fields over the portrait, in pixels.
+            iterations: of the fixed-point search.
+
+        Returns:
+            (t, n, n, 2) places in the portrait.
+        """
+        shifts = shifts * self._unit
+        source = self.frame
+        for _ in range(iterations):
+            moved = F.grid_sample(shifts, source, align_corners=True, padding_mode="border").permute(0, 2, 3, 1)
+            # Damped: where a lid or lip squeezes skin to nothing the plain iteration would swing to and fro.
+            source = torch.lerp(source, self.frame - moved, 0.8)
+        return source
+
+    def around(self, nodes: Tensor) -> Box | None:
+        """The box that contains all nodes marked in (t, n, n) bool and one more on each side; None if none is."""
+        marked = nodes.any(0)
+        rows, columns = marked.any(1).nonzero().flatten().tolist(), marked.any(0).nonzero().flatten().tolist()
+        if not rows:
+            return None
+        last = self.count - 1
+        return Box(
+            max(0, rows[0] - 1), min(last, rows[-1] + 1), max(0, columns[0] - 1), min(last, columns[-1] + 1), self.size
+        )
+
+    def pixels(self, places: Tensor, box: Box) -> Tensor:
+        """Places (t, n, n, 2) of the nodes -> those of the pixels of ``box``: (t, h, w, 2)."""
+        part = places[:, box.top : box.bottom + 1, box.left : box.right + 1].permute(0, 3, 1, 2)
+        size = tuple((nodes - 1) * LATTICE_STEP + 1 for nodes in part.shape[2:])
+        full = F.interpolate(part, size=size, mode="bilinear", align_corners=True)
+        height, width = box.rows.stop - box.rows.start, box.columns.stop - box.columns.start
+        return full[:, :, :height, :width].permute(0, 2, 3, 1)
+
+
+def sample(picture: Tensor, places: Tensor) -> Tensor:
+    """Bilinear look-up of one picture (c, S, S) at (t, h, w, 2) places for all frames: (t, c, h, w)."""
+    return F.grid_sample(picture.expand(len(places), *picture.shape), places, align_corners=True, padding_mode="border")
