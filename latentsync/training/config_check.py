@@ -1,0 +1,53 @@
+"""Whether a run may be resumed with the present configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from latentsync.errors import ConfigError
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; what is no plain value becomes text, so that it can be compared."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: _plain(value)})
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def check_same(saved: Mapping[str, Any], present: Mapping[str, Any], harmless: tuple[str, ...], folder: str) -> None:
+    """Refuse to go on with settings that would make another run of it.
+
+    Args:
+        saved: flat settings the run was saved with.
+        present: flat settings of now.
+        harmless: keys, or sections ("run" for "run.seed"), that may differ.
+        folder: of the run, for the message.
+
+    Raises:
+        ConfigError: others differ; all are listed.
+    """
+    absent = "(not set)"
+    different = [
+        f"  {key}: was {saved.get(key, absent)!r}, is {present.get(key, absent)!r}"
+        for key in sorted({*saved, *present})
+        if saved.get(key, absent) != present.get(key, absent) and not _is_harmless(key, harmless)
+    ]
+    if different:
+        raise ConfigError(
+            f"The run in {folder!r} was made with other settings:\n" + "\n".join(different) + "\n"
+            "Set them back to go on with it, or give another run folder to start anew."
+        )
+
+
+def _is_harmless(key: str, harmless: tuple[str, ...]) -> bool:
+    """Whether a dotted key, or a section that it is in, is in the list."""
+    return any(key == name or key.startswith(f"{name}.") for name in harmless)
