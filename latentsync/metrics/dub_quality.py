@@ -82,10 +82,10 @@ class DubFolder:
         centre = points.reshape(-1, 2).mean(0)
         brows = float(np.linalg.norm(points[:, 1] - points[:, 0], axis=-1).mean())
         info = VideoReader(self.source).info
-        width = min(round(3.0 * brows), info.width)
-        height = min(round(3.3 * brows), info.height)
+        width = min(round(2.2 * brows), info.width)
+        height = min(round(2.42 * brows), info.height)
         left = int(np.clip(round(centre[0] - width / 2), 0, info.width - width))
-        top = int(np.clip(round(centre[1] - 0.38 * height), 0, info.height - height))
+        top = int(np.clip(round(centre[1] - 0.33 * height), 0, info.height - height))
         return left, top, width, height
 
     def _sidecar(self, name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentsync.errors import ConfigError, MediaError
 from latentsync.metrics.sync_conf import (
@@ -17,35 +17,7 @@ from latentsync.metrics.sync_conf import (
 )
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec, cosine
 from tests.golden_files import load_golden
-
-FRAMES = 16
-
-
-class FrameReader(nn.Module):
-    """Reads one number for each frame: the pictures' grey, or the loudness of the sound meanwhile."""
-
-    def forward(self, given: Tensor) -> Tensor:
-        if given.shape[1] == 1:
-            columns = torch.arange(given.shape[-1]) * 25 // 80
-            levels = torch.stack([given[..., columns == frame].mean((1, 2, 3)) for frame in range(FRAMES)], 1)
-        else:
-            levels = given.unflatten(1, (FRAMES, 3)).mean((2, 3, 4))
-        levels = levels - levels.mean(1, keepdim=True)
-        return nn.functional.normalize(torch.cat([levels, -levels], 1).relu(), dim=1)
-
-
-class LevelNetwork(nn.Module):
-    """A SyncNet without training: it compares how grey levels and loudness go up and down."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spec = SimpleNamespace(visual_encoder=SimpleNamespace(in_channels=3 * FRAMES))
-        self.visual_encoder, self.audio_encoder = FrameReader(), FrameReader()
-        self.weight = nn.Parameter(torch.zeros(1))
-
-
-def level_meter(**options: int) -> SyncMeter:
-    return SyncMeter(cast(StableSyncNet, LevelNetwork()), **options)
+from tests.metrics.level_network import FRAMES, level_meter
 
 
 def made_clip(frames: int, sound_later_by: int) -> tuple[Tensor, Tensor]:
