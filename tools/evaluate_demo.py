@@ -1,127 +1,260 @@
-"""Measure how well the mouth in the pipeline's output follows the speech, on new faces and held-out words.
+"""Measure finished videos of a model: do the lips follow the speech, how near do they come to the true picture?
 
-    python -m tools.evaluate_demo --clips 3 --seconds 4
+    python -m tools.evaluate_demo --clips 3 --seconds 4 --strips /tmp/strips
 
-Makes synthetic clips, drives each with other held-out speech through the whole pipeline, measures the opening of the
-mouth in the output with the landmark detector (inner lips over eye distance) and correlates it with the curve of the
-driving speech: in place (``r``), shifted by 0.4 s (``r_shifted``), and with the source video's own mouth
-(``r_source``). Prints JSON.
+Draws the bundled scene and scenes of people that training did not have, drives each with other held-out speech through
+the whole pipeline, and compares the result with the drawn true dub. Prints JSON; docs/evaluation.md explains the
+figures. The three phases (draw, generate, measure) may run on different machines over one --keep folder.
 """
 
 import argparse
 import json
 import logging
-import random
+import math
 import sys
 import tempfile
-from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from latentsync.builders import REPOSITORY, build_face_detector, build_pipeline, preset_files
-from latentsync.config import load_config
+from latentsync.builders import (
+    DETECTORS,
+    REPOSITORY,
+    build_face_detector,
+    build_pipeline,
+    choose_device,
+    choose_dtype,
+    custom_files,
+    preset_files,
+)
+from latentsync.config import load_config, load_syncnet_config
 from latentsync.diffusion.denoise import SamplerOptions
-from latentsync.media.video_reader import VideoReader
-from latentsync.media.video_writer import WriterOptions
-from latentsync.metrics.mouth_opening import MouthMeter, correlation
+from latentsync.errors import ConfigError, DependencyError, LatentSyncError
+from latentsync.face.known_points import KnownPointsDetector
+from latentsync.face.masks import load_mask
+from latentsync.metrics.dub_quality import (
+    DubFolder,
+    mean_figures,
+    opening_figures,
+    picture_figures,
+    sync_figures,
+)
+from latentsync.metrics.film_strip import StripLayout, make_strip, save_picture
+from latentsync.metrics.sync_conf import SyncMeter
+from latentsync.models.loading import read_state_dict
+from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
+from latentsync.models.strict_loading import load_strictly
 from latentsync.pipelines.job import LipsyncJob
-from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
-from latentsync.synthetic.clip import ClipOptions, sample_state, write_clip, write_wav
+from latentsync.synthetic.dub_cases import bundled_case, held_out_case, write_case
 from latentsync.synthetic.head import HeadRenderer
-from latentsync.synthetic.speech import SAMPLE_RATE, VARIANTS, Utterance, join, silence, synthesize
-from latentsync.synthetic.text import passage
-from latentsync.synthetic.visemes import mouth_curve
 
 logger = logging.getLogger("evaluate_demo")
 
-_FPS = 25
+_SCENES, _SETTINGS = "scenes.json", "settings.json"
+_ROWS = ("source", "truth", "generated")
 
 
 def main() -> int:
-    """Read the command line, measure, print."""
+    """Read the command line and run the phases; returns the exit code."""
     arguments = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    device = torch.device(arguments.device)
-    files = preset_files(arguments.preset, arguments.checkpoints)
-    run = load_config(files.config_path).run
-    sampler = SamplerOptions(
-        arguments.inference_steps or run.inference_steps, arguments.guidance_scale or run.guidance_scale
-    )
-    pipeline = build_pipeline(
-        files, device, torch.float32, build_face_detector("mediapipe", arguments.checkpoints, device)
-    )
-    clips = []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        for index in range(arguments.clips):
-            clips.append(_measure_clip(pipeline, sampler, folder, arguments.seed + index, arguments.seconds))
-            logger.info("clip %d of %d: %s", index + 1, arguments.clips, clips[-1])
-    names = ("r", "r_shifted", "r_source", "r_ceiling", "found")
-    means = {name: round(float(np.mean([clip[name] for clip in clips])), 4) for name in names}
-    settings = {"preset": files.name, "steps": sampler.steps, "guidance_scale": sampler.guidance_scale}
-    json.dump({"settings": settings, "mean": means, "clips": clips}, sys.stdout, indent=1)
-    sys.stdout.write("\n")
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            _run(arguments, _folder(arguments, Path(temporary)))
+    except LatentSyncError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="demo")
-    parser.add_argument("--checkpoints", type=Path, default=REPOSITORY / "checkpoints")
-    parser.add_argument("--clips", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each clip")
-    parser.add_argument("--seed", type=int, default=90210)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--inference_steps", type=int, help="default: the preset's")
-    parser.add_argument("--guidance_scale", type=float, help="default: the preset's")
-    parser.add_argument("--keep", type=Path, help="folder to leave the clips and results in")
+    what = parser.add_argument_group("what to measure")
+    what.add_argument("--preset", default="demo")
+    what.add_argument("--checkpoints", type=Path, default=REPOSITORY / "checkpoints")
+    what.add_argument("--unet_config_path", type=Path, help="a U-Net of your own, with --inference_ckpt_path")
+    what.add_argument("--inference_ckpt_path", type=Path)
+    what.add_argument("--inference_steps", type=int, help="default: the preset's")
+    what.add_argument("--guidance_scale", type=float, help="default: the preset's")
+    what.add_argument("--syncnet_config_path", type=Path, default=REPOSITORY / "configs/syncnet/demo.yaml")
+    what.add_argument("--syncnet_ckpt_path", type=Path, help="default: demo/syncnet.safetensors of --checkpoints")
+    scenes = parser.add_argument_group("on what")
+    scenes.add_argument("--clips", type=int, default=3, help="held-out people (default %(default)s)")
+    scenes.add_argument("--bundled_clips", type=int, default=1, help="dubs of the bundled clip (default %(default)s)")
+    scenes.add_argument("--seconds", type=float, default=4.0, help="of each held-out clip (default %(default)s)")
+    scenes.add_argument("--size", type=int, default=512, help="side of their frames (default %(default)s)")
+    scenes.add_argument("--seed", type=int, default=90210)
+    how = parser.add_argument_group("how")
+    how.add_argument("--device", default="cpu", help="auto, cpu, cuda (default %(default)s)")
+    how.add_argument(
+        "--detector", default="mediapipe", choices=(*DETECTORS[1:], "known"), help="known: use the true points"
+    )
+    how.add_argument("--keep", type=Path, help="folder to leave all clips and results in, and to go on from")
+    only = how.add_mutually_exclusive_group()
+    only.add_argument("--prepare_only", action="store_true", help="draw the scenes in --keep and stop")
+    only.add_argument("--generate_only", action="store_true", help="draw and lip-sync in --keep and stop")
+    only.add_argument("--measure_only", action="store_true", help="measure what is in --keep")
+    how.add_argument("--strips", type=Path, help="folder for a film strip of each clip")
+    how.add_argument("--out", type=Path, help="file for the JSON (default: print it)")
     return parser
 
 
-def _measure_clip(
-    pipeline: LipsyncPipeline, sampler: SamplerOptions, folder: Path, seed: int, seconds: float
-) -> dict[str, float]:
-    """One held-out face with one held-out speech."""
-    generator = random.Random(seed)
-    own, driving = (_utterance(generator, seconds) for _ in range(2))
-    count = round(seconds * _FPS)
-    state = sample_state(own, generator, count)
-    dubbed = state.speaking(mouth_curve(driving.phonemes, count, Fraction(_FPS)))
-    renderer = HeadRenderer()
-    source, wav, result = (folder / name for name in (f"source_{seed}.mp4", f"speech_{seed}.wav", f"result_{seed}.mp4"))
-    write_clip(source, state, own, renderer, ClipOptions(size=512, writer=WriterOptions(overwrite=True)))
-    write_wav(wav, driving.waveform[: round(seconds * SAMPLE_RATE)])
-    pipeline(LipsyncJob(source, wav, result, sampler, overwrite=True))
-    true, before = (renderer.mouth_opening(each).double().numpy() for each in (dubbed, state))
-    measured, measured_source = _openings(result), _openings(source)
-    shift = round(0.4 * _FPS)
-    return {
-        "seed": seed,
-        "found": float(np.isfinite(measured).mean()),
-        "r": correlation(measured, true),
-        "r_shifted": max(correlation(measured, true, shift), correlation(measured, true, -shift)),
-        "r_source": correlation(measured, before),
-        "r_ceiling": correlation(measured_source, before),
+def _folder(arguments: argparse.Namespace, temporary: Path) -> Path:
+    """Where the cases lie."""
+    partial_run = arguments.prepare_only or arguments.generate_only or arguments.measure_only
+    if partial_run and arguments.keep is None:
+        raise ConfigError("--prepare_only, --generate_only and --measure_only need a folder: give --keep FOLDER")
+    folder: Path = arguments.keep or temporary
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _run(arguments: argparse.Namespace, folder: Path) -> None:
+    if arguments.measure_only:
+        cases = [DubFolder(path.parent) for path in sorted(folder.glob("*/result.mp4"))]
+    else:
+        cases = _prepare(arguments, folder)
+        if arguments.prepare_only:
+            return
+        _generate(arguments, cases, folder)
+        if arguments.generate_only:
+            return
+    if not cases:
+        raise ConfigError(f"Nothing to measure in {folder}: expected folders with a result.mp4, or ask for --clips")
+    report = _measure(arguments, cases, json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
+    text = json.dumps(_without_nan(report), indent=1, allow_nan=False) + "\n"
+    if arguments.out:
+        arguments.out.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
+
+
+def _prepare(arguments: argparse.Namespace, folder: Path) -> list[DubFolder]:
+    """Draw what is not there yet; scenes that another machine drew are taken as they are."""
+    asked = {name: getattr(arguments, name) for name in ("seed", "clips", "bundled_clips", "seconds", "size")}
+    drawn = folder / _SCENES
+    if drawn.is_file():
+        scenes = json.loads(drawn.read_text(encoding="utf-8"))
+        if scenes["asked"] == asked:
+            return [DubFolder(folder / name) for name in scenes["cases"]]
+    video, seed = REPOSITORY / "assets" / "demo_video.mp4", arguments.seed
+    makers = [partial(bundled_case, video, seed, number) for number in range(arguments.bundled_clips)]
+    makers += [
+        partial(held_out_case, seed, number, arguments.seconds, arguments.size) for number in range(arguments.clips)
+    ]
+    renderer = HeadRenderer(choose_device(arguments.device))
+    cases = []
+    for number, make in enumerate(makers, start=1):
+        with torch.inference_mode():
+            cases.append(DubFolder(write_case(make(), folder, renderer)))
+        logger.info("scene %d of %d: %s", number, len(makers), cases[-1].path.name)
+    scenes = {"asked": asked, "cases": [case.path.name for case in cases]}
+    drawn.write_text(json.dumps(scenes, indent=1) + "\n", encoding="utf-8")
+    return cases
+
+
+def _generate(arguments: argparse.Namespace, cases: list[DubFolder], folder: Path) -> None:
+    """Lip-sync every case as ./inference.sh does, and note how."""
+    device = choose_device(arguments.device)
+    dtype = choose_dtype("auto", device)
+    if arguments.unet_config_path and arguments.inference_ckpt_path:
+        files = custom_files(arguments.unet_config_path, arguments.inference_ckpt_path, arguments.checkpoints)
+    else:
+        files = preset_files(arguments.preset, arguments.checkpoints)
+    config = load_config(files.config_path)
+    sampler = SamplerOptions(
+        arguments.inference_steps or config.run.inference_steps,
+        config.run.guidance_scale if arguments.guidance_scale is None else arguments.guidance_scale,
+    )
+    known = arguments.detector == "known"
+    detector = build_face_detector("auto" if known else arguments.detector, arguments.checkpoints, device)
+    pipeline = build_pipeline(files, device, dtype, detector)
+    for number, case in enumerate(cases, start=1):
+        if known:
+            pipeline.make_detector = partial(KnownPointsDetector, case.control_points)
+        result = pipeline(LipsyncJob(case.source, case.speech, case.result, sampler, overwrite=True))
+        logger.info("result %d of %d: %.1f frames per second", number, len(cases), result.frames_per_second)
+    settings = {
+        "model": files.name,
+        "steps": sampler.steps,
+        "guidance_scale": sampler.guidance_scale,
+        "detector": arguments.detector,
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "mask": config.data.mask_image_path,
+        "resolution": config.data.resolution,
     }
+    (folder / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
-def _utterance(generator: random.Random, seconds: float) -> Utterance:
-    """Held-out English words, at least ``seconds`` long."""
-    voice = f"en-us+{generator.choice(VARIANTS)}"
-    parts = [silence(generator.uniform(0.1, 0.3))]
-    while sum(part.seconds for part in parts) < seconds:
-        parts.append(synthesize(passage(generator, "en-us", "held_out"), voice, generator.randint(140, 190)))
-    return join(parts)
+def _measure(arguments: argparse.Namespace, cases: list[DubFolder], settings: dict[str, Any]) -> dict[str, Any]:
+    """All figures, and the strips where asked."""
+    painted = 1 - load_mask(settings["mask"], settings["resolution"])[0]
+    judge = _sync_judge(arguments)
+    clips: list[dict[str, Any]] = []
+    for case in cases:
+        figures = picture_figures(case, painted)
+        if judge:
+            figures |= sync_figures(case, *judge)
+        try:
+            figures |= opening_figures(case)
+        except DependencyError as error:
+            logger.warning("The opening of the mouth is not measured: %s", error)
+        clips.append({"clip": case.path.name} | {name: round(value, 4) for name, value in figures.items()})
+        logger.info("%s", clips[-1])
+        if arguments.strips:
+            _write_strip(case, arguments.strips)
+    groups = {name: [clip for clip in clips if clip["clip"].startswith(name)] for name in ("bundled", "held_out")}
+    means = {name: _means(group) for name, group in ({"all": clips} | groups).items() if group}
+    return {"settings": settings, "mean": means, "clips": clips}
 
 
-def _openings(path: Path) -> npt.NDArray[np.float64]:
-    """(t,) measured mouth opening of every frame, NaN where no face is found."""
-    with MouthMeter() as meter:
-        return np.array([meter.opening(frame.pixels) for frame in VideoReader(path)], np.float64)
+def _means(clips: list[dict[str, Any]]) -> dict[str, float]:
+    return mean_figures([{name: value for name, value in clip.items() if name != "clip"} for clip in clips])
+
+
+def _sync_judge(arguments: argparse.Namespace) -> tuple[SyncMeter, int] | None:
+    """A SyncNet with the resolution it judges at; None where there is none."""
+    weights = arguments.syncnet_ckpt_path or arguments.checkpoints / "demo" / "syncnet.safetensors"
+    if arguments.syncnet_ckpt_path is None and not weights.is_file():
+        logger.warning("Without %s the lips are not judged by a SyncNet", weights)
+        return None
+    return _load_meter(arguments.syncnet_config_path, weights, choose_device(arguments.device))
+
+
+def _load_meter(config_path: Path, weights: Path, device: torch.device) -> tuple[SyncMeter, int]:
+    """A SyncNet of a configuration, and the resolution that it judges at."""
+    config = load_syncnet_config(config_path)
+    specs = (
+        SyncNetEncoderSpec(
+            in_channels=encoder.in_channels,
+            block_out_channels=tuple(encoder.block_out_channels),
+            downsample_factors=tuple(tuple(f) if isinstance(f, list) else f for f in encoder.downsample_factors),
+            attn_blocks=tuple(encoder.attn_blocks),
+        )
+        for encoder in (config.model.visual_encoder, config.model.audio_encoder)
+    )
+    with torch.device("meta"):
+        network = StableSyncNet(StableSyncNetSpec(*specs))
+    load_strictly(network, read_state_dict(weights), weights, (device, torch.float32))
+    return SyncMeter(network, config.data.num_frames, config.data.lower_half), config.data.resolution
+
+
+def _write_strip(case: DubFolder, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    layout = StripLayout(case.face_box(), columns=8, width=144, labels=_ROWS)
+    save_picture(make_strip([case.source, case.truth, case.result], layout), folder / f"{case.path.name}.jpg")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON knows no NaN: null instead."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":
