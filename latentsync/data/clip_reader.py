@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentsync.data.disk_cache import DiskCache, file_identity
 from latentsync.errors import DataError, MediaError
+from latentsync.media.container import open_input, sound_stream
 from latentsync.media.frame_index import FrameIndex, index_frames
 from latentsync.media.syncnet_mel import SAMPLE_RATE, VIDEO_FPS, syncnet_mel
 from latentsync.media.timed_audio import read_timed_audio
@@ -31,6 +32,9 @@ class UnusableClip(DataError):
     def __init__(self, clip: Path, reason: str) -> None:
         super().__init__(f"{clip}: {reason}")
         self.clip, self.reason = clip, reason
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
+        return type(self), (self.clip, self.reason)
 
 
 class ClipReader:
@@ -67,6 +71,14 @@ class ClipReader:
             raise UnusableClip(clip, str(error)) from error
         frames = rearrange(torch.from_numpy(pixels), "t h w c -> t c h w")
         return list(_resized(frames, resolution).split(num_frames))
+
+    def has_sound(self, clip: Path) -> bool:
+        """Whether the file has a sound track, perhaps an empty one."""
+        try:
+            with open_input(clip) as container:
+                return sound_stream(container) is not None
+        except MediaError as error:
+            raise UnusableClip(clip, str(error)) from error
 
     def waveform(self, clip: Path) -> np.ndarray:
         """The clip's sound from the time of its first frame on: (n,) float32, 16 kHz mono; do not write into it."""
