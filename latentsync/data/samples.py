@@ -29,7 +29,7 @@ class UNetBatch:
         source_frames: (b, f, 3, R, R) uint8, the faces whose lower part is blanked: those of ``gt_frames``, or the same
             scene with other words, where the clip has a second take.
         ref_frames: (b, f, 3, R, R) uint8, another window of the source's clip.
-        mel: (b, 1, 80, m) float32 SyncNet mel of the window, m = ceil(f / 5 * 16).
+        mel: (b, 1, 80, m) float32 SyncNet mel of the window, m = ceil(f / 5 * 16); m = 0 where it was not asked for.
         clips: b paths of the clips that ``gt_frames`` come from.
         starts: (b,) int64, the window's first frame in its clip, at 25 frames a second.
         sample_ids: (b,) int64, see `SampleKey`.

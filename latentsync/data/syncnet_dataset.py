@@ -1,0 +1,102 @@
+"""Samples for SyncNet: a window of frames with the sound of that moment or of another one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from latentsync.data.augmentation import FrameAugmentation, augment_window
+from latentsync.data.clip_dataset import ClipDataset, ClipOptions, Draw, as_int64, merge_problems
+from latentsync.data.samples import SyncNetBatch
+from latentsync.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SyncNetSampling:
+    """How pairs are made.
+
+    Attributes:
+        positive_share: share of pairs in sync.
+        min_shift: least distance in frames between picture and sound of a pair out of sync; 1 as published.
+        near_negative_share: share of the pairs out of sync whose distance is drawn from ``near_shift``, so that small
+            offsets are learned too; 0 as published.
+        near_shift: smallest and greatest such distance in frames.
+        augmentation: changes to the frames; None leaves them as they are.
+    """
+
+    positive_share: float = 0.5
+    min_shift: int = 1
+    near_negative_share: float = 0.0
+    near_shift: tuple[int, int] = (1, 5)
+    augmentation: FrameAugmentation | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError on values out of range."""
+        for name in ("positive_share", "near_negative_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
+        if self.min_shift < 1 or not 1 <= self.near_shift[0] <= self.near_shift[1]:
+            raise ConfigError(
+                f"min_shift and near_shift are distances of 1 frame or more, the smaller first; got {self.min_shift} "
+                f"and {self.near_shift}."
+            )
+
+
+class SyncNetDataset(ClipDataset[SyncNetBatch]):
+    """Pairs from clips with two windows' length at least (more where ``min_shift`` needs it).
+
+    The sound's window is drawn uniformly; the frames are of that window or, out of sync, of another one of the clip.
+    """
+
+    def __init__(
+        self, clips: Sequence[Path], options: ClipOptions | None = None, sampling: SyncNetSampling | None = None
+    ) -> None:
+        options = options or ClipOptions()
+        self.sampling = sampling or SyncNetSampling()
+        # Round the middle of a clip, too, some window must be far enough away.
+        needed = options.num_frames + max(options.num_frames, 2 * self.sampling.min_shift)
+        super().__init__(clips, options, needed)
+
+    def collate(self, samples: Sequence[SyncNetBatch]) -> SyncNetBatch:
+        """Join samples."""
+        return SyncNetBatch(
+            frames=torch.cat([sample.frames for sample in samples]),
+            mel=torch.cat([sample.mel for sample in samples]),
+            labels=torch.cat([sample.labels for sample in samples]),
+            shifts=torch.cat([sample.shifts for sample in samples]),
+            clips=[clip for sample in samples for clip in sample.clips],
+            sample_ids=torch.cat([sample.sample_ids for sample in samples]),
+            problems=merge_problems([sample.problems for sample in samples]),
+        )
+
+    def _sample(self, clip: Path, draw: Draw) -> SyncNetBatch:
+        starts = self.inspector.require(clip).frames - self.options.num_frames + 1
+        mel = self.reader.mel(clip)
+        sound_start = int(draw.rng.integers(self._starts_with_mel(clip, mel, starts)))
+        in_sync = bool(draw.rng.random() < self.sampling.positive_share)
+        start = sound_start if in_sync else self._other_start(sound_start, starts, draw.rng)
+        frames = self.reader.windows(clip, [start], self.options.num_frames, self.options.resolution)[0]
+        if self.sampling.augmentation is not None:
+            frames = augment_window(frames, self.sampling.augmentation, draw.rng)
+        return SyncNetBatch(
+            frames=rearrange(frames, "f c h w -> 1 f c h w"),
+            mel=self._mel_window(clip, mel, sound_start),
+            labels=torch.tensor([float(in_sync)]),
+            shifts=as_int64(start - sound_start),
+            clips=[str(clip)],
+            sample_ids=as_int64(draw.key.sample_id),
+            problems=dict(draw.problems),
+        )
+
+    def _other_start(self, sound_start: int, starts: int, rng: np.random.Generator) -> int:
+        """A start far enough from the sound's, for a share of the pairs a near one."""
+        candidates = np.arange(starts)
+        distance = np.abs(candidates - sound_start)
+        allowed = candidates[distance >= self.sampling.min_shift]
+        is_near = rng.random() < self.sampling.near_negative_share
+        nearest, farthest = self.sampling.near_shift
+        near = candidates[(distance >= max(nearest, self.sampling.min_shift)) & (distance <= farthest)]
+        return int(rng.choice(near if is_near and len(near) else allowed))

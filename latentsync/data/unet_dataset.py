@@ -1,0 +1,116 @@
+"""Samples for the lip-sync U-Net: the faces to paint, the faces they are painted over, and a reference window."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange
+
+from latentsync.data.clip_dataset import ClipDataset, ClipOptions, Draw, as_int64, merge_problems
+from latentsync.data.clip_reader import UnusableClip
+from latentsync.data.samples import UNetBatch
+from latentsync.errors import ConfigError
+from latentsync.media.syncnet_mel import N_MELS
+
+_WINDOWS_NEEDED = 3
+
+
+@dataclass(frozen=True)
+class UNetSampling:
+    """How windows are chosen.
+
+    Attributes:
+        with_mel: load the SyncNet mel of the window.
+        paired_takes: where a clip's sidecar names another take of the same scene, blank and show that one, so that the
+            network sees other lips than those it is to paint, as it does in use.
+        ref_same_share: share of samples whose reference is the blanked window itself, as it is in use; 0 as published.
+    """
+
+    with_mel: bool = False
+    paired_takes: bool = False
+    ref_same_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError on a share that is none."""
+        if not 0 <= self.ref_same_share <= 1:
+            raise ConfigError(f"ref_same_share must be between 0 and 1, got {self.ref_same_share}.")
+
+
+class UNetDataset(ClipDataset[UNetBatch]):
+    """Windows of clips with three windows' length at least.
+
+    The target window is drawn uniformly; the reference uniformly among the windows that do not overlap it.
+    """
+
+    def __init__(
+        self, clips: Sequence[Path], options: ClipOptions | None = None, sampling: UNetSampling | None = None
+    ) -> None:
+        options = options or ClipOptions()
+        super().__init__(clips, options, _WINDOWS_NEEDED * options.num_frames)
+        self.sampling = sampling or UNetSampling()
+
+    def collate(self, samples: Sequence[UNetBatch]) -> UNetBatch:
+        """Join samples; without a second take ``source_frames`` stays the same tensor as ``gt_frames``."""
+        gt_frames = torch.cat([sample.gt_frames for sample in samples])
+        has_takes = any(sample.source_frames is not sample.gt_frames for sample in samples)
+        return UNetBatch(
+            gt_frames=gt_frames,
+            source_frames=torch.cat([sample.source_frames for sample in samples]) if has_takes else gt_frames,
+            ref_frames=torch.cat([sample.ref_frames for sample in samples]),
+            mel=torch.cat([sample.mel for sample in samples]),
+            clips=[clip for sample in samples for clip in sample.clips],
+            starts=torch.cat([sample.starts for sample in samples]),
+            sample_ids=torch.cat([sample.sample_ids for sample in samples]),
+            problems=merge_problems([sample.problems for sample in samples]),
+        )
+
+    def _sample(self, clip: Path, draw: Draw) -> UNetBatch:
+        window, resolution = self.options.num_frames, self.options.resolution
+        source = self._source_of(clip)
+        length = self.inspector.require(clip).frames
+        source_length = self.inspector.require(source).frames if source != clip else length
+        starts, mel = min(length, source_length) - window + 1, None
+        if self.sampling.with_mel:
+            mel = self.reader.mel(clip)
+            starts = self._starts_with_mel(clip, mel, starts)
+        start = int(draw.rng.integers(starts))
+        ref_start = self._reference_start(start, source_length, draw)
+        # Of one opening of the source come the window and its reference.
+        source_frames, ref_frames = self.reader.windows(source, [start, ref_start], window, resolution)
+        gt_frames = self.reader.windows(clip, [start], window, resolution)[0] if source != clip else source_frames
+        batched = rearrange(gt_frames, "f c h w -> 1 f c h w")
+        return UNetBatch(
+            gt_frames=batched,
+            source_frames=batched if source == clip else rearrange(source_frames, "f c h w -> 1 f c h w"),
+            ref_frames=rearrange(ref_frames, "f c h w -> 1 f c h w"),
+            mel=torch.zeros(1, 1, N_MELS, 0) if mel is None else self._mel_window(clip, mel, start),
+            clips=[str(clip)],
+            starts=as_int64(start),
+            sample_ids=as_int64(draw.key.sample_id),
+            problems=dict(draw.problems),
+        )
+
+    def _reference_start(self, start: int, length: int, draw: Draw) -> int:
+        """Uniform among the starts at least a window away, or the window itself for a share of the samples."""
+        window = self.options.num_frames
+        is_same = draw.rng.random() < self.sampling.ref_same_share
+        before = max(0, start - window + 1)
+        after = max(0, length - window + 1 - (start + window))
+        pick = int(draw.rng.integers(before + after))
+        if is_same:
+            return start
+        return pick if pick < before else start + window + pick - before
+
+    def _source_of(self, clip: Path) -> Path:
+        """The clip's other take if its sidecar names one and takes are to be paired, else the clip itself."""
+        sidecar = clip.with_suffix(".json")
+        if not self.sampling.paired_takes or not sidecar.is_file():
+            return clip
+        try:
+            content = json.loads(sidecar.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UnusableClip(clip, f"its sidecar {sidecar.name} cannot be read ({error})") from error
+        name = content.get("other_take") if isinstance(content, dict) else None
+        return clip if name is None else clip.with_name(str(name))
