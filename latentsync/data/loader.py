@@ -1,0 +1,174 @@
+"""Batches of a data set for one process of a training run, read ahead by worker processes."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from latentsync.data.clip_dataset import ClipDataset
+from latentsync.data.order import BatchPlan
+from latentsync.data.samples import SampleKey
+from latentsync.errors import ConfigError, DataError, LatentSyncError
+
+BatchT = TypeVar("BatchT")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How batches are made.
+
+    Attributes:
+        global_batch: samples of one step over all processes.
+        rank: of this process.
+        world: number of processes; the global batch is a multiple of it.
+        workers: processes that read ahead; 0 reads in this one.
+        prefetch: batches that each worker prepares ahead.
+        start_method: how workers are started: "spawn" is safe beside CUDA, "fork" begins sooner.
+    """
+
+    global_batch: int
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+    prefetch: int = 2
+    start_method: Literal["spawn", "forkserver", "fork"] = "spawn"
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError on a value out of range."""
+        if self.workers < 0 or self.prefetch < 1:
+            raise ConfigError(
+                f"workers must be 0 or more and prefetch 1 or more, got {self.workers} and {self.prefetch}."
+            )
+
+
+class LoaderSource(Generic[BatchT]):
+    """The batches of this process, epoch by epoch.
+
+    Which samples batch k of an epoch holds depends on the data set, its seed and k alone: processes share it among them
+    (``rank``, ``rank + world``, ...), and a run that goes on in the middle of an epoch reads nothing before it.
+    The global random state of the process is neither used nor changed.
+
+    Workers start with the first batch and stay for the later epochs; `close` ends them. One iteration at a time.
+
+    Args:
+        dataset: where samples come from.
+        options: how batches are made.
+
+    Raises:
+        DataError: an epoch is smaller than a batch, or the batch cannot be shared by the processes.
+    """
+
+    def __init__(self, dataset: ClipDataset[BatchT], options: LoaderOptions) -> None:
+        self.plan = BatchPlan(len(dataset), options.global_batch, options.rank, options.world)
+        self._schedule = _Schedule(dataset, self.plan)
+        self._problems: dict[str, str] = {}
+        extra: dict[str, Any] = {}
+        if options.workers:
+            extra = {
+                "num_workers": options.workers,
+                "prefetch_factor": options.prefetch,
+                "multiprocessing_context": options.start_method,
+                "persistent_workers": True,
+            }
+        self._loader = DataLoader(
+            _WholeBatches(dataset),
+            batch_size=None,
+            sampler=self._schedule,
+            collate_fn=_as_it_is,
+            # Else the loader takes a number from the global generator at every start.
+            generator=torch.Generator(),
+            **extra,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch; at least 1."""
+        return self.plan.steps
+
+    def batches(self, epoch: int, first: int) -> Iterator[BatchT]:
+        """The epoch's batches from number ``first`` on.
+
+        Raises:
+            DataError: too many clips in a row cannot be used, or a worker was ended from outside.
+            LatentSyncError: whatever else the data set raises on purpose.
+        """
+        self._schedule.epoch, self._schedule.first = epoch, first
+        batches = iter(self._loader)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "exited unexpectedly" not in str(error):
+                    raise
+                raise DataError(
+                    f"A process that reads clips was ended from outside ({error}). Mostly memory ran out: use fewer "
+                    "workers, or give the machine or container more memory and a larger /dev/shm."
+                ) from error
+            if isinstance(batch, _Failure):
+                raise batch.kind(batch.message)
+            self._note(batch.problems)
+            yield batch
+
+    def problems(self) -> Mapping[str, str]:
+        """Clips that could not be used on the way to the batches given so far: path -> reason."""
+        return dict(self._problems)
+
+    def close(self) -> None:
+        """End the workers; a later iteration starts new ones."""
+        self._loader._iterator = None
+
+    def _note(self, problems: Mapping[str, str]) -> None:
+        for clip, reason in problems.items():
+            if clip not in self._problems:
+                logger.warning("clip left out: %s: %s", clip, reason)
+            self._problems[clip] = reason
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error of ours on its way out of a worker, without the worker's stack."""
+
+    kind: type[LatentSyncError]
+    message: str
+
+
+class _WholeBatches(Dataset[Any]):
+    """Makes a batch at once, so that a sample's neighbours come from the same worker."""
+
+    def __init__(self, dataset: ClipDataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, keys: list[SampleKey]) -> Any:
+        try:
+            return self.dataset.collate([self.dataset[key] for key in keys])
+        except DataError as error:
+            return _Failure(DataError, str(error))
+        except LatentSyncError as error:
+            return _Failure(type(error), str(error))
+
+
+class _Schedule:
+    """What the loader hands to its workers next; set anew before each iteration."""
+
+    def __init__(self, dataset: ClipDataset[Any], plan: BatchPlan) -> None:
+        self._order, self._plan = dataset.order, plan
+        self.epoch = self.first = 0
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        epoch = self.epoch
+        for places in self._plan.batches(self.first):
+            yield [self._order.key(epoch, place) for place in places]
+
+    def __len__(self) -> int:
+        return max(0, self._plan.steps - self.first)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,114 @@
+"""The loader: one order for any number of processes and workers, and a start in the middle of an epoch."""
+
+import pytest
+import torch
+
+from latentsync.data.clip_dataset import ClipOptions
+from latentsync.data.loader import LoaderOptions, LoaderSource
+from latentsync.data.syncnet_dataset import SyncNetDataset
+from latentsync.data.unet_dataset import UNetDataset, UNetSampling
+from latentsync.errors import ConfigError, DataError
+from tests.data.corpus import SIDE, bad_clips, good_clip
+
+OPTIONS = ClipOptions(num_frames=4, resolution=SIDE, seed=3, windows_per_clip=2)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    good = [good_clip(folder / f"{number}.mp4", count=20, seed=number) for number in range(5)]
+    return [*good, bad_clips(folder / "bad")["damaged"]]
+
+
+def same(first, second):
+    return (
+        first.clips == second.clips
+        and torch.equal(first.gt_frames, second.gt_frames)
+        and torch.equal(first.ref_frames, second.ref_frames)
+        and torch.equal(first.mel, second.mel)
+        and torch.equal(first.sample_ids, second.sample_ids)
+        and first.problems == second.problems
+    )
+
+
+def test_batches_go_on_in_the_middle_of_an_epoch(clips):
+    source = LoaderSource(UNetDataset(clips, OPTIONS, UNetSampling(with_mel=True)), LoaderOptions(global_batch=3))
+    assert source.steps_per_epoch == 4
+    whole = list(source.batches(1, 0))
+    assert len(whole) == 4
+    for first in range(5):
+        rest = list(source.batches(1, first))
+        assert len(rest) == 4 - first
+        assert all(same(a, b) for a, b in zip(rest, whole[first:]))
+    assert not same(whole[0], next(iter(source.batches(2, 0))))
+    assert list(source.problems()) == [str(clips[-1])]
+
+
+class Recording(UNetDataset):
+    """Notes which places of an epoch it is asked for."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.asked = []
+
+    def __getitem__(self, key):
+        self.asked.append(key.index)
+        return super().__getitem__(key)
+
+
+def test_nothing_before_the_start_is_read(clips):
+    dataset = Recording(clips, OPTIONS)
+    list(LoaderSource(dataset, LoaderOptions(global_batch=3)).batches(0, 2))
+    assert dataset.asked == list(range(6, 12))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_share_what_one_would_read(clips, world):
+    def all_of(rank, world):
+        dataset = SyncNetDataset(clips, OPTIONS)
+        return list(LoaderSource(dataset, LoaderOptions(4, rank, world)).batches(0, 0))
+
+    alone = all_of(0, 1)
+    parts = [all_of(rank, world) for rank in range(world)]
+    for step, batch in enumerate(alone):
+        shares = [part[step] for part in parts]
+        ids = torch.cat([share.sample_ids for share in shares])
+        order = ids.argsort()
+        assert torch.equal(ids[order], batch.sample_ids)
+        assert torch.equal(torch.cat([share.frames for share in shares])[order], batch.frames)
+        assert torch.equal(torch.cat([share.shifts for share in shares])[order], batch.shifts)
+
+
+def test_workers_read_the_same_as_none(clips):
+    dataset = UNetDataset(clips, OPTIONS, UNetSampling(with_mel=True))
+    expected = [list(LoaderSource(dataset, LoaderOptions(3)).batches(epoch, 0)) for epoch in range(2)]
+    source = LoaderSource(dataset, LoaderOptions(3, workers=2))
+    # Left in the middle of an epoch, as a run is that reaches its last step.
+    assert same(next(source.batches(0, 0)), expected[0][0])
+    state = torch.random.get_rng_state()
+    for epoch in (1, 0):
+        assert all(same(a, b) for a, b in zip(source.batches(epoch, 1), expected[epoch][1:], strict=True))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert list(source.problems()) == [str(clips[-1])]
+    source.close()
+
+
+def test_an_error_in_a_worker_reads_as_one_in_this_process(tmp_path):
+    bad = list(bad_clips(tmp_path).values())
+    dataset = UNetDataset(bad, ClipOptions(num_frames=8, resolution=SIDE))
+    for workers in (0, 1):
+        source = LoaderSource(dataset, LoaderOptions(2, workers=workers, start_method="fork"))
+        with pytest.raises(DataError, match=r"^6 clips were tried for one sample") as caught:
+            next(source.batches(0, 0))
+        assert "Traceback" not in str(caught.value)
+        source.close()
+
+
+def test_what_cannot_work_is_refused(clips):
+    dataset = UNetDataset(clips, OPTIONS)
+    with pytest.raises(DataError, match="fewer than the batch of 13"):
+        LoaderSource(dataset, LoaderOptions(13))
+    with pytest.raises(DataError, match="multiple"):
+        LoaderSource(dataset, LoaderOptions(4, 0, 3))
+    with pytest.raises(ConfigError, match="workers"):
+        LoaderOptions(4, workers=-1)
