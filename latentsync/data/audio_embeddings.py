@@ -1,0 +1,97 @@
+"""Whisper's features of whole clips, kept in memory and on disk, cut into the windows of training samples."""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentsync.data.clip_reader import ClipReader, UnusableClip
+from latentsync.data.disk_cache import DiskCache
+from latentsync.errors import MediaError
+from latentsync.media.syncnet_mel import VIDEO_FPS
+from latentsync.whisper.audio_encoder import AudioEncoder
+from latentsync.whisper.audio_windows import AudioWindows, gather_windows, window_rows
+
+_DEFAULT_BYTES = 2**30
+
+
+class ClipAudioEmbeddings:
+    """Speech features of clips, on the clock of each clip's first frame.
+
+    Args:
+        encoder: makes features of sound; it must not change afterwards.
+        cache_dir: folder where features are kept, under the clip's content and the encoder's sizes and weights; None
+            keeps them in memory only.
+        max_bytes: memory for features of the clips used last (10 s of Whisper tiny in half precision are 1.9 MB).
+        feat_length: (left, right) reach of a window in units of 40 ms.
+    """
+
+    def __init__(
+        self,
+        encoder: AudioEncoder,
+        cache_dir: Path | None = None,
+        max_bytes: int = _DEFAULT_BYTES,
+        feat_length: tuple[int, int] = (2, 2),
+    ) -> None:
+        self.encoder, self.max_bytes, self.feat_length = encoder, max_bytes, feat_length
+        self._reader = ClipReader()
+        self._disk = DiskCache(cache_dir, f"whisper 1 {encoder_fingerprint(encoder)}" if cache_dir else "")
+        self._held: OrderedDict[str, Tensor] = OrderedDict()
+        self.held_bytes = 0
+
+    def windows(self, clip: str | Path, start: int, frames: int) -> Tensor:
+        """Windows of the frames ``start`` ... ``start + frames - 1`` at 25 a second.
+
+        Returns:
+            (frames, 50, d) on the encoder's device and in its dtype. Beyond the sound its last moment is repeated.
+
+        Raises:
+            DataError: the clip or its sound cannot be read.
+        """
+        features = self.features(Path(clip))
+        rows = window_rows(start, start + frames, VIDEO_FPS, len(features), self.feat_length)
+        return gather_windows(features, rows).to(self.encoder.device)
+
+    def features(self, clip: Path) -> Tensor:
+        """Features of the whole clip: (rows, layers + 1, d), 50 rows a second, in the CPU's memory."""
+        identity = self._reader.identity(clip)
+        if identity not in self._held:
+            kept = self._disk.load_array(identity)
+            features = self._encode(clip) if kept is None else torch.from_numpy(kept).to(self.encoder.dtype)
+            if kept is None:
+                self._disk.store_array(identity, _as_numpy(features))
+            self._hold(identity, features)
+        self._held.move_to_end(identity)
+        return self._held[identity]
+
+    def _encode(self, clip: Path) -> Tensor:
+        waveform = torch.from_numpy(self._reader.waveform(clip))
+        try:
+            windows = AudioWindows(self.encoder, waveform, VIDEO_FPS, 0)
+        except MediaError as error:
+            raise UnusableClip(clip, str(error)) from error
+        return windows.features(0, windows.num_rows).cpu()
+
+    def _hold(self, identity: str, features: Tensor) -> None:
+        self._held[identity] = features
+        self.held_bytes += features.nbytes
+        while self.held_bytes > self.max_bytes and len(self._held) > 1:
+            self.held_bytes -= self._held.popitem(last=False)[1].nbytes
+
+
+def encoder_fingerprint(encoder: AudioEncoder) -> str:
+    """A name for the encoder's sizes, precision and weights."""
+    digest = hashlib.sha256(f"{asdict(encoder.dims)} {encoder.dtype}".encode())
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(_as_numpy(value.detach().cpu().contiguous()).tobytes())
+    return digest.hexdigest()[:40]
+
+
+def _as_numpy(features: Tensor) -> np.ndarray:
+    # NumPy has no bfloat16.
+    return (features.float() if features.dtype == torch.bfloat16 else features).numpy()
