@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ from latentsync.models.strict_loading import load_strictly
 from latentsync.training.syncnet_evaluation import EvaluationOptions, judge_offsets, judge_pairs
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line, judge, print; returns the exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         report = _evaluate(arguments)

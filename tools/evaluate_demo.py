@@ -13,6 +13,7 @@ import logging
 import math
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,9 @@ _SCENES, _SETTINGS = "scenes.json", "settings.json"
 _ROWS = ("source", "truth", "generated")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and run the phases; returns the exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with tempfile.TemporaryDirectory() as temporary:

@@ -7,13 +7,14 @@ The crop is given in pixels of the videos. docs/evaluation.md has the command fo
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from latentsync.errors import LatentSyncError
 from latentsync.metrics.film_strip import StripLayout, make_strip, save_picture
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and write the picture; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="the video that was given to lip-sync")
@@ -25,7 +26,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=160, help="of a column in pixels (%(default)s)")
     parser.add_argument("--labels", action="store_true", help="write beside each row what it is")
     parser.add_argument("--quality", type=int, default=88, help="of a JPEG, 1 to 95 (%(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     rows = {"source": options.source, "truth": options.truth, "generated": options.result}
     shown = {name: path for name, path in rows.items() if path is not None}
     try:

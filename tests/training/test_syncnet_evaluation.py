@@ -1,6 +1,5 @@
 """Judging on clips whose picture shows how loud the sound is, with a network that compares just that."""
 
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +7,8 @@ import pytest
 import torch
 
 from latentsync.errors import DataError
-from latentsync.media.audio_muxer import AudioTrack
-from latentsync.media.video_writer import VideoWriter
-from latentsync.synthetic.clip import write_wav
 from latentsync.training.syncnet_evaluation import EvaluationOptions, JudgedPairs, judge_offsets, judge_pairs
-from tests.metrics.level_network import level_meter
+from tests.metrics.level_network import level_meter, write_pulsing
 
 OPTIONS = EvaluationOptions(num_pairs=60, resolution=32, largest_offset=5, batch_size=8)
 
@@ -21,18 +17,6 @@ OPTIONS = EvaluationOptions(num_pairs=60, resolution=32, largest_offset=5, batch
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("clips")
     return [write_pulsing(folder / f"clip_{seed}.mp4", seed) for seed in range(4)]
-
-
-def write_pulsing(path: Path, seed: int, frames: int = 70) -> Path:
-    """A clip whose grey follows the loudness of its noise."""
-    rng = np.random.default_rng(seed)
-    levels = rng.uniform(0, 1, frames)
-    noise = rng.normal(size=frames * 640) * np.repeat(10 ** (2 * levels - 3), 640)
-    write_wav(path.with_suffix(".wav"), noise.astype(np.float32))
-    with VideoWriter(path, 32, 32, Fraction(25), AudioTrack(path.with_suffix(".wav"))) as writer:
-        for level in levels:
-            writer.write(np.full((32, 32, 3), round(20 + 200 * level), np.uint8))
-    return path
 
 
 def test_pairs_are_told_apart_and_the_same_at_every_call(clips: list[Path]):
