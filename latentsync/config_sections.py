@@ -18,12 +18,14 @@ class CorpusConfig:
     Attributes:
         scenes: scenes of two takes in ``train``; 0 = make nothing.
         val_scenes: the same in ``val``.
+        resolution: side of the aligned crops.
         seconds: length of a take.
         seed: of everything in it.
     """
 
     scenes: int = 0
     val_scenes: int = 4
+    resolution: int = 256
     seconds: float = 3.2
     seed: int = 1247
 
@@ -322,12 +324,12 @@ class SchedulerConfig:
 class TrepaConfig:
     """The video network whose features TREPA compares; the defaults are VideoMAE v2 ViT-g (ours)."""
 
-    embed_dim: int = 1408
+    width: int = 1408
     depth: int = 40
-    num_heads: int = 16
-    mlp_dim: int = 6144
+    heads: int = 16
+    mlp_width: int = 6144
     patch_size: int = 14
-    img_size: int = 224
+    image_size: int = 224
 
 
 @dataclass

@@ -1,0 +1,275 @@
+"""From configurations to training runs: networks, data, judges and the loop, joined."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from latentsync.build_networks import FrozenNetworks, build_syncnet, build_unet, frozen_dtype, load_frozen
+from latentsync.build_paths import published_or
+from latentsync.builders import build_schedule
+from latentsync.config import Config, SyncNetConfig, as_dictionary
+from latentsync.config_sections import CkptConfig, ClipsConfig, LoopConfig, NoiseConfig, OptimizerConfig
+from latentsync.data.audio_embeddings import ClipAudioEmbeddings
+from latentsync.data.augmentation import FrameAugmentation
+from latentsync.data.clip_dataset import ClipDataset, ClipOptions
+from latentsync.data.clip_list import list_clips
+from latentsync.data.loader import LoaderOptions, LoaderSource
+from latentsync.data.syncnet_dataset import SyncNetDataset, SyncNetSampling
+from latentsync.data.unet_dataset import UNetDataset, UNetSampling
+from latentsync.data.whole_clips import read_whole_clips
+from latentsync.errors import ConfigError
+from latentsync.face.masks import load_mask
+from latentsync.losses.perceptual import LaplacianLoss, PerceptualLoss
+from latentsync.losses.sync import SyncLoss
+from latentsync.losses.trepa import TrepaLoss
+from latentsync.models.vae import load_vae
+from latentsync.training.denoising import NoiseOptions
+from latentsync.training.fixed_set import FixedSet
+from latentsync.training.latent_source import LatentSampling, LatentSource, LatentStore, ReadyWindows
+from latentsync.training.supervision import Supervision
+from latentsync.training.syncnet_trainer import FramesToImage, SyncNetTask
+from latentsync.training.task import BatchSource, Shard
+from latentsync.training.trainer import Trainer
+from latentsync.training.trainer_options import CheckpointOptions, TrainerOptions, UpdateOptions
+from latentsync.training.unet_trainer import UNetTask, UNetTaskOptions, ValidationSet, select_trainable
+from latentsync.training.windows import WindowEncoder
+
+logger = logging.getLogger(__name__)
+
+# Keys that may differ when a run goes on: they change how fast and how long, not what is learnt.
+_HARMLESS = (
+    *("data.num_workers", "data.audio_mel_cache_dir", "data.audio_embeds_cache_dir", "data.train_output_dir"),
+    *(
+        "run.max_train_steps",
+        "run.max_train_epochs",
+        "run.max_train_seconds",
+        "run.validation_steps",
+        "run.val_batches",
+    ),
+    *("run.enable_gradient_checkpointing", "run.compile", "ckpt.save_ckpt_steps", "ckpt.keep_ckpts"),
+    *("run.guidance_scale", "run.keep_detail", "data.val_video_path", "data.val_audio_path", "data.check_faces"),
+)
+# At 512 px the decoder's activations of one picture take about 2 GB.
+_DECODED_AT_ONCE = {256: 4, 512: 1}
+_VAE_BATCH = 8
+
+
+def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Trainer:
+    """Everything that trains a U-Net.
+
+    Args:
+        config: see configs/unet.
+        shard: of this process.
+        device: where frozen networks are loaded; the loop chooses the same one by itself.
+
+    Raises:
+        ConfigError, CheckpointError, DataError: something that the configuration names is missing or does not fit.
+    """
+    networks = load_frozen(config, device)
+    assert networks.audio_encoder is not None
+    cache = Path(config.data.audio_embeds_cache_dir) if config.data.audio_embeds_cache_dir else None
+    left, right = config.data.audio_feat_length
+    audio = ClipAudioEmbeddings(networks.audio_encoder, cache, feat_length=(left, right))
+    mask = load_mask(config.data.mask_image_path, config.data.resolution)
+    if config.data.cache_latents:
+        prepare: Any = ReadyWindows(mask)
+        source, held_out = _latent_sources(config, networks, audio, mask.to(device), shard)
+    else:
+        prepare = WindowEncoder(networks.vae, audio.windows, mask, _VAE_BATCH)
+        source, held_out = _frame_sources(config, shard)
+    task = build_unet_task(config, build_unet(config), networks, prepare, held_out)
+    return Trainer(task, source, _trainer_options(config, "outputs/train/unet"))
+
+
+def build_unet_task(
+    config: Config, unet: nn.Module, networks: FrozenNetworks, prepare: Any, held_out: Sequence[Any]
+) -> UNetTask:
+    """The U-Net with its losses; ``prepare`` and ``held_out`` as in `UNetTask`."""
+    run = config.run
+    select_trainable(unet, run.trainable_modules)
+    if run.enable_gradient_checkpointing:
+        for network in (unet, networks.syncnet, networks.videomae):
+            if network is not None:
+                network.enable_gradient_checkpointing()  # type: ignore[operator]
+    options = UNetTaskOptions(
+        seed=run.seed,
+        noise=_noise_options(run.noise, run.mixed_noise_alpha if run.use_mixed_noise else None),
+        recon_weight=run.recon_loss_weight,
+        silent_share=run.silent_share,
+        sample_steps=run.inference_steps,
+    )
+    supervision = build_supervision(config, networks)
+    return UNetTask(unet, prepare, build_schedule(config), supervision, options, ValidationSet(held_out))
+
+
+def build_supervision(config: Config, networks: FrozenNetworks) -> Supervision:
+    """The judges that a configuration asks for.
+
+    Raises:
+        ConfigError: the SyncNet judges latents and pixels are decoded, or the other way round.
+    """
+    run, judges, weights = config.run, nn.ModuleDict(), {}
+    if run.use_syncnet and run.sync_loss_weight and networks.syncnet is not None:
+        if run.pixel_space_supervise == (networks.syncnet_resolution is None):
+            raise ConfigError(
+                "run.pixel_space_supervise and the SyncNet's data.latent_space contradict each other: a SyncNet of "
+                "latents judges latents, one of pixels needs run.pixel_space_supervise=true"
+            )
+        judges["sync"] = SyncLoss(networks.syncnet, networks.syncnet_resolution)
+        weights["sync"] = run.sync_loss_weight
+    if run.pixel_space_supervise:
+        weights |= {"perceptual": run.perceptual_loss_weight, "trepa": run.trepa_loss_weight}
+        weights["pixel"] = run.pixel_loss_weight
+        if run.perceptual_loss_weight:
+            chunk = 4 * _DECODED_AT_ONCE.get(config.data.resolution, 2)
+            lpips = networks.lpips
+            judges["perceptual"] = LaplacianLoss() if lpips is None else PerceptualLoss(lpips, chunk)
+        if networks.videomae is not None:
+            judges["trepa"] = TrepaLoss(networks.videomae, config.trepa.image_size)
+    mask = load_mask(config.data.mask_image_path, config.data.resolution)
+    return Supervision(
+        vae=networks.vae,
+        weights=weights,
+        judges=judges,
+        importance=(1 - mask[:1])[None, None],
+        in_pixels=run.pixel_space_supervise,
+        chunk_size=_DECODED_AT_ONCE.get(config.data.resolution, 2),
+    )
+
+
+def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.device) -> Trainer:
+    """Everything that trains a SyncNet; as `build_unet_trainer`."""
+    data = config.data
+    vae = None
+    if data.latent_space:
+        vae = load_vae(published_or(config.ckpt.vae, "vae", "ckpt.vae"), device, frozen_dtype(device))
+    network = build_syncnet(config)
+    if config.run.enable_gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+    source = _loader(build_syncnet_dataset(config, "train"), data, shard)
+    held_out: Sequence[Any] = ()
+    if _has(data, "val"):
+        count = -(-data.num_val_samples // data.batch_size)
+        held_out = FixedSet(build_syncnet_dataset(config, "val"), data.batch_size, count)
+    task = SyncNetTask(network, FramesToImage(data.lower_half, vae), held_out)
+    accumulation = max(config.run.gradient_accumulation_steps, data.gradient_accumulation_steps)
+    config.run.gradient_accumulation_steps = accumulation
+    return Trainer(task, source, _trainer_options(config, "outputs/train/syncnet"))
+
+
+def build_syncnet_dataset(config: SyncNetConfig, split: str) -> SyncNetDataset:
+    """Pairs of the split "train" or "val" (whose frames are never changed).
+
+    Raises:
+        DataError: there are no clips.
+    """
+    data = config.data
+    sampling = SyncNetSampling(
+        min_shift=data.min_shift,
+        near_negative_share=data.near_negative_share,
+        near_shift=(data.min_shift, max(data.min_shift, data.near_shift)),
+        augmentation=FrameAugmentation() if data.augment and split == "train" else None,
+    )
+    return SyncNetDataset(_clips(data, split), _clip_options(data, config.run.seed), sampling)
+
+
+def _frame_sources(config: Config, shard: Shard) -> tuple[BatchSource, Sequence[Any]]:
+    data, run = config.data, config.run
+    sampling = UNetSampling(run.use_syncnet, data.paired_takes, data.ref_same_share)
+    options = _clip_options(data, run.seed)
+    source = _loader(UNetDataset(_clips(data, "train"), options, sampling), data, shard)
+    if not _has(data, "val"):
+        return source, ()
+    held_out = UNetDataset(_clips(data, "val"), options, sampling)
+    return source, FixedSet(held_out, data.batch_size, run.val_batches)
+
+
+def _latent_sources(
+    config: Config, networks: FrozenNetworks, audio: ClipAudioEmbeddings, mask: torch.Tensor, shard: Shard
+) -> tuple[BatchSource, Sequence[Any]]:
+    data, run = config.data, config.run
+    left, right = data.audio_feat_length
+    sampling = LatentSampling(data.num_frames, data.windows_per_clip, data.ref_same_share, (left, right), run.seed)
+
+    def source(split: str, batch_size: int, part: Shard) -> LatentSource:
+        dataset = UNetDataset(_clips(data, split), _clip_options(data, run.seed))
+        clips = read_whole_clips(dataset.clips, data.resolution, dataset.inspector, dataset.reader, data.num_workers)
+        store = LatentStore(networks.vae, audio, mask, data.paired_takes)
+        store.fill(clips, len(dataset.clips))
+        return LatentSource(store, sampling, batch_size, part.rank, part.world)
+
+    training = source("train", data.batch_size * shard.world, shard)
+    if not _has(data, "val"):
+        return training, ()
+    held_out = source("val", data.batch_size, Shard())
+    return training, [batch for batch, _ in zip(held_out.batches(0, 0), range(run.val_batches))]
+
+
+def _has(data: ClipsConfig, split: str) -> bool:
+    return bool(getattr(data, f"{split}_fileslist") or getattr(data, f"{split}_data_dir"))
+
+
+def _clips(data: ClipsConfig, split: str) -> list[Path]:
+    return list_clips(getattr(data, f"{split}_fileslist"), getattr(data, f"{split}_data_dir"))
+
+
+def _clip_options(data: ClipsConfig, seed: int) -> ClipOptions:
+    cache = Path(data.audio_mel_cache_dir) if data.audio_mel_cache_dir else None
+    return ClipOptions(
+        num_frames=data.num_frames,
+        resolution=data.resolution,
+        seed=seed,
+        windows_per_clip=data.windows_per_clip,
+        check_faces=data.check_faces,
+        mel_cache=cache,
+        facts_cache=cache,
+    )
+
+
+def _loader(dataset: ClipDataset[Any], data: ClipsConfig, shard: Shard) -> LoaderSource[Any]:
+    options = LoaderOptions(data.batch_size * shard.world, shard.rank, shard.world, data.num_workers)
+    return LoaderSource(dataset, options)
+
+
+def _noise_options(noise: NoiseConfig, alpha: float | None) -> NoiseOptions:
+    return NoiseOptions(mixed_noise_alpha=alpha, **vars(noise))
+
+
+def _trainer_options(config: Config | SyncNetConfig, folder: str) -> TrainerOptions:
+    run: LoopConfig = config.run
+    ckpt: CkptConfig = config.ckpt
+    return TrainerOptions(
+        run_folder=Path(config.data.train_output_dir or folder),
+        update=_update_options(config.optimizer, run),
+        checkpoints=CheckpointOptions(save_ckpt_steps=ckpt.save_ckpt_steps, keep_last=ckpt.keep_ckpts),
+        max_train_steps=run.max_train_steps,
+        max_train_epochs=run.max_train_epochs,
+        max_train_seconds=run.max_train_seconds,
+        validation_steps=run.validation_steps or ckpt.save_ckpt_steps,
+        batch_size=config.data.batch_size,
+        mixed_precision="auto" if run.mixed_precision_training else "no",
+        compile=run.compile,
+        seed=run.seed,
+        config=as_dictionary(config),
+        harmless_keys=_HARMLESS,
+    )
+
+
+def _update_options(optimizer: OptimizerConfig, run: LoopConfig) -> UpdateOptions:
+    return UpdateOptions(
+        lr=optimizer.lr,
+        betas=(optimizer.adam_beta1, optimizer.adam_beta2),
+        weight_decay=optimizer.weight_decay,
+        scale_lr=optimizer.scale_lr,
+        lr_scheduler=optimizer.lr_scheduler,  # type: ignore[arg-type]  # checked there
+        lr_warmup_steps=optimizer.lr_warmup_steps,
+        max_grad_norm=optimizer.max_grad_norm,
+        gradient_accumulation_steps=run.gradient_accumulation_steps,
+        ema_decay=run.ema_decay,
+    )

@@ -1,0 +1,68 @@
+"""Whole clips, read ahead by worker processes, for what is made of every clip once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from latentsync.data.clip_reader import ClipReader, UnusableClip
+from latentsync.data.inspection import ClipInspector
+
+
+@dataclass(frozen=True)
+class WholeClip:
+    """A clip, or why it cannot be used.
+
+    Attributes:
+        clip: its path.
+        frames: (t, 3, R, R) uint8; no frames where it cannot be used.
+        mel: (80, m) float32 SyncNet mel of its sound.
+        problem: why it cannot be used; "" where it can.
+    """
+
+    clip: str
+    frames: Tensor
+    mel: Tensor
+    problem: str = ""
+
+
+class _Clips(Dataset[WholeClip]):
+    def __init__(self, clips: Sequence[Path], resolution: int, inspector: ClipInspector, reader: ClipReader) -> None:
+        self.clips, self.resolution, self.inspector, self.reader = list(clips), resolution, inspector, reader
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> WholeClip:
+        clip = self.clips[index]
+        try:
+            length = self.inspector.require(clip).frames
+            frames = self.reader.windows(clip, [0], length, self.resolution)[0]
+            return WholeClip(str(clip), frames, self.reader.mel(clip))
+        except UnusableClip as error:
+            return WholeClip(str(clip), torch.zeros(0), torch.zeros(0), error.reason)
+
+
+def read_whole_clips(
+    clips: Sequence[Path], resolution: int, inspector: ClipInspector, reader: ClipReader, workers: int
+) -> Iterator[WholeClip]:
+    """Every clip in the given order, those that cannot be used with their reason.
+
+    Args:
+        clips: their paths.
+        resolution: side of the frames.
+        inspector: knows which clips can be used.
+        reader: reads them.
+        workers: processes that read ahead; 0 reads in this one.
+    """
+    extra: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": "spawn"} if workers else {}
+    dataset = _Clips(clips, resolution, inspector, reader)
+    yield from DataLoader(dataset, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator(), **extra)
+
+
+def _as_it_is(clip: Any) -> Any:
+    return clip

@@ -1,0 +1,13 @@
+"""Train a U-Net.
+
+    python -m scripts.train_unet configs/unet/demo.yaml run.max_train_steps=100
+
+The shell script ./train_unet.sh installs what is missing and starts one process per GPU; see docs/training.md.
+"""
+
+import sys
+
+from latentsync.train_cli import train_unet
+
+if __name__ == "__main__":
+    sys.exit(train_unet())
