@@ -115,7 +115,9 @@ class RunCheckpoints:
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             shutil.rmtree(unfinished, ignore_errors=True)
             free = shutil.disk_usage(self.folder if self.folder.is_dir() else "/").free
-            raise TrainingError(self._no_space(needed, free, str(error).splitlines()[0])) from error
+            raise TrainingError(
+                self._no_space(needed, free, f"writing failed, as on a full disk ({_first_line(error)})")
+            ) from error
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
@@ -158,7 +160,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"The state {str(file)!r} is damaged ({str(error).splitlines()[0]}).") from error
+        raise CheckpointError(f"The state {str(file)!r} is damaged ({_first_line(error)}).") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{str(file)!r} is no state of a run that this version of the program can go on from.")
     return state
@@ -170,6 +172,10 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _megabytes(count: int) -> str:
