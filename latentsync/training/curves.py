@@ -130,9 +130,12 @@ class Curves:
 
     def close(self) -> None:
         """Let TensorBoard's files be complete."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        board, self._board = self._board, None
+        try:
+            if board is not None:
+                board.close()
+        except OSError as error:
+            logger.warning("Cannot write for TensorBoard: %s", error)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         clean = _finite(line)
@@ -140,10 +143,13 @@ class Curves:
         try:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(clean, allow_nan=False) + "\n")
-            self._show_on_board(clean)
         except OSError as error:
             # Saving the state is where a full disk ends the run; figures alone are not worth it.
             logger.warning("Cannot write the figures of step %d: %s", line["step"], error)
+        try:
+            self._show_on_board(clean)
+        except OSError:
+            self.close()  # its writer has stopped for good
 
     def _show_on_board(self, line: Mapping[str, Any]) -> None:
         if self._board is None:

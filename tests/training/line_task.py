@@ -108,7 +108,7 @@ def _pick(kind: Any, changes: dict[str, Any]) -> dict[str, Any]:
     return {name: changes.pop(name) for name in list(changes) if name in kind.__dataclass_fields__}
 
 
-def kill_at(step: int, number: int = signal.SIGTERM) -> Callable[[int], None]:
+def kill_at(step: int | None, number: int = signal.SIGTERM) -> Callable[[int], None]:
     """Of ``before_batch``: send this process a signal before a batch is made."""
 
     def act(batch: int) -> None:
