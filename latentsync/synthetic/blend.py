@@ -43,9 +43,11 @@ class Blend:
 
 
 BLENDS: dict[str, Blend] = {
+    "collins_0": Blend("collins", "hopper", 0.0, 0.0, False),
     "collins_25": Blend("collins", "hopper", 0.30, 0.25, False),
     "collins_50": Blend("collins", "hopper", 0.60, 0.50, False),
     "collins_75": Blend("collins", "hopper", 0.85, 0.75, False),
+    "hopper_0": Blend("hopper", "collins", 0.0, 0.0, False),
     "hopper_25": Blend("hopper", "collins", 0.30, 0.40, False),
     "hopper_50": Blend("hopper", "collins", 0.60, 0.60, True),
     "hopper_75": Blend("hopper", "collins", 0.85, 0.85, True),
@@ -86,6 +88,7 @@ def blended(name: str, head: Portrait, other: Portrait, blend: Blend) -> Portrai
         matte=matte.numpy(),
         beard=result[6],
         points=target.astype(np.float32),
+        still_clothes=True,
     )
 
 
@@ -161,4 +164,7 @@ def _in_the_light_of(planes: Tensor, reference: Tensor) -> Tensor:
         overall = (picture[:3] * skin).sum((1, 2)) / skin.sum()
         mean = (around[:3] + 0.05 * overall[:, None, None]) / (around[3:] + 0.05)
         light.append(F.interpolate(mean[None], size=picture.shape[-2:], mode="bicubic", align_corners=False)[0])
-    return (planes[:3] * (light[1] / light[0].clamp_min(0.05))).clamp(0, 1)
+    change = light[1] / light[0].clamp_min(0.05)
+    # The whites of the eyes take part in the brightness, not in the colour of the skin.
+    plain = change.mean(0, keepdim=True)
+    return (planes[:3] * (plain + (change - plain) * planes[4:5])).clamp(0, 1)

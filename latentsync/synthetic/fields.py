@@ -128,6 +128,10 @@ def build_fields(portrait: Portrait) -> Fields:
     grid = np.stack(np.meshgrid(ticks, ticks, indexing="xy"), axis=-1).reshape(-1, 2)
     whole = _whole_head_modes(portrait, grid)
     upper, lower = (_spline_modes(portrait, grid, layer) for layer in (UPPER, LOWER))
+    reach = _mouth_reach(portrait, grid)[:, None]
+    for name in MOUTH_PARAMETERS:
+        upper[MODES.index(name)] *= reach
+        lower[MODES.index(name)] *= reach
     still = np.zeros_like(upper)
     layers = [np.concatenate([local, whole]) for local in (still, upper, lower)]
     grids = torch.from_numpy(np.stack(layers, axis=1).astype(np.float32))
@@ -150,6 +154,21 @@ def _drawn_points(portrait: Portrait) -> npt.NDArray[np.float32]:
     points[list(INNER_UPPER[1:-1])] -= LIP_CUT * across
     points[list(INNER_LOWER[1:-1])] += LIP_CUT * across
     return points
+
+
+def _mouth_reach(portrait: Portrait, grid: Array) -> Array:
+    """(n,) 1 where speaking may move the face, 0 on eyes, ears, chest and whatever is further away.
+
+    A spline reaches everywhere a little; takes that differ in the words alone are to be equal there.
+    """
+    u, v = (np.asarray(x, np.float64) for x in portrait.mouth_coordinates_of(grid))
+    reach = smoothstep(v, -0.9, -0.5)
+    if portrait.still_clothes:
+        beyond = np.hypot(
+            np.maximum(0, v - _mouth_local(portrait, 152)[1]) / 0.9, np.maximum(0, np.abs(u) - 0.85) / 0.6
+        )
+        reach = reach * (1 - smoothstep(beyond, 0, 1))
+    return np.asarray(reach)
 
 
 def _spline_modes(portrait: Portrait, grid: Array, layer: int) -> Array:

@@ -229,12 +229,17 @@ class HeadRenderer:
 
 
 def _exposed(frames: Tensor, scene: Scene) -> Tensor:
-    """Exposure, contrast, white balance and blur of the camera; changes ``frames`` (n, 3, h, w) in place."""
+    """Exposure, contrast, colours and blur of the camera: (n, 3, h, w), which it overwrites, to the same in [0, 1]."""
     balance = torch.tensor(scene.white_balance, device=frames.device)[:, None, None] * scene.exposure
     frames.mul_(balance * scene.contrast).add_(0.45 - 0.45 * scene.contrast)
     # A shoulder instead of a hard clip: bright skin keeps its shape.
     beyond = (frames - 0.8).clamp_min_(0)
-    frames.sub_(beyond).add_(beyond.mul_(5).tanh_(), alpha=0.2).clamp_(0, 1)
+    frames.sub_(beyond).add_(beyond.mul_(5).tanh_(), alpha=0.2)
+    if scene.mixing is not None:
+        frames = torch.einsum("ij,njhw->nihw", torch.tensor(scene.mixing, device=frames.device), frames)
+    frames = frames.clamp_(0, 1)
+    if scene.tone:
+        frames = torch.addcmul(frames, frames, 1 - frames, value=scene.tone)
     return gaussian_blur(frames, scene.blur)
 
 

@@ -41,12 +41,14 @@ class Identity:
     """Shape and colours of a person; the defaults leave the portrait as it is.
 
     Attributes:
-        portrait: one of ``PORTRAITS``.
+        portrait: one of ``PORTRAITS`` or a mixture of them, one of ``latentsync.synthetic.blend.BLENDS``.
         mirrored: left and right exchanged.
         shape: coefficient of each shape mode that is not 0.
         skin, lips, hair: mean colour to reach, RGB in [0, 1]; None keeps the photograph's.
         clothes: factor on each channel of the clothes.
-        beard: darkness of the beard area, 0 to 1; ``beard_colour`` its tint.
+        smoothness: 0 keeps wrinkles and pores, 1 evens them out.
+        skin_contrast: how much of the photograph's light and shade on the skin stays, when ``skin`` is given.
+        beard: darkness of the beard area, 0 to 1; ``beard_colour`` its tint; ``beard_grain`` how coarse its hairs look.
         teeth: colour; ``teeth_size`` a factor on their visible length.
         grain: strength of the skin's fine texture.
         seed: of the textures.
@@ -59,8 +61,11 @@ class Identity:
     lips: Colour | None = None
     hair: Colour | None = None
     clothes: Colour = (1.0, 1.0, 1.0)
+    smoothness: float = 0.0
+    skin_contrast: float = 0.85
     beard: float = 0.0
     beard_colour: Colour = (0.1, 0.08, 0.07)
+    beard_grain: float = 1.0
     teeth: Colour = (0.86, 0.82, 0.75)
     teeth_size: float = 1.0
     grain: float = 0.02
@@ -75,6 +80,8 @@ class Scene:
         light: direction (to the right, down) in which it shines across the face, each about -1 to 1.
         light_strength: 0 (flat) to about 0.5.
         exposure, contrast: factors; white_balance: factor on each channel.
+        tone: lifts (> 0) or lowers (< 0) the middle tones, -0.5 to 0.5.
+        mixing: rows of a matrix that mixes the channels; None leaves them apart.
         background: "photo", "plain" or "clouds"; background_colours: its two main colours.
         blur: Gaussian sigma of the picture in output pixels; noise: standard deviation in [0, 1].
         seed: of background and noise.
@@ -85,6 +92,8 @@ class Scene:
     exposure: float = 1.0
     contrast: float = 1.0
     white_balance: Colour = (1.0, 1.0, 1.0)
+    tone: float = 0.0
+    mixing: tuple[Colour, Colour, Colour] | None = None
     background: str = "photo"
     background_colours: tuple[Colour, Colour] = ((0.5, 0.5, 0.5), (0.7, 0.7, 0.7))
     blur: float = 0.0
@@ -141,6 +150,11 @@ def sample_identity(generator: random.Random, variety: float = 1.0) -> Identity:
         grain=generator.uniform(0.0, 0.05),
         seed=generator.randrange(1 << 30),
     )
+
+
+def shape_spread(name: str) -> float:
+    """Standard deviation of a shape mode among random people."""
+    return _SHAPE_SPREADS[name]
 
 
 def _muted(generator: random.Random) -> Colour:

@@ -43,6 +43,8 @@ class Portrait:
         picture: (S, S, 3) float32 in [0, 1], RGB.
         lips, skin, matte, beard: (S, S) float32 in [0, 1]; the matte is 1 on the person.
         points: (478, 3) float32 mesh points, x, y and z in pixels; smaller z is nearer to the camera.
+        still_clothes: whether collar and shoulders keep still while the jaw moves. They follow it in the plain
+            portraits, of which the bundled clip is made.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Portrait:
     matte: FloatArray
     beard: FloatArray
     points: FloatArray
+    still_clothes: bool = False
 
     @property
     def size(self) -> int:

@@ -4,8 +4,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from latentsync.synthetic.visemes import MOUTH_PARAMETERS, mouth_curve
 TAKES = ("a", "b")
 FPS = Fraction(25)
 # Every eighth frame stands alone, so that a short window anywhere is cheap to read.
-WRITER = WriterOptions(crf=14, preset="veryfast", keyframe_interval=8, threads=1, overwrite=True)
+WRITER = WriterOptions(crf=16, preset="veryfast", keyframe_interval=8, threads=1, overwrite=True)
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def write_script(seed: int, split: str, number: int, seconds: float) -> SceneScr
     """Decide everything about a scene; the same arguments give the same people, movements and words."""
     generator = random.Random(f"{seed}/{split}/{number}")
     texts: Split = "held_out" if split == "val" else "train"
-    setting = sample_setting(generator, max(1, round(seconds * FPS)), float(FPS))
+    setting = sample_setting(generator, texts, max(1, round(seconds * FPS)), float(FPS))
     speaker = sample_speaker(generator, texts)
     speakers = (speaker, speaker if generator.random() < 0.5 else sample_speaker(generator, texts))
     utterances = tuple(sample_words(generator, who, texts, seconds) for who in speakers)
@@ -189,8 +188,8 @@ def read_sidecar(path: Path) -> tuple[HeadState, dict[str, Any]]:
         state = HeadState(
             np.array(truth["mouth"], np.float32),
             np.array(truth["motion"], np.float32),
-            Identity(**_as_fields(Identity, truth["identity"])),
-            Scene(**_as_fields(Scene, truth["scene"])),
+            Identity(**_tuples(truth["identity"])),
+            Scene(**_tuples(truth["scene"])),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -200,15 +199,10 @@ def read_sidecar(path: Path) -> tuple[HeadState, dict[str, Any]]:
     return state, truth
 
 
-def _as_fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples: turn its lists back into them."""
-    names = {field.name for field in fields(kind)}
-    return {name: _as_tuple(value) for name, value in values.items() if name in names}
+    return {name: _as_tuple(value) for name, value in values.items()}
 
 
 def _as_tuple(value: Any) -> Any:
-    return (
-        tuple(_as_tuple(item) for item in value)
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else value
-    )
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

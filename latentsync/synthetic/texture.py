@@ -19,6 +19,7 @@ class PortraitTensors:
     Attributes:
         portrait: where they come from.
         picture: (3, S, S) in [0, 1].
+        smooth: (3, S, S) the same with its skin's wrinkles and pores evened out.
         backdrop: (3, S, S) the photograph's background with the person taken out.
         regions: lips, skin, matte, beard, hair and clothes by name, each (S, S) in [0, 1].
         slope: (2, S, S) how the face's surface leans to the right and down.
@@ -29,6 +30,7 @@ class PortraitTensors:
 
     portrait: Portrait
     picture: Tensor
+    smooth: Tensor
     backdrop: Tensor
     regions: dict[str, Tensor]
     slope: Tensor
@@ -63,6 +65,7 @@ def portrait_tensors(portrait: Portrait, device: torch.device | str) -> Portrait
     return PortraitTensors(
         portrait=portrait,
         picture=picture,
+        smooth=_evened(picture, regions["skin"] * (1 - regions["lips"])),
         backdrop=_without_person(picture, regions["matte"]),
         regions=regions,
         slope=_slope(portrait).to(device),
@@ -96,6 +99,16 @@ def _blur(picture: Tensor, sigma: float) -> Tensor:
     padded = F.pad(batch, (reach,) * 4, mode="replicate")
     batch = F.conv2d(F.conv2d(padded, kernel, groups=batch.shape[1]), kernel.mT, groups=batch.shape[1])
     return batch if picture.dim() == 4 else batch[0]
+
+
+def _evened(picture: Tensor, skin: Tensor) -> Tensor:
+    """Smooth ``skin`` (S, S) of a picture but for its strong edges: the guided filter of He et al. (2010)."""
+    weight = _blur(skin[None], 7.0) + 1e-4
+    mean = _blur(picture * skin, 7.0) / weight
+    variance = (_blur(picture**2 * skin, 7.0) / weight - mean**2).clamp_min(0)
+    kept = variance / (variance + 0.008)
+    slope, base = (_blur(x * skin, 5.0) / (_blur(skin[None], 5.0) + 1e-4) for x in (kept, (1 - kept) * mean))
+    return picture + (slope * picture + base - picture) * skin
 
 
 def gaussian_blur(picture: Tensor, sigma: float) -> Tensor:
@@ -142,7 +155,8 @@ def face_texture(tensors: PortraitTensors, identity: Identity, scene: Scene) -> 
     """(3, S, S) in [0, 1]: the portrait with the identity's colours and the scene's light."""
     regions = tensors.regions
     grain = torch.roll(tensors.grain, (identity.seed % 509, identity.seed // 509 % 509), (1, 2))
-    picture = _tint(tensors.picture, regions["skin"] * (1 - regions["lips"]), identity.skin, 0.85)
+    picture = tensors.picture + identity.smoothness * (tensors.smooth - tensors.picture)
+    picture = _tint(picture, regions["skin"] * (1 - regions["lips"]), identity.skin, identity.skin_contrast)
     picture = _tint(picture, regions["lips"], identity.lips, 0.8)
     picture = _tint(picture, regions["hair"], identity.hair, 0.9)
     if identity.skin is not None:
@@ -153,8 +167,10 @@ def face_texture(tensors: PortraitTensors, identity: Identity, scene: Scene) -> 
     if identity.beard > 0:
         # Hairs leave gaps: coarser noise decides how dense the beard is at each place.
         hairs = gaussian_blur(grain[:1], 1.0)
-        density = (identity.beard * (1 + 0.25 * hairs / hairs.std())).clamp(0, 0.92) * regions["beard"]
-        beard = torch.tensor(identity.beard_colour, device=picture.device)[:, None, None] * (1 + 0.15 * grain[:1])
+        rough = identity.beard_grain
+        density = (identity.beard * (1 + 0.25 * rough * hairs / hairs.std())).clamp(0, 0.92) * regions["beard"]
+        colour = torch.tensor(identity.beard_colour, device=picture.device)[:, None, None]
+        beard = colour * (1 + 0.15 * rough * grain[:1])
         picture = picture + (beard - picture) * density
     picture = picture * (1 + identity.grain * grain * regions["skin"])
     if scene.light_strength > 0:

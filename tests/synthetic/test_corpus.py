@@ -1,0 +1,143 @@
+"""A corpus on disk: its contract, that it goes on where it stopped, and that takes differ in the mouth alone."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from latentsync.errors import ConfigError
+from latentsync.media.audio import read_audio
+from latentsync.media.probe import probe_video
+from latentsync.media.video_reader import VideoReader
+from latentsync.synthetic.blend import BLENDS
+from latentsync.synthetic.corpus import CorpusOptions, make_corpus
+from latentsync.synthetic.head import HeadRenderer
+from latentsync.synthetic.population import HELD_OUT_FACES, HELD_OUT_VARIANTS, is_held_out_shape
+from latentsync.synthetic.speech import PAUSE, SAMPLE_RATE
+from latentsync.synthetic.takes import FPS, is_complete, read_sidecar, write_script
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    options = CorpusOptions(
+        tmp_path_factory.mktemp("corpus"), 2, 1, resolution=SIZE, seconds=1.2, workers=1, whole_frames=96
+    )
+    heard = []
+    report = make_corpus(options, lambda done, total: heard.append((done, total)))
+    return options, report, heard
+
+
+def pixels(path):
+    return np.stack([frame.pixels for frame in VideoReader(path)]).astype(np.float32)
+
+
+def test_folder_holds_what_is_promised(corpus):
+    options, report, heard = corpus
+    names = [f"{number:05d}_{take}{suffix}" for number in (0, 1) for take in "ab" for suffix in (".json", ".mp4")]
+    assert sorted(path.name for path in (options.out / "train").iterdir()) == names
+    assert sorted(path.name for path in (options.out / "val").iterdir()) == names[:4]
+    assert sorted(path.name for path in (options.out / "whole" / "train").iterdir()) == names
+    assert sorted(path.name for path in options.out.iterdir()) == ["corpus.json", "train", "val", "whole"]
+    assert heard == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert json.loads((options.out / "corpus.json").read_text()) == report
+    assert report["complete"] and report["train"]["clips"] == 4 and report["val"]["seconds"] == 2.4
+
+
+def test_clips_have_picture_sound_and_truth_of_one_length(corpus):
+    folder = corpus[0].out / "train"
+    for path in sorted(folder.glob("*.mp4")):
+        info, truth = probe_video(path), json.loads(path.with_suffix(".json").read_text())
+        assert (info.width, info.height, info.fps) == (SIZE, SIZE, FPS)
+        assert len(pixels(path)) == 30 == len(truth["mouth"]) == len(truth["mouth_opening"])
+        assert len(read_audio(path)) == pytest.approx(1.2 * SAMPLE_RATE, abs=2)
+        other = json.loads((folder / truth["other_take"]).with_suffix(".json").read_text())
+        assert other["other_take"] == path.name and truth["split"] == "train"
+        assert other["text"] != truth["text"] and other["mouth"] != truth["mouth"]
+        for shared in ("identity", "scene", "motion", "jitter"):
+            assert other[shared] == truth[shared]
+
+
+def test_sound_and_mouth_belong_together(corpus):
+    for path in sorted((corpus[0].out / "train").glob("*.mp4")):
+        truth = json.loads(path.with_suffix(".json").read_text())
+        sound, opening = np.abs(read_audio(path)), np.array(truth["mouth_opening"])
+        for symbol, start, end in truth["phonemes"]:
+            middle = (start + end) / 2
+            if symbol in ("m", "b", "p") and 0.1 < middle < 1.1:
+                assert opening[int(middle * 25) : int(middle * 25) + 2].min() < 0.03
+            if symbol == PAUSE and end - start > 0.15:
+                assert sound[int((start + 0.06) * SAMPLE_RATE) : int((end - 0.06) * SAMPLE_RATE)].max() < 0.03
+        assert opening.max() > 0.05 and sound.max() > 0.1
+
+
+def test_takes_differ_in_the_lower_face_alone(corpus):
+    first, second = (pixels(corpus[0].out / "train" / f"00000_{take}.mp4") for take in "ab")
+    change = np.abs(first - second).mean((0, 3))
+    assert change[: SIZE * 3 // 8].mean() < 1
+    assert change[SIZE // 2 : SIZE * 7 // 8, SIZE // 3 : SIZE * 2 // 3].mean() > 4
+
+
+def test_the_sidecar_draws_the_clip_again(corpus):
+    path = corpus[0].out / "train" / "00001_b.mp4"
+    state, truth = read_sidecar(path)
+    drawn = HeadRenderer("cpu").render_takes([state], SIZE, truth["jitter"])[0]
+    error = np.abs(drawn.permute(0, 2, 3, 1).numpy() * 255 - pixels(path))
+    assert error.mean() < 4
+
+
+def test_goes_on_where_it_stopped(corpus):
+    options, *_ = corpus
+    kept, lost = (options.out / "train" / f"0000{number}_a.mp4" for number in (0, 1))
+    before = kept.stat().st_mtime_ns
+    lost.unlink()
+    (options.out / ".unfinished" / "train_00001").mkdir(parents=True)
+    (options.out / ".unfinished" / "train_00001" / "00001_a.mp4").write_bytes(b"half a file")
+    assert not is_complete(options.out, "train", 1)
+    report = make_corpus(options)
+    assert report["made"] == 1 and kept.stat().st_mtime_ns == before and len(pixels(lost)) == 30
+    assert not (options.out / ".unfinished").exists()
+
+
+def test_another_corpus_is_not_mixed_in(corpus):
+    with pytest.raises(ConfigError, match="'seed': 0"):
+        make_corpus(replace(corpus[0], seed=1))
+
+
+def test_same_seed_same_scene(tmp_path):
+    first, again = (write_script(7, "train", 3, 0.8) for _ in range(2))
+    assert first.setting.identity == again.setting.identity and first.setting.scene == again.setting.scene
+    for one, two in zip(first.states, again.states):
+        np.testing.assert_allclose(one.mouth, two.mouth, atol=0.05)
+        np.testing.assert_array_equal(one.motion, two.motion)
+    assert [u.text for u in first.utterances] == [u.text for u in again.utterances]
+    assert write_script(7, "train", 4, 0.8).setting.identity != first.setting.identity
+    assert write_script(7, "val", 3, 0.8).setting.identity != first.setting.identity
+
+
+def test_validation_has_people_and_voices_of_its_own():
+    scripts = {split: [write_script(0, split, number, 0.2) for number in range(30)] for split in ("train", "val")}
+    voices = {
+        split: {who.voice.split("+")[1] for script in found for who in script.speakers}
+        for split, found in scripts.items()
+    }
+    assert voices["val"] <= set(HELD_OUT_VARIANTS) and not voices["train"] & set(HELD_OUT_VARIANTS)
+    people = {split: [script.setting.identity for script in found] for split, found in scripts.items()}
+    assert {person.portrait for person in people["val"]} == set(HELD_OUT_FACES)
+    assert {person.portrait for person in people["train"]} == set(BLENDS) - set(HELD_OUT_FACES)
+    assert all(map(is_held_out_shape, people["val"])) and not any(map(is_held_out_shape, people["train"]))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scenes": 0}, {"resolution": 65}, {"seconds": 0}, {"workers": -1}, {"devices": ()}, {"whole_frames": 8}]
+)
+def test_refuses_options_out_of_range(tmp_path, wrong):
+    with pytest.raises(ConfigError):
+        CorpusOptions(**({"out": tmp_path, "scenes": 1} | wrong))
+
+
+def test_a_missing_sidecar_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nothing\.json"):
+        read_sidecar(tmp_path / "nothing.mp4")
