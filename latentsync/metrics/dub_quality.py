@@ -210,12 +210,20 @@ def _openings(path: Path) -> npt.NDArray[np.float64]:
 
 
 def mean_figures(clips: list[Figures]) -> Figures:
-    """Means over clips of every figure, and of what is compared: ``sync_share``, ``flicker_ratio``, rounded.
+    """Means over clips of every figure, and what they come to against the truth, rounded.
 
-    NaN, such as the correlation of a mouth that never moved, is left out.
+    ``sync_share``, ``flicker_ratio`` and ``flicker_still_ratio`` are result over truth; for offsets,
+    ``av_offset_within_one`` is the share of clips at most one frame off. NaN, such as the correlation of a mouth that
+    never moved, is left out.
     """
     names = list(dict.fromkeys(name for clip in clips for name in clip))
-    means = {name: _mean([clip[name] for clip in clips if name in clip]) for name in names}
+    means: Figures = {}
+    for name in names:
+        values = [clip[name] for clip in clips if name in clip]
+        if name.startswith("av_offset"):
+            means[f"{name}_within_one"] = _mean([float(abs(value) <= 1) for value in values])
+        else:
+            means[name] = _mean(values)
     for name, above, below in (
         ("sync_share", "sync_conf", "sync_conf_true"),
         ("flicker_ratio", "flicker", "flicker_true"),

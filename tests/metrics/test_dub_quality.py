@@ -103,11 +103,13 @@ def test_a_folder_without_truth_is_refused(tmp_path: Path):
 
 def test_means_leave_out_what_is_unknown_and_compare():
     clips = [
-        {"r": 0.5, "sync_conf": 0.2, "sync_conf_true": 0.3, "flicker_still": math.nan},
-        {"r": math.nan, "sync_conf": 0.4, "sync_conf_true": 0.5, "flicker_still": math.nan},
+        {"r": 0.5, "sync_conf": 0.2, "sync_conf_true": 0.3, "av_offset": -1.0, "flicker_still": math.nan},
+        {"r": math.nan, "sync_conf": 0.4, "sync_conf_true": 0.5, "av_offset": 3.0, "flicker_still": math.nan},
     ]
     means = mean_figures(clips)
     assert means["r"] == 0.5
     assert means["sync_share"] == 0.75
+    assert means["av_offset_within_one"] == 0.5
+    assert "av_offset" not in means
     assert math.isnan(means["flicker_still"])
     assert "flicker_ratio" not in means
