@@ -25,7 +25,7 @@ from latentsync.synthetic.portrait import (
     Portrait,
     smoothstep,
 )
-from latentsync.synthetic.spline import ThinPlateSpline
+from latentsync.synthetic.spline import ThinPlateSpline, squared_distances
 from latentsync.synthetic.visemes import MOUTH_PARAMETERS
 
 GRID = 128
@@ -312,7 +312,7 @@ def relief(portrait: Portrait, grid: Array) -> Array:
     rim = points[list(FACE_OVAL), 2].mean()
     height = rim - points[:, 2]
     spread = 0.1 * portrait.eye_distance
-    near = np.exp(-0.5 * ((grid[:, None] - points[None, :, :2]) ** 2).sum(-1) / spread**2)
+    near = np.exp(-0.5 / spread**2 * squared_distances(grid, points[:, :2]))
     height_here = (near @ height) / (near.sum(1) + 0.3)
     # Turning happens about an axis inside the head: what lies on the rim goes the other way.
     return np.asarray(height_here - 0.45 * height.mean())

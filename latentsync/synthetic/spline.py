@@ -32,6 +32,14 @@ class ThinPlateSpline:
         return np.asarray(basis @ weights)
 
 
+def squared_distances(a: Array, b: Array) -> Array:
+    """(n, 2) and (m, 2) places -> (n, m)."""
+    squared = a @ (-2 * b.T)
+    squared += (a**2).sum(1)[:, None]
+    squared += (b**2).sum(1)[None]
+    return np.asarray(np.maximum(squared, 0, out=squared))
+
+
 def _kernel(a: Array, b: Array) -> Array:
-    squared = ((a[:, None] - b[None]) ** 2).sum(-1)
+    squared = squared_distances(a, b)
     return np.asarray(0.5 * squared * np.log(squared + 1e-12))

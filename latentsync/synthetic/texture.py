@@ -103,11 +103,13 @@ def _blur(picture: Tensor, sigma: float) -> Tensor:
 
 def _evened(picture: Tensor, skin: Tensor) -> Tensor:
     """Smooth ``skin`` (S, S) of a picture but for its strong edges: the guided filter of He et al. (2010)."""
-    weight = _blur(skin[None], 7.0) + 1e-4
-    mean = _blur(picture * skin, 7.0) / weight
-    variance = (_blur(picture**2 * skin, 7.0) / weight - mean**2).clamp_min(0)
+    small, mask = F.avg_pool2d(picture, 3), F.avg_pool2d(skin[None], 3)
+    weight = _blur(mask, 2.4) + 1e-4
+    mean = _blur(small * mask, 2.4) / weight
+    variance = (_blur(small**2 * mask, 2.4) / weight - mean**2).clamp_min(0)
     kept = variance / (variance + 0.008)
-    slope, base = (_blur(x * skin, 5.0) / (_blur(skin[None], 5.0) + 1e-4) for x in (kept, (1 - kept) * mean))
+    both = _blur(torch.cat([kept, (1 - kept) * mean]) * mask, 1.7) / (_blur(mask, 1.7) + 1e-4)
+    slope, base = F.interpolate(both[None], size=picture.shape[-2:], mode="bilinear", align_corners=False)[0].split(3)
     return picture + (slope * picture + base - picture) * skin
 
 
@@ -119,7 +121,7 @@ def gaussian_blur(picture: Tensor, sigma: float) -> Tensor:
 def _without_person(picture: Tensor, matte: Tensor) -> Tensor:
     """Fill the person's place from the background around it, coarsely."""
     keep = (matte < 0.02).float()[None]
-    keep = 1 - F.max_pool2d(1 - keep, 21, 1, 10)
+    keep = 1 - F.max_pool2d(F.max_pool2d(1 - keep, (21, 1), 1, (10, 0)), (1, 21), 1, (0, 10))
     small, weight = (F.avg_pool2d(x, 16) for x in (picture * keep, keep))
     filled = _blur(small, 1.0) / (_blur(weight, 1.0) + 1e-4)
     known = (weight > 0.3).float()
