@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     config = load_syncnet_config(arguments.config_path)
-    weights = arguments.checkpoint or Path(config.ckpt.inference_ckpt_path)
+    weights = arguments.checkpoint or REPOSITORY / config.ckpt.inference_ckpt_path
     meter = _load_meter(config, weights, choose_device(arguments.device), arguments.batch_size)
     clips = list_clips(
         None if arguments.data_dir else config.data.val_fileslist, arguments.data_dir or config.data.val_data_dir
