@@ -1,0 +1,100 @@
+"""Measure how many training samples a second the loader reads, by number of workers; prints JSON.
+
+    python -m tools.benchmark_loader --data CORPUS/train --kind unet --batch 8 --workers 0 2 4 8
+
+The first epoch of a run also finds out about every clip and fills the caches: give cache folders that have been used
+before to measure the later epochs.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from latentsync.data.clip_dataset import ClipDataset, ClipOptions
+from latentsync.data.clip_list import list_clips
+from latentsync.data.loader import LoaderOptions, LoaderSource
+from latentsync.data.syncnet_dataset import SyncNetDataset
+from latentsync.data.unet_dataset import UNetDataset, UNetSampling
+
+
+def main() -> None:
+    """Run the measurement that the command line asks for."""
+    arguments = parse_arguments()
+    dataset = make_dataset(arguments)
+    rows = [measure(dataset, arguments, workers) for workers in arguments.workers]
+    report = {
+        "kind": arguments.kind,
+        "resolution": arguments.resolution,
+        "frames": arguments.frames,
+        "batch": arguments.batch,
+        "clips": len(dataset.clips),
+        "processors": len(os.sched_getaffinity(0)),
+        "runs": rows,
+    }
+    print(json.dumps(report, indent=2))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of aligned clips, searched with its subfolders")
+    parser.add_argument("--fileslist", type=Path, help="list of clips, one path a line; goes before --data")
+    parser.add_argument("--kind", choices=("unet", "syncnet"), default="unet")
+    parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--frames", type=int, default=16, help="frames of a window")
+    parser.add_argument("--batch", type=int, default=8, help="samples of a batch")
+    parser.add_argument("--batches", type=int, default=30, help="batches that are timed for each number of workers")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of workers to try")
+    parser.add_argument("--with-mel", action="store_true", help="load the SyncNet mel for the U-Net too")
+    parser.add_argument("--paired-takes", action="store_true", help="take the source from the clip's other take")
+    parser.add_argument("--mel-cache", type=Path)
+    parser.add_argument("--facts-cache", type=Path)
+    return parser.parse_args()
+
+
+def make_dataset(arguments: argparse.Namespace) -> ClipDataset[Any]:
+    """The data set to read, with epochs long enough for the measurement."""
+    clips = list_clips(arguments.fileslist, arguments.data)
+    needed = arguments.batch * (arguments.batches + 1 + 2 * max(arguments.workers))
+    options = ClipOptions(
+        num_frames=arguments.frames,
+        resolution=arguments.resolution,
+        windows_per_clip=-(-needed // len(clips)),
+        mel_cache=arguments.mel_cache,
+        facts_cache=arguments.facts_cache,
+    )
+    if arguments.kind == "syncnet":
+        return SyncNetDataset(clips, options)
+    return UNetDataset(clips, options, UNetSampling(arguments.with_mel, arguments.paired_takes))
+
+
+def measure(dataset: ClipDataset[Any], arguments: argparse.Namespace, workers: int) -> dict[str, Any]:
+    """Samples a second once the loader is running; what its workers prepared ahead is not counted."""
+    options = LoaderOptions(arguments.batch, workers=workers)
+    source: LoaderSource[Any] = LoaderSource(dataset, options)
+    batches = source.batches(0, 0)
+    began = time.perf_counter()
+    next(batches)
+    first = time.perf_counter() - began
+    for _ in itertools.islice(batches, workers * options.prefetch):
+        pass
+    began = time.perf_counter()
+    count = sum(1 for _ in itertools.islice(batches, arguments.batches))
+    seconds = time.perf_counter() - began
+    source.close()
+    return {
+        **{key: value for key, value in dataclasses.asdict(options).items() if key in ("workers", "prefetch")},
+        "first_batch_seconds": round(first, 3),
+        "samples_per_second": round(count * arguments.batch / seconds, 2),
+        "milliseconds_per_sample": round(1000 * seconds / (count * arguments.batch), 2),
+        "clips_left_out": len(source.problems()),
+    }
+
+
+if __name__ == "__main__":
+    main()
