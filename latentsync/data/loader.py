@@ -28,7 +28,8 @@ class LoaderOptions:
         world: number of processes; the global batch is a multiple of it.
         workers: processes that read ahead; 0 reads in this one.
         prefetch: batches that each worker prepares ahead.
-        start_method: how workers are started: "spawn" is safe beside CUDA, "fork" begins sooner.
+        start_method: how workers are started. "forkserver" and "spawn" are safe beside CUDA; spawned workers that are
+            ended while they hand over a batch may abort with a message. "fork" begins soonest and is not safe.
     """
 
     global_batch: int
@@ -36,7 +37,7 @@ class LoaderOptions:
     world: int = 1
     workers: int = 0
     prefetch: int = 2
-    start_method: Literal["spawn", "forkserver", "fork"] = "spawn"
+    start_method: Literal["forkserver", "spawn", "fork"] = "forkserver"
 
     def __post_init__(self) -> None:
         """Raises ConfigError on a value out of range."""

@@ -1,5 +1,7 @@
 """The loader: one order for any number of processes and workers, and a start in the middle of an epoch."""
 
+import multiprocessing
+
 import pytest
 import torch
 
@@ -79,10 +81,12 @@ def test_processes_share_what_one_would_read(clips, world):
         assert torch.equal(torch.cat([share.shifts for share in shares])[order], batch.shifts)
 
 
-def test_workers_read_the_same_as_none(clips):
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_workers_read_the_same_as_none(clips, start_method):
     dataset = UNetDataset(clips, OPTIONS, UNetSampling(with_mel=True))
     expected = [list(LoaderSource(dataset, LoaderOptions(3)).batches(epoch, 0)) for epoch in range(2)]
-    source = LoaderSource(dataset, LoaderOptions(3, workers=2))
+    before = set(multiprocessing.active_children())
+    source = LoaderSource(dataset, LoaderOptions(3, workers=2, start_method=start_method))
     # Left in the middle of an epoch, as a run is that reaches its last step.
     assert same(next(source.batches(0, 0)), expected[0][0])
     state = torch.random.get_rng_state()
@@ -91,6 +95,7 @@ def test_workers_read_the_same_as_none(clips):
     assert torch.equal(torch.random.get_rng_state(), state)
     assert list(source.problems()) == [str(clips[-1])]
     source.close()
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_an_error_in_a_worker_reads_as_one_in_this_process(tmp_path):
