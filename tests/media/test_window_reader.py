@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,3 +79,21 @@ def test_sound_alone_has_no_frames(tmp_path):
 
     with pytest.raises(MediaError, match="no picture"):
         index_frames(write_tone(tmp_path / "tone.wav", 0.5))
+
+
+def test_frames_that_an_edit_list_hides_do_not_count(tmp_path):
+    whole = make_clip(tmp_path / "whole.mp4", Clip(steady(40), size=(64, 48), options={"crf": "12", "g": "10"}))
+    cut = tmp_path / "cut.mp4"
+    # What "ffmpeg -ss 0.2 ... -c copy" does: decoding begins at the key frame, the picture five frames later.
+    with av.open(str(whole)) as given, av.open(str(cut), "w") as made:
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                ticks = round(Fraction(1, 5) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - ticks, packet.dts - ticks, stream
+                made.mux(packet)
+    index = index_frames(cut)
+    expected = [number_of(frame.pixels) for frame in VideoReader(cut)]
+    assert expected[0] == 5
+    assert index.count(25) == len(expected) == 35
+    assert [number_of(pixels) for pixels in read_frames(index, range(35), 25)] == expected
