@@ -47,7 +47,7 @@ print(json.dumps([train(Path(sys.argv[1]) / name, **wanted) for name, wanted in 
 leave_processes()
 """
 
-LIKE_ONE = {"max_train_steps": 12, "validation_steps": 4, "ema_decay": 0.9}
+LIKE_ONE = {"max_train_steps": 12, "validation_steps": 6, "ema_decay": 0.9}
 FROZEN = {"max_train_steps": 10, "frozen": True}
 # One pair of processes trains them all: starting takes longer than training.
 RUNS: list[tuple[str, dict[str, Any]]] = [
@@ -63,9 +63,12 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[Any]]]:
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def trained(request, tmp_path_factory) -> tuple[Path, list[tuple[Any, ...]]]:
     """The folder of all runs, and what each of the two processes got from each of them."""
+    if request.param == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    runs = [(name, {**wanted, "cpu": request.param == "cpu", "mixed_precision": "no"}) for name, wanted in RUNS]
     folder = tmp_path_factory.mktemp("runs")
     (folder / "in the way").mkdir()
     (folder / "in the way" / "checkpoints").write_text("a file")
@@ -75,7 +78,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[A
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, folder, json.dumps(RUNS)],
+            [sys.executable, "-c", PROGRAM, folder, json.dumps(runs)],
             env={**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -119,8 +122,10 @@ def test_two_processes_resume_what_they_saved(trained):
     assert [result[:2] for result in results[3]] == [[6, "signal"]] * 2
     files = [folder / run / "checkpoints" / "step_00000010" / "line.pt" for run in ("whole", "parts")]
     whole, parts = (torch.load(file, weights_only=True)["state_dict"] for file in files)
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert figures(folder / "whole", "train") == figures(folder / "parts", "train")
+    # On GPUs the last bits of a norm depend on where DDP's buckets lie, which it settles after its first step.
+    exact = whole["3.weight"].device.type == "cpu"
+    torch.testing.assert_close(whole, parts, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-6)
+    assert_close(figures(folder / "whole", "train"), figures(folder / "parts", "train"))
 
 
 def test_a_bad_step_or_a_short_epoch_of_one_holds_nobody_up(trained):
