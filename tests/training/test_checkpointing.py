@@ -176,10 +176,10 @@ def test_a_killed_run_goes_on_and_covers_the_epoch_once(tmp_path):
         kept += ids[: 4 * saved - len(kept)]
         (tmp_path / "ids.txt").unlink()
     source = LineSource(36, taken=lambda epoch, ids: kept.extend(ids))
-    ended = Trainer(LineTask(), source, options(tmp_path, max_train_epochs=1)).run()
+    goal = Trainer(LineTask(), source, options(tmp_path, max_train_epochs=1)).run()
     assert sorted(kept) == list(range(36))
     whole = Trainer(LineTask(), LineSource(36), options(tmp_path / "whole", max_train_epochs=1)).run()
-    first, second = (torch.load(result.weights, weights_only=True)["state_dict"] for result in (whole, ended))
+    first, second = (torch.load(result.weights, weights_only=True)["state_dict"] for result in (whole, goal))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

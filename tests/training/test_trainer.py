@@ -43,7 +43,8 @@ def assert_equal_states(first, second, path="state"):
         assert first == second, path
 
 
-def test_a_run_learns_and_leaves_everything_it_promises(tmp_path):
+def test_a_run_learns_and_leaves_everything_it_promises(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     source = LineSource()
     source.reasons = {"bad.mp4": "no sound"}
     result = train(tmp_path, source=source, max_train_steps=40, validation_steps=20, lr=2e-2)
@@ -61,6 +62,8 @@ def test_a_run_learns_and_leaves_everything_it_promises(tmp_path):
     assert (tmp_path / "samples" / "line_00000040.txt").is_file()
     assert list((tmp_path / "tensorboard").iterdir())
     assert result.steps_per_second > 0 and result.peak_cuda_bytes == 0
+    for told in (result.weights, tmp_path / "charts" / "line.png", tmp_path / "bad_clips.json", "bad.mp4: no sound"):
+        assert str(told) in caplog.text
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
@@ -226,12 +229,9 @@ def test_a_gradient_that_is_not_finite_counts_too(tmp_path):
 
 
 def test_gradients_are_clipped_only_if_asked_and_measured_always(tmp_path):
-    class Still(LineTask):
-        """One step of plain descent shows the gradient itself."""
-
     norms = {}
     for limit in (0.0, 0.1):
-        train(tmp_path / str(limit), Still(), max_train_steps=1, max_grad_norm=limit, lr=1e-3)
+        train(tmp_path / str(limit), LineTask(), max_train_steps=1, max_grad_norm=limit, lr=1e-3)
         norms[limit] = curves(tmp_path / str(limit))[0]["grad_norm"]
         state = read_state(tmp_path / str(limit) / "checkpoints" / "step_00000001")
         # After one step AdamW's first moment is a tenth of the gradient.
