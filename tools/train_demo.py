@@ -1,10 +1,10 @@
-"""Train the bundled demo model from nothing: speech, audio encoder, autoencoder, U-Net.
+"""Train the encoders of the bundled demo model from nothing: made speech, audio encoder, autoencoder.
 
-    python -m tools.train_demo --out /tmp/demo_run --time_budget 720
+    python -m tools.train_demo --out /tmp/demo_run
     python -m tools.train_demo --out /tmp/tiny_run --tiny --device cpu
 
 Trained files appear in ``OUT/demo`` (copy them to ``checkpoints/demo``) and are renewed while training goes on; logs,
-figures and picture sheets in ``OUT/report``. The autoencoder is trained beside speech and audio, on the same device.
+figures and picture sheets in ``OUT/report``. The autoencoder is trained beside speech and audio, on the same device. SyncNet and U-Net come afterwards, by ./train_syncnet.sh and ./train_unet.sh: see docs/training.md.
 """
 
 import argparse
@@ -54,12 +54,11 @@ def _run_stage(arguments: argparse.Namespace, config: "DemoConfig") -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="recipe (default: configs/training/demo.yaml, or tiny.yaml)")
-    parser.add_argument("--stage", choices=["speech", "audio", "vae", "unet", "all"], default="all")
+    parser.add_argument("--stage", choices=["speech", "audio", "vae", "all"], default="all")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run; made if missing")
     parser.add_argument("--device", help="torch device (default: the GPU if there is one)")
     parser.add_argument("--tiny", action="store_true", help="everything small: a test of the stages, no model")
     parser.add_argument("--seconds", type=float, help="time budget of the one stage")
-    parser.add_argument("--time_budget", type=float, help="of all stages together; the U-Net gets what is left")
     parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.KEY=VALUE", help="change the recipe")
     return parser
 
@@ -72,11 +71,6 @@ def _run_all(arguments: argparse.Namespace, config: "DemoConfig") -> int:
         for stage in ("speech", "audio"):
             _finish(_start(arguments, stage, getattr(config.seconds, stage)), stage)
         _finish(vae, "vae")
-        left = config.seconds.unet
-        if arguments.time_budget:
-            left = arguments.time_budget - (time.monotonic() - start) - config.seconds.reserve
-        logger.info("unet: %.0f s", left)
-        _finish(_start(arguments, "unet", max(left, 1.0)), "unet")
     finally:
         if vae.poll() is None:
             vae.terminate()

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 
@@ -132,13 +132,3 @@ def state_of_mouth(curves: Tensor, count: int, generator: torch.Generator) -> Te
     """(n, t, 7) curves -> (count, 7) float32 single moments of them."""
     flat = rearrange(curves, "n t p -> (n t) p")
     return flat[torch.randint(len(flat), (count,), generator=generator, device=flat.device)].float()
-
-
-def as_batch(pixels: Tensor, frames: int) -> Tensor:
-    """((b f), c, h, w) -> (b, c, f, h, w), the layout of the U-Net."""
-    return rearrange(pixels, "(b f) c h w -> b c f h w", f=frames)
-
-
-def with_frames(mask: Tensor, batch: int, frames: int) -> Tensor:
-    """(1, h, w) mask -> (b, 1, f, h, w)."""
-    return repeat(mask, "1 h w -> b 1 f h w", b=batch, f=frames)

@@ -1,4 +1,4 @@
-"""Everything that decides how the demo model is made, as dataclasses read from ``configs/training/demo.yaml``."""
+"""What decides how the demo model's encoders are made, read from ``configs/training/demo.yaml``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -8,9 +8,7 @@ from typing import Any, TypeVar, get_type_hints
 from omegaconf import OmegaConf
 
 from latentsync.errors import ConfigError
-from latentsync.models.unet_spec import UNetSpec
 from latentsync.training.audio_stage import AudioStageOptions
-from latentsync.training.unet_stage import UNetStageOptions
 from latentsync.training.vae_stage import VaeStageOptions
 
 Built = TypeVar("Built")
@@ -18,13 +16,11 @@ Built = TypeVar("Built")
 
 @dataclass(frozen=True)
 class Seconds:
-    """Time budgets of the stages in seconds of wall clock; ``reserve`` is kept at the end for figures and sheets."""
+    """Time budgets of the stages in seconds of wall clock."""
 
     speech: float = 35.0
     audio: float = 110.0
     vae: float = 200.0
-    unet: float = 400.0
-    reserve: float = 45.0
 
 
 @dataclass(frozen=True)
@@ -34,31 +30,22 @@ class SpeechOptions:
     Attributes:
         max_tracks: of 30 s each, if the time suffices.
         workers: processes; 0 = one per core, less two.
-        feature_versions: times every track is encoded for the U-Net, the first time clean.
     """
 
     max_tracks: int = 1200
     workers: int = 0
-    feature_versions: int = 2
 
 
 @dataclass(frozen=True)
-class ClipOptions:
-    """What the training clips are.
+class PictureOptions:
+    """What the training pictures are.
 
     Attributes:
         resolution: side of the aligned crop.
-        clip_frames: frames of a clip in the latent bank.
-        bank_capacity, held_out: clips kept for training, and for the figures.
-        jitter: largest error of the alignment in pixels of a 768-pixel frame.
         mask: name of the fixed mask.
     """
 
     resolution: int = 256
-    clip_frames: int = 24
-    bank_capacity: int = 6000
-    held_out: int = 16
-    jitter: float = 3.0
     mask: str = "mask"
 
 
@@ -68,22 +55,19 @@ class DemoConfig:
 
     Attributes:
         seed: of everything.
-        seconds, speech, clips, audio, vae, unet: the parts.
+        seconds, speech, clips, audio, vae: the parts.
         max_steps: ends every stage after so many steps, 0 = by time only.
         save_seconds: how often trained files are renewed.
-        resume_unet: go on from the U-Net in the run's folder.
     """
 
     seed: int = 1247
     seconds: Seconds = field(default_factory=Seconds)
     speech: SpeechOptions = field(default_factory=SpeechOptions)
-    clips: ClipOptions = field(default_factory=ClipOptions)
+    clips: PictureOptions = field(default_factory=PictureOptions)
     audio: AudioStageOptions = field(default_factory=AudioStageOptions)
     vae: VaeStageOptions = field(default_factory=VaeStageOptions)
-    unet: UNetStageOptions = field(default_factory=lambda: UNetStageOptions(UNetSpec()))
     max_steps: int = 0
     save_seconds: float = 60.0
-    resume_unet: bool = False
 
 
 def load_demo_config(path: Path, overrides: tuple[str, ...] = ()) -> DemoConfig:

@@ -1,6 +1,6 @@
-"""The stages of the demo model's training, each a function of the recipe and a folder.
+"""The stages that make the demo model's encoders, each a function of the recipe and a folder.
 
-Folder layout: ``speech/`` (arrays), ``demo/`` (the trained files, as in ``checkpoints/demo``), ``report/`` (logs,
+Folder layout: ``speech/`` (arrays), ``demo/`` (the trained files, named as in ``checkpoints/demo``), ``report/`` (logs,
 figures, sheets).
 """
 
@@ -13,26 +13,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.face.masks import load_mask
-from latentsync.models.vae import load_vae
-from latentsync.training.audio_batches import TracksOnDevice
-from latentsync.training.audio_stage import audio_encoder_path, train_audio
+from latentsync.synthetic.text import Split
+from latentsync.training.audio_stage import train_audio
 from latentsync.training.clips import PhotoPieces
 from latentsync.training.demo_config import DemoConfig
 from latentsync.training.head_clips import HeadClips
-from latentsync.training.latent_bank import LatentBank, SpeechFeatures
 from latentsync.training.photos import load_photos
 from latentsync.training.speech_tracks import SpeechTracks, make_tracks
 from latentsync.training.stage import StageContext
 from latentsync.training.time_budget import TimeBudget
-from latentsync.training.unet_stage import LipMaterial, train_unet
-from latentsync.training.vae_stage import FaceMaterial, train_vae, vae_folder
-from latentsync.whisper.audio_encoder import load_audio_encoder
+from latentsync.training.vae_stage import FaceMaterial, train_vae
 
 logger = logging.getLogger(__name__)
 
 _HELD_OUT_TRACKS = 8
+_SPLITS: tuple[Split, ...] = ("train", "held_out")
 _HELD_OUT_SEED = 10_000_000
 _VAE_SEED = 20_000_000
 _VAE_MOTION_FPS = 2.0  # pictures of a clip are half a second apart, so that few clips show many poses
@@ -95,46 +91,14 @@ def run_vae(run: DemoRun, seconds: float) -> None:
     speech = make_tracks(TimeBudget(0.02 * seconds), _VAE_SEED, "train", limit, 1)
     photos = load_photos()
     pieces = PhotoPieces(photos, clips.resolution, run.device) if photos else None
-    source = HeadClips(clips.resolution, run.device, fps=_VAE_MOTION_FPS, jitter=2 * clips.jitter)
+    source, held_out = (HeadClips(clips.resolution, run.device, split, _VAE_MOTION_FPS) for split in _SPLITS)
     curves = torch.from_numpy(speech.curves.astype(np.float32))
-    material = FaceMaterial(source, pieces, curves, load_mask(clips.mask, clips.resolution))
+    material = FaceMaterial(source, held_out, pieces, curves, load_mask(clips.mask, clips.resolution))
     train_vae(run.config.vae, material, context)
-
-
-def run_unet(run: DemoRun, seconds: float) -> None:
-    """Train the U-Net with the autoencoder and the audio encoder of the earlier stages."""
-    config, context = run.config, run.context(seconds, 3)
-    encoder = load_audio_encoder(
-        audio_encoder_path(context.checkpoint_folder),
-        run.device,
-        torch.float32,
-        config.unet.spec.cross_attention_dim,
-    )
-    features = [
-        SpeechFeatures(
-            encoder,
-            TracksOnDevice(run.tracks(split), run.device),
-            config.speech.feature_versions,
-            context.dtype,
-            context.generator,
-        )
-        for split in ("train", "held_out")
-    ]
-    vae = load_vae(vae_folder(context.checkpoint_folder), run.device, context.dtype)
-    clips = config.clips
-    mask = load_mask(clips.mask, clips.resolution).to(run.device)
-    source = HeadClips(clips.resolution, run.device, jitter=clips.jitter)
-    training, held_out = (
-        LatentBank(capacity, clips.clip_frames, source, speech, vae, mask)
-        for capacity, speech in zip((clips.bank_capacity, clips.held_out), features, strict=True)
-    )
-    schedule = NoiseSchedule(prediction_type=config.unet.prediction_type)
-    train_unet(config.unet, LipMaterial(training, held_out, vae, mask, schedule), context, config.resume_unet)
 
 
 STAGES: dict[str, Callable[[DemoRun, float], None]] = {
     "speech": run_speech,
     "audio": run_audio,
     "vae": run_vae,
-    "unet": run_unet,
 }

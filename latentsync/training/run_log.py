@@ -1,17 +1,15 @@
-"""What a training run leaves for people to read: a log with one JSON object a line, figures, and picture sheets."""
+"""What a training stage leaves: a log with one JSON object a line, figures, and weights in half precision."""
 
 import json
 import logging
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 
 import torch
-from einops import rearrange
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -63,16 +61,3 @@ def save_half(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, st
         partial = Path(folder) / path.name
         save_file(half, partial, metadata=dict(metadata) if metadata else None)
         os.replace(partial, path)
-
-
-def save_sheet(path: Path, rows: Sequence[Tensor]) -> None:
-    """Write a sheet of pictures as PNG or JPEG, by the path's ending.
-
-    Args:
-        path: the folder is made if missing.
-        rows: one tensor (n, 3, h, w) per row of the sheet, in [-1, 1]; all of one size and count.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet = torch.cat([rearrange(row.float().cpu(), "n c h w -> h (n w) c") for row in rows])
-    pixels = ((sheet + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    Image.fromarray(pixels.numpy()).save(path)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from latentsync.errors import ConfigError, MediaError
+from latentsync.synthetic.population import HELD_OUT_VARIANTS
 from latentsync.synthetic.speech import LANGUAGES, SAMPLE_RATE, VARIANTS, Utterance, join, silence, synthesize
 from latentsync.synthetic.text import Split, passage
 from latentsync.synthetic.visemes import mouth_curve, viseme_classes
@@ -70,10 +71,10 @@ def make_track(seed: int, split: Split) -> SpeechTracks:
     generator = random.Random(seed)
     parts: list[Utterance] = []
     seconds = 0.0
-    voice = _voice(generator)
+    voice = _voice(generator, split)
     while seconds < TRACK_SECONDS:
         if generator.random() < 0.35:
-            voice = _voice(generator)
+            voice = _voice(generator, split)
         parts += [silence(generator.uniform(0.02, 0.6) ** 2 * 4), _passage(generator, voice, split)]
         seconds += sum(part.seconds for part in parts[-2:])
     track = join(parts)
@@ -83,10 +84,13 @@ def make_track(seed: int, split: Split) -> SpeechTracks:
     return SpeechTracks(waveform[None], curve[None].astype(np.float16), classes[None].astype(np.int8))
 
 
-def _voice(generator: random.Random) -> dict[str, str | int]:
+def _voice(generator: random.Random, split: Split) -> dict[str, str | int]:
+    variants = (
+        HELD_OUT_VARIANTS if split == "held_out" else [each for each in VARIANTS if each not in HELD_OUT_VARIANTS]
+    )
     language = generator.choice(LANGUAGES[:5]) if generator.random() < 0.8 else generator.choice(LANGUAGES)
     return {
-        "voice": f"{language}+{generator.choice(VARIANTS)}" if generator.random() < 0.95 else language,
+        "voice": f"{language}+{generator.choice(variants)}",
         "speed": round(generator.triangular(105, 240, 165)),
         "pitch": generator.randint(10, 90),
     }

@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync.builders import build_schedule, build_unet_spec
 from latentsync.config import load_config
-from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.errors import ConfigError
-from latentsync.models.loading import load_unet
 from latentsync.models.vae import load_vae
 from latentsync.training.demo_config import load_demo_config
 from latentsync.training.demo_run import STAGES, DemoRun
@@ -19,12 +16,11 @@ from latentsync.whisper.audio_encoder import load_audio_encoder
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def test_recipe_makes_the_network_that_inference_expects() -> None:
+def test_recipe_makes_the_encoders_that_inference_expects() -> None:
     recipe = load_demo_config(CONFIGS / "training" / "demo.yaml")
     inference = load_config(CONFIGS / "unet" / "demo.yaml")
-    assert recipe.unet.spec == build_unet_spec(inference.model)
-    assert NoiseSchedule(prediction_type=recipe.unet.prediction_type) == build_schedule(inference)
-    assert recipe.audio.dims.n_audio_state == recipe.unet.spec.cross_attention_dim
+    assert recipe.audio.dims.n_audio_state == inference.model.cross_attention_dim
+    assert recipe.clips.resolution == inference.data.resolution
 
 
 def test_unknown_key_is_refused() -> None:
@@ -44,17 +40,16 @@ def test_stage_without_speech_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_all_stages_leave_files_that_inference_loads(tmp_path: Path) -> None:
-    recipe = load_demo_config(CONFIGS / "training" / "tiny.yaml", ("max_steps=1", "unet.sample_steps=1"))
+    recipe = load_demo_config(CONFIGS / "training" / "tiny.yaml", ("max_steps=1",))
     run = DemoRun(recipe, tmp_path, torch.device("cpu"))
     for stage in STAGES.values():
         stage(run, 600.0)
     files = tmp_path / "demo"
-    unet = load_unet(recipe.unet.spec, files / "unet.safetensors", "cpu", torch.float32)
     vae = load_vae(files / "vae", "cpu", torch.float32)
     encoder = load_audio_encoder(files / "audio_encoder.safetensors", "cpu", torch.float32, 32)
-    assert unet.spec == recipe.unet.spec and encoder.dims == recipe.audio.dims
+    assert encoder.dims == recipe.audio.dims
     assert float(vae.config.scaling_factor) != pytest.approx(0.18215)
     figures = json.loads((tmp_path / "report" / "validation.json").read_text())
-    assert set(figures) == {"audio", "vae", "unet"} and figures["unet"]["steps"] == 1
+    assert set(figures) == {"audio", "vae"} and figures["vae"]["steps"] == 1
     assert figures["vae"]["latent_std"] == pytest.approx(1.0, abs=0.5)
-    assert {path.name for path in (tmp_path / "report").glob("*.jpg")} == {"vae_sheet.jpg", "unet_sheet.jpg"}
+    assert {path.name for path in (tmp_path / "report").glob("*.jpg")} == {"vae_sheet.jpg"}
