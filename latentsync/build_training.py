@@ -84,7 +84,7 @@ def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Tr
         prepare = WindowEncoder(networks.vae, audio.windows, mask, _VAE_BATCH)
         source, held_out = _frame_sources(config, shard)
     task = build_unet_task(config, build_unet(config), networks, prepare, held_out)
-    return Trainer(task, source, _trainer_options(config, "outputs/train/unet"))
+    return Trainer(task, source, build_trainer_options(config, "outputs/train/unet"))
 
 
 def build_unet_task(
@@ -160,7 +160,7 @@ def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.dev
     task = SyncNetTask(network, FramesToImage(data.lower_half, vae), held_out)
     accumulation = max(config.run.gradient_accumulation_steps, data.gradient_accumulation_steps)
     config.run.gradient_accumulation_steps = accumulation
-    return Trainer(task, source, _trainer_options(config, "outputs/train/syncnet"))
+    return Trainer(task, source, build_trainer_options(config, "outputs/train/syncnet"))
 
 
 def build_syncnet_dataset(config: SyncNetConfig, split: str) -> SyncNetDataset:
@@ -241,7 +241,8 @@ def _noise_options(noise: NoiseConfig, alpha: float | None) -> NoiseOptions:
     return NoiseOptions(mixed_noise_alpha=alpha, **vars(noise))
 
 
-def _trainer_options(config: Config | SyncNetConfig, folder: str) -> TrainerOptions:
+def build_trainer_options(config: Config | SyncNetConfig, folder: str) -> TrainerOptions:
+    """How the loop goes; ``folder`` is used where the configuration names none."""
     run: LoopConfig = config.run
     ckpt: CkptConfig = config.ckpt
     return TrainerOptions(

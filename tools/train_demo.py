@@ -4,7 +4,8 @@
     python -m tools.train_demo --out /tmp/tiny_run --tiny --device cpu
 
 Trained files appear in ``OUT/demo`` (copy them to ``checkpoints/demo``) and are renewed while training goes on; logs,
-figures and picture sheets in ``OUT/report``. The autoencoder is trained beside speech and audio, on the same device. SyncNet and U-Net come afterwards, by ./train_syncnet.sh and ./train_unet.sh: see docs/training.md.
+figures and picture sheets in ``OUT/report``. The autoencoder is trained beside speech and audio, on the same device.
+SyncNet and U-Net come afterwards, by ./train_syncnet.sh and ./train_unet.sh: see docs/training.md.
 """
 
 import argparse

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-from latentsync.training.speech_tracks import TRACK_ROWS, SpeechTracks
 from latentsync.media.mel_filterbank import mel_filterbank
+from latentsync.training.speech_tracks import TRACK_ROWS, SpeechTracks
 from latentsync.whisper.log_mel import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE
 
 _SAMPLES_PER_ROW = 2 * HOP_LENGTH

@@ -7,7 +7,6 @@ both ends. `LogMel` keeps that result while never holding the spectrogram of mor
 import math
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from latentsync.errors import MediaError
