@@ -20,7 +20,7 @@ from latentsync.synthetic.texture import gaussian_blur, sharpened
 
 Array = npt.NDArray[np.float64]
 
-_GRID = 160
+_GRID = 96
 _LIGHT_SIGMA = 36.0  # pixels: what is coarser is taken for light and matched between the two
 
 

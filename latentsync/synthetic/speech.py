@@ -153,7 +153,7 @@ def synthesize(text: str, voice: str = "en-us", speed: int = 165, pitch: int = 5
 
     Returns:
         The sound at 16 kHz, and its phonemes, which cover it from 0 to the end without gaps. The same words give the
-        same times to a millisecond; the samples differ with what the process has spoken before.
+        same times to a hundredth of a second; they and the samples differ with what the process has spoken before.
 
     Raises:
         ConfigError: unknown voice, or speed or pitch out of range.

@@ -6,6 +6,7 @@ import random
 import shutil
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from latentsync.synthetic.visemes import MOUTH_PARAMETERS, mouth_curve
 TAKES = ("a", "b")
 FPS = Fraction(25)
 # Every eighth frame stands alone, so that a short window anywhere is cheap to read.
-WRITER = WriterOptions(crf=16, preset="veryfast", keyframe_interval=8, threads=1, overwrite=True)
+WRITER = WriterOptions(crf=16, preset="superfast", keyframe_interval=8, threads=1, overwrite=True)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class SceneScript:
     speakers: tuple[Speaker, ...]
     utterances: tuple[Utterance, ...]
 
-    @property
+    @cached_property
     def states(self) -> list[HeadState]:
         """What each take shows."""
         setting, count = self.setting, len(self.setting.motion)

@@ -10,10 +10,8 @@ from latentsync.errors import ConfigError
 from latentsync.media.audio import read_audio
 from latentsync.media.probe import probe_video
 from latentsync.media.video_reader import VideoReader
-from latentsync.synthetic.blend import BLENDS
 from latentsync.synthetic.corpus import CorpusOptions, make_corpus
 from latentsync.synthetic.head import HeadRenderer
-from latentsync.synthetic.population import HELD_OUT_FACES, HELD_OUT_VARIANTS, is_held_out_shape
 from latentsync.synthetic.speech import PAUSE, SAMPLE_RATE
 from latentsync.synthetic.takes import FPS, is_complete, read_sidecar, write_script
 
@@ -76,8 +74,17 @@ def test_sound_and_mouth_belong_together(corpus):
 def test_takes_differ_in_the_lower_face_alone(corpus):
     first, second = (pixels(corpus[0].out / "train" / f"00000_{take}.mp4") for take in "ab")
     change = np.abs(first - second).mean((0, 3))
-    assert change[: SIZE * 3 // 8].mean() < 1
+    # What is left above the nose is the encoder's.
+    assert change[: SIZE * 3 // 8].mean() < 2
     assert change[SIZE // 2 : SIZE * 7 // 8, SIZE // 3 : SIZE * 2 // 3].mean() > 4
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_drawn_takes_are_equal_above_the_nose(number):
+    script = write_script(0, "train", number, 0.4)
+    first, second = HeadRenderer("cpu").render_takes(script.states, 96, script.setting.jitter)
+    change = (first - second).abs().amax((0, 1))
+    assert float(change[:32].max()) < 1e-3 and float(change[50:80].max()) > 0.05
 
 
 def test_the_sidecar_draws_the_clip_again(corpus):
@@ -115,19 +122,6 @@ def test_same_seed_same_scene(tmp_path):
     assert [u.text for u in first.utterances] == [u.text for u in again.utterances]
     assert write_script(7, "train", 4, 0.8).setting.identity != first.setting.identity
     assert write_script(7, "val", 3, 0.8).setting.identity != first.setting.identity
-
-
-def test_validation_has_people_and_voices_of_its_own():
-    scripts = {split: [write_script(0, split, number, 0.2) for number in range(30)] for split in ("train", "val")}
-    voices = {
-        split: {who.voice.split("+")[1] for script in found for who in script.speakers}
-        for split, found in scripts.items()
-    }
-    assert voices["val"] <= set(HELD_OUT_VARIANTS) and not voices["train"] & set(HELD_OUT_VARIANTS)
-    people = {split: [script.setting.identity for script in found] for split, found in scripts.items()}
-    assert {person.portrait for person in people["val"]} == set(HELD_OUT_FACES)
-    assert {person.portrait for person in people["train"]} == set(BLENDS) - set(HELD_OUT_FACES)
-    assert all(map(is_held_out_shape, people["val"])) and not any(map(is_held_out_shape, people["train"]))
 
 
 @pytest.mark.parametrize(

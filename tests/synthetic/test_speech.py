@@ -29,7 +29,7 @@ def test_same_words_same_times_and_voices_differ():
     first, again = (synthesize("One more time.", "en-us+f3") for _ in range(2))
     other = synthesize("One more time.", "en-us+m3")
     for one, two in zip(first.phonemes, again.phonemes, strict=True):
-        assert one.symbol == two.symbol and one.start == pytest.approx(two.start, abs=0.002)
+        assert one.symbol == two.symbol and one.start == pytest.approx(two.start, abs=0.01)
     assert other.phonemes != first.phonemes
 
 
