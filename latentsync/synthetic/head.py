@@ -36,8 +36,8 @@ FloatArray = npt.NDArray[np.float32]
 CONTROL_MESH: tuple[tuple[int, ...], ...] = (LEFT_BROW, RIGHT_BROW, NOSE)
 """Mesh points whose means are the control points: those that the detector uses."""
 
-# Pixels drawn at a time: on a CPU what its cache can hold, elsewhere what bounds the memory.
-_CHUNK_PIXELS = {"cpu": 300_000, "gpu": 12_000_000}
+# Pixels drawn at a time: on a CPU what its cache can hold, on a GPU few enough for dozens of processes to share one.
+_CHUNK_PIXELS = {"cpu": 300_000, "gpu": 2_000_000}
 
 
 @dataclass(frozen=True)
