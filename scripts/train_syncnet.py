@@ -7,7 +7,8 @@ The shell script ./train_syncnet.sh installs what is missing and starts one proc
 
 import sys
 
-from latentsync.train_cli import train_syncnet
-
 if __name__ == "__main__":
+    # Processes that read clips import this file again and need none of this.
+    from latentsync.train_cli import train_syncnet
+
     sys.exit(train_syncnet())

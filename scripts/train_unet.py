@@ -7,7 +7,8 @@ The shell script ./train_unet.sh installs what is missing and starts one process
 
 import sys
 
-from latentsync.train_cli import train_unet
-
 if __name__ == "__main__":
+    # Processes that read clips import this file again and need none of this.
+    from latentsync.train_cli import train_unet
+
     sys.exit(train_unet())

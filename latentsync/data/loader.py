@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from latentsync.data.clip_dataset import ClipDataset
 from latentsync.data.order import BatchPlan
 from latentsync.data.samples import SampleKey
+from latentsync.data.workers import StartMethod, worker_context
 from latentsync.errors import ConfigError, DataError, LatentSyncError
 
 BatchT = TypeVar("BatchT")
@@ -28,8 +29,7 @@ class LoaderOptions:
         world: number of processes; the global batch is a multiple of it.
         workers: processes that read ahead; 0 reads in this one.
         prefetch: batches that each worker prepares ahead.
-        start_method: how workers are started. "forkserver" and "spawn" are safe beside CUDA; spawned workers that are
-            ended while they hand over a batch may abort with a message. "fork" begins soonest and is not safe.
+        start_method: how workers are started, see `worker_context`.
     """
 
     global_batch: int
@@ -37,7 +37,7 @@ class LoaderOptions:
     world: int = 1
     workers: int = 0
     prefetch: int = 2
-    start_method: Literal["forkserver", "spawn", "fork"] = "forkserver"
+    start_method: StartMethod = "forkserver"
 
     def __post_init__(self) -> None:
         """Raises ConfigError on a value out of range."""
@@ -73,7 +73,7 @@ class LoaderSource(Generic[BatchT]):
             extra = {
                 "num_workers": options.workers,
                 "prefetch_factor": options.prefetch,
-                "multiprocessing_context": options.start_method,
+                "multiprocessing_context": worker_context(options.start_method),
                 "persistent_workers": True,
             }
         self._loader = DataLoader(

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from latentsync.data.clip_reader import ClipReader, UnusableClip
 from latentsync.data.inspection import ClipInspector
+from latentsync.data.workers import worker_context
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def read_whole_clips(
         reader: reads them.
         workers: processes that read ahead; 0 reads in this one.
     """
-    extra: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": "spawn"} if workers else {}
+    extra: dict[str, Any] = (
+        {"num_workers": workers, "multiprocessing_context": worker_context("forkserver")} if workers else {}
+    )
     dataset = _Clips(clips, resolution, inspector, reader)
     yield from DataLoader(dataset, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator(), **extra)
 
