@@ -74,16 +74,15 @@ def compose(portrait: Portrait, paint: Paint, lattice: Lattice, shifts: Tensor, 
         (t, 3, size, size) float32 in [0, 1].
     """
     places = [lattice.invert(shifts[:, layer], _ITERATIONS[layer]) for layer in (STILL, UPPER, LOWER)]
-    upper_box, lower_box = _halves(lattice, sample(paint.above[4:], places[UPPER])[:, 0])
+    parts = _parts(portrait, lattice, places, sample(paint.above[4:], places[UPPER])[:, 0])
+    upper_box, lower_box = parts.upper, parts.lower
     upper = sample(paint.above, lattice.pixels(places[UPPER], upper_box))
     lower = sample(paint.below, lattice.pixels(places[LOWER], lower_box))
-    box = _eye_box(portrait, lattice, places[UPPER], upper_box)
-    if box is not None:
+    if (box := parts.eyes) is not None:
         inside = upper[(..., *box.within(upper_box))]
         shown = sample(paint.eyes, lattice.pixels(places[UPPER], box))
         inside[:, :3].lerp_(sample(paint.texture, lattice.pixels(places[STILL], box)), shown)
-    box = _mouth_box(portrait, lattice, (places[UPPER], places[LOWER]), lower_box)
-    if box is not None:
+    if (box := parts.mouth) is not None:
         inside = lower[(..., *box.within(lower_box))]
         pixels = (lattice.pixels(places[STILL], box) + 1) * ((portrait.size - 1) / 2)
         _open_mouth(inside, _mouth_coordinates(portrait, pixels), coefficients, paint.look)
@@ -94,35 +93,55 @@ def compose(portrait: Portrait, paint: Paint, lattice: Lattice, shifts: Tensor, 
     return frames.lerp_(face[:, :3], face[:, 3:])
 
 
-def _halves(lattice: Lattice, cover: Tensor) -> tuple[Box, Box]:
-    """The rows that the upper and the lower layer are needed for; ``cover`` (t, n, n) is the upper one's opacity."""
+@dataclass(frozen=True)
+class _Parts:
+    """The rectangles of the output in which each layer can show; eyes lie in ``upper``, the mouth in ``lower``."""
+
+    upper: Box
+    lower: Box
+    eyes: Box | None
+    mouth: Box | None
+
+
+def _parts(portrait: Portrait, lattice: Lattice, places: list[Tensor], cover: Tensor) -> _Parts:
+    """Find them for ``places`` of the layers; ``cover`` (t, n, n) is the opacity of the upper one."""
+    marks = torch.stack(
+        [
+            cover < 1 - _TRACE,
+            cover > _TRACE,
+            _near_eyes(portrait, places[UPPER]),
+            _near_mouth(portrait, places[UPPER], places[LOWER]),
+        ]
+    )
+    # One transfer for all: dozens of processes may share a GPU, and each waits its turn to be answered.
+    rows, columns = torch.stack([marks.any(3).any(1), marks.any(2).any(1)]).cpu().numpy()
     last = lattice.count - 1
-    not_upper = (cover < 1 - _TRACE).any(2).any(0).nonzero().flatten().tolist()
-    not_lower = (cover > _TRACE).any(2).any(0).nonzero().flatten().tolist()
-    top = max(0, not_upper[0] - 1) if not_upper else last
-    bottom = min(last, not_lower[-1] + 1) if not_lower else 0
-    return lattice.rows(0, max(top, bottom)), lattice.rows(top, last)
+    not_upper, not_lower = (np.flatnonzero(row) for row in rows[:2])
+    top = max(0, int(not_upper[0]) - 1) if len(not_upper) else last
+    bottom = min(last, int(not_lower[-1]) + 1) if len(not_lower) else 0
+    upper, lower = lattice.rows(0, max(top, bottom)), lattice.rows(top, last)
+    eyes, mouth = (lattice.around(rows[place], columns[place]) for place in (2, 3))
+    return _Parts(upper, lower, eyes and eyes.cut(upper), mouth and mouth.cut(lower))
 
 
-def _eye_box(portrait: Portrait, lattice: Lattice, places: Tensor, upper_box: Box) -> Box | None:
+def _near_eyes(portrait: Portrait, places: Tensor) -> Tensor:
+    """(t, n, n) bool: between or close to the eyelids."""
     corners = portrait.points[[index for group in (*EYE_UPPER, *EYE_LOWER) for index in group], :2]
     low, high = (
         (corner * (2 / (portrait.size - 1)) - 1).tolist() for corner in (corners.min(0) - 4, corners.max(0) + 4)
     )
     x, y = places.unbind(-1)
-    box = lattice.around((x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1]))
-    return None if box is None else box.cut(upper_box)
+    return (x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1])
 
 
-def _mouth_box(portrait: Portrait, lattice: Lattice, places: tuple[Tensor, Tensor], lower_box: Box) -> Box | None:
-    """Where neither the upper nor the lower layer may be opaque."""
+def _near_mouth(portrait: Portrait, upper: Tensor, lower: Tensor) -> Tensor:
+    """(t, n, n) bool: where neither layer may be opaque."""
     scale = (portrait.size - 1) / 2
-    above, below = (_mouth_coordinates(portrait, (place + 1) * scale) for place in places)
+    above, below = (_mouth_coordinates(portrait, (place + 1) * scale) for place in (upper, lower))
     columns = np.linspace(-0.5, 0.5, 21, dtype=np.float32)
     highest = float(portrait.lip_line(INNER_UPPER, columns, 0.0).min()) - _MARGIN
     lowest = float(portrait.lip_line(INNER_LOWER, columns, 0.0).max()) + _MARGIN
-    box = lattice.around((below[:, 0].abs() < 0.8) & (above[:, 1] > highest) & (below[:, 1] < lowest))
-    return None if box is None else box.cut(lower_box)
+    return (below[:, 0].abs() < 0.8) & (above[:, 1] > highest) & (below[:, 1] < lowest)
 
 
 def _mouth_coordinates(portrait: Portrait, pixels: Tensor) -> Tensor:

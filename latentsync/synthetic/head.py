@@ -37,7 +37,7 @@ CONTROL_MESH: tuple[tuple[int, ...], ...] = (LEFT_BROW, RIGHT_BROW, NOSE)
 """Mesh points whose means are the control points: those that the detector uses."""
 
 # Pixels drawn at a time: on a CPU what its cache can hold, on a GPU few enough for dozens of processes to share one.
-_CHUNK_PIXELS = {"cpu": 300_000, "gpu": 2_000_000}
+_CHUNK_PIXELS = {"cpu": 300_000, "gpu": 4_000_000}
 
 
 @dataclass(frozen=True)

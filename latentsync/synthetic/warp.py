@@ -6,6 +6,8 @@ the centres of the portrait's first and last pixel. A lattice node lies on every
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
@@ -96,16 +98,15 @@ class Lattice:
             source = torch.lerp(source, self.frame - moved, 0.8)
         return source
 
-    def around(self, nodes: Tensor) -> Box | None:
-        """The box that contains all nodes marked in (t, n, n) bool and one more on each side; None if none is."""
-        marked = nodes.any(0)
-        rows, columns = marked.any(1).nonzero().flatten().tolist(), marked.any(0).nonzero().flatten().tolist()
-        if not rows:
+    def around(self, rows: npt.NDArray[np.bool_], columns: npt.NDArray[np.bool_]) -> Box | None:
+        """The box of all marked rows and columns (n,) of nodes and one more on each side; None if none is marked."""
+        top, left = np.flatnonzero(rows), np.flatnonzero(columns)
+        if not len(top):
             return None
         last = self.count - 1
-        return Box(
-            max(0, rows[0] - 1), min(last, rows[-1] + 1), max(0, columns[0] - 1), min(last, columns[-1] + 1), self.size
-        )
+        edges = [max(0, int(found[0]) - 1) for found in (top, left)]
+        ends = [min(last, int(found[-1]) + 1) for found in (top, left)]
+        return Box(edges[0], ends[0], edges[1], ends[1], self.size)
 
     def pixels(self, places: Tensor, box: Box) -> Tensor:
         """Places (t, n, n, 2) of the nodes -> those of the pixels of ``box``: (t, h, w, 2)."""
