@@ -116,4 +116,5 @@ def _read_overrides(overrides: Sequence[str]) -> DictConfig:
     for item in overrides:
         if "=" not in item:
             raise ConfigError(f"Override {item!r}: expected section.key=value, for example run.inference_steps=10")
-    return OmegaConf.from_dotlist(list(overrides))
+    # Nothing after the sign means an empty text, not no value.
+    return OmegaConf.from_dotlist([f"{item}''" if item.endswith("=") else item for item in overrides])
