@@ -31,9 +31,10 @@ from latentsync.losses.trepa import TrepaLoss
 from latentsync.models.vae import load_vae
 from latentsync.training.denoising import NoiseOptions
 from latentsync.training.fixed_set import FixedSet
+from latentsync.training.frame_source import FrameSampling, FrameSource, FrameStore
 from latentsync.training.latent_source import LatentSampling, LatentSource, LatentStore, ReadyWindows
 from latentsync.training.supervision import Supervision
-from latentsync.training.syncnet_trainer import FramesToImage, SyncNetTask
+from latentsync.training.syncnet_trainer import FramesToImage, SyncNetTask, SyncNetTaskOptions
 from latentsync.training.task import BatchSource, Shard
 from latentsync.training.trainer import Trainer
 from latentsync.training.trainer_options import CheckpointOptions, TrainerOptions, UpdateOptions
@@ -152,15 +153,47 @@ def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.dev
     network = build_syncnet(config)
     if config.run.enable_gradient_checkpointing:
         network.enable_gradient_checkpointing()
-    source = _loader(build_syncnet_dataset(config, "train"), data, shard)
-    held_out: Sequence[Any] = ()
-    if _has(data, "val"):
-        count = -(-data.num_val_samples // data.batch_size)
-        held_out = FixedSet(build_syncnet_dataset(config, "val"), data.batch_size, count)
-    task = SyncNetTask(network, FramesToImage(data.lower_half, vae), held_out)
+    if data.cache_frames:
+        source, held_out = _stored_pairs(config, device, shard)
+    else:
+        source, held_out = _read_pairs(config, shard)
+    options = SyncNetTaskOptions(config.run.seed, data.augment and data.cache_frames, config.run.contrastive_weight)
+    task = SyncNetTask(network, FramesToImage(data.lower_half, vae), held_out, options)
     accumulation = max(config.run.gradient_accumulation_steps, data.gradient_accumulation_steps)
     config.run.gradient_accumulation_steps = accumulation
     return Trainer(task, source, build_trainer_options(config, "outputs/train/syncnet"))
+
+
+def _read_pairs(config: SyncNetConfig, shard: Shard) -> tuple[BatchSource, Sequence[Any]]:
+    data = config.data
+    source = _loader(build_syncnet_dataset(config, "train"), data, shard)
+    if not _has(data, "val"):
+        return source, ()
+    count = -(-data.num_val_samples // data.batch_size)
+    return source, FixedSet(build_syncnet_dataset(config, "val"), data.batch_size, count)
+
+
+def _stored_pairs(config: SyncNetConfig, device: torch.device, shard: Shard) -> tuple[BatchSource, Sequence[Any]]:
+    data = config.data
+
+    def source(split: str, batch_size: int, part: Shard) -> FrameSource:
+        dataset = build_syncnet_dataset(config, split)
+        store = FrameStore(device)
+        store.fill(
+            read_whole_clips(dataset.clips, data.resolution, dataset.inspector, dataset.reader, data.num_workers),
+            len(dataset.clips),
+        )
+        pairs = FrameSampling(dataset.sampling, data.num_frames, data.windows_per_clip, config.run.seed)
+        return FrameSource(store, pairs, batch_size, part.rank, part.world)
+
+    training = source("train", data.batch_size * shard.world, shard)
+    if not _has(data, "val"):
+        return training, ()
+    held_out = source("val", data.batch_size, Shard())
+    count = -(-data.num_val_samples // data.batch_size)
+    epochs = -(-count // held_out.steps_per_epoch)
+    batches = [batch for epoch in range(epochs) for batch in held_out.batches(epoch, 0)]
+    return training, batches[:count]
 
 
 def build_syncnet_dataset(config: SyncNetConfig, split: str) -> SyncNetDataset:
@@ -254,7 +287,7 @@ def build_trainer_options(config: Config | SyncNetConfig, folder: str) -> Traine
         max_train_seconds=run.max_train_seconds,
         validation_steps=run.validation_steps or ckpt.save_ckpt_steps,
         batch_size=config.data.batch_size,
-        mixed_precision="auto" if run.mixed_precision_training else "no",
+        mixed_precision=run.mixed_precision if run.mixed_precision_training else "no",  # type: ignore[arg-type]
         compile=run.compile,
         seed=run.seed,
         config=as_dictionary(config),

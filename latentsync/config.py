@@ -13,13 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 from latentsync.config_sections import (
     CkptConfig,
     DataConfig,
-    LoopConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
     SchedulerConfig,
     SyncNetDataConfig,
     SyncNetModelConfig,
+    SyncNetRunConfig,
     TrepaConfig,
 )
 from latentsync.errors import ConfigError
@@ -46,7 +46,7 @@ class SyncNetConfig:
 
     data: SyncNetDataConfig = field(default_factory=SyncNetDataConfig)
     ckpt: CkptConfig = field(default_factory=CkptConfig)
-    run: LoopConfig = field(default_factory=LoopConfig)
+    run: SyncNetRunConfig = field(default_factory=SyncNetRunConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     model: SyncNetModelConfig = field(default_factory=SyncNetModelConfig)
 

@@ -121,6 +121,7 @@ class SyncNetDataConfig(ClipsConfig):
         min_shift: smallest shift in frames of a pair out of sync (ours).
         near_negative_share, near_shift: share of the pairs out of sync whose shift is at most ``near_shift`` (ours).
         augment: vary light, place and sharpness of the frames (ours).
+        cache_frames: read all clips once and keep their frames in the device's memory (ours).
     """
 
     latent_space: bool = False
@@ -131,6 +132,7 @@ class SyncNetDataConfig(ClipsConfig):
     near_negative_share: float = 0.0
     near_shift: int = 6
     augment: bool = False
+    cache_frames: bool = False
 
 
 @dataclass
@@ -143,6 +145,7 @@ class LoopConfig:
         max_train_epochs: -1 = no limit.
         max_train_seconds: 0 = no limit (ours).
         mixed_precision_training: half precision where the hardware gains by it.
+        mixed_precision: which one: auto, bf16 or fp16 (ours).
         enable_gradient_checkpointing: less memory, about a third more time.
         validation_steps: updates between validations; 0 = at every checkpoint.
         gradient_accumulation_steps: batches per update (ours).
@@ -156,12 +159,24 @@ class LoopConfig:
     max_train_epochs: int = -1
     max_train_seconds: float = 0.0
     mixed_precision_training: bool = True
+    mixed_precision: str = "auto"
     enable_gradient_checkpointing: bool = True
     validation_steps: int = 0
     gradient_accumulation_steps: int = 1
     ema_decay: float = 0.0
     compile: bool = False
     val_batches: int = 8
+
+
+@dataclass
+class SyncNetRunConfig(LoopConfig):
+    """How a SyncNet is trained.
+
+    Attributes:
+        contrastive_weight: see `latentsync.losses.sync.contrastive_loss` (ours).
+    """
+
+    contrastive_weight: float = 0.0
 
 
 @dataclass

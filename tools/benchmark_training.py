@@ -40,6 +40,7 @@ from latentsync.models.vgg_lpips import VggLpips
 from latentsync.models.video_mae import VideoMae
 from latentsync.training.processes import leave_processes, this_shard
 from latentsync.training.trainer import Trainer
+from latentsync.training.trainer_options import TrainingResult
 from latentsync.training.windows import WindowEncoder
 
 logger = logging.getLogger("benchmark_training")
@@ -47,6 +48,7 @@ logger = logging.getLogger("benchmark_training")
 _CONFIGS = ("stage1", "stage2", "stage2_efficient", "stage1_512", "stage2_512")
 _MEL_COLUMNS = 52
 _AUDIO_TOKENS = 50
+_WARM_UP = 5
 
 
 class _RandomWindows:
@@ -127,35 +129,35 @@ def _measure(config: Config, device: torch.device) -> dict[str, Any]:
     trained = sum(parameter.numel() for parameter in unet.parameters() if parameter.requires_grad)
     with tempfile.TemporaryDirectory() as folder:
         options = build_trainer_options(config, folder)
-        # The last step would otherwise be saved, gigabytes of random numbers.
         trainer = _Timed(task, _RandomWindows(config, this_shard().rank), replace(options, progress=False))
-        seconds, peak = trainer.measure()
+        result = trainer.run()
     return {
         "resolution": config.data.resolution,
         "batch_size": config.data.batch_size,
         "trained_millions": round(trained / 1e6, 1),
         "checkpointing": config.run.enable_gradient_checkpointing,
         "compiled": config.run.compile,
-        "steps_per_second": round(1 / seconds, 4),
-        "peak_gb": round(peak / 1e9, 2),
+        "steps_per_second": round(result.steps_per_second, 4),
+        "peak_gb": round(result.peak_cuda_bytes / 1e9, 2),
     }
 
 
 class _Timed(Trainer):
-    """The loop without its ends: nothing is saved."""
+    """The loop without its end: nothing is saved."""
 
-    def measure(self) -> tuple[float, int]:
-        """Median seconds of a step after the fifth, and the peak memory of this process in bytes."""
-        from contextlib import ExitStack  # noqa: PLC0415
-
-        with ExitStack() as stack:
-            self._start(stack)
-            self._train()
-            peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-            return statistics.median(self._step_seconds[5:]), peak
-
-    def _save(self) -> None:
-        """Nothing is worth keeping."""
+    def _finish(self, ended_by: Any) -> TrainingResult:
+        device = self.processes.device
+        return TrainingResult(
+            steps=self.progress.step,
+            ended_by=ended_by,
+            seconds=statistics.median(self._step_seconds[_WARM_UP:]),
+            checkpoint=Path(),
+            weights=Path(),
+            skipped=self.progress.skipped,
+            problems={},
+            steps_per_second=1 / statistics.median(self._step_seconds[_WARM_UP:]),
+            peak_cuda_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+        )
 
 
 def _random_networks(config: Config, device: torch.device) -> FrozenNetworks:

@@ -44,6 +44,32 @@ class SyncNetSampling:
                 f"and {self.near_shift}."
             )
 
+    def draw(self, heard: int, starts: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Choose a pair of one clip.
+
+        Args:
+            heard: how many starts have a whole window of sound.
+            starts: how many have a whole window of frames.
+            rng: source of chance.
+
+        Returns:
+            Start of the sound and of the frames; equal where they are in sync.
+        """
+        sound_start = int(rng.integers(min(heard, starts)))
+        if rng.random() < self.positive_share:
+            return sound_start, sound_start
+        return sound_start, self._other_start(sound_start, starts, rng)
+
+    def _other_start(self, sound_start: int, starts: int, rng: np.random.Generator) -> int:
+        """A start far enough from the sound's, for a share of the pairs a near one."""
+        candidates = np.arange(starts)
+        distance = np.abs(candidates - sound_start)
+        allowed = candidates[distance >= self.min_shift]
+        is_near = rng.random() < self.near_negative_share
+        nearest, farthest = self.near_shift
+        near = candidates[(distance >= max(nearest, self.min_shift)) & (distance <= farthest)]
+        return int(rng.choice(near if is_near and len(near) else allowed))
+
 
 class SyncNetDataset(ClipDataset[SyncNetBatch]):
     """Pairs from clips with two windows' length at least (more where ``min_shift`` needs it).
@@ -75,28 +101,16 @@ class SyncNetDataset(ClipDataset[SyncNetBatch]):
     def _sample(self, clip: Path, draw: Draw) -> SyncNetBatch:
         starts = self.inspector.require(clip).frames - self.options.num_frames + 1
         mel = self.reader.mel(clip)
-        sound_start = int(draw.rng.integers(self._starts_with_mel(clip, mel, starts)))
-        in_sync = bool(draw.rng.random() < self.sampling.positive_share)
-        start = sound_start if in_sync else self._other_start(sound_start, starts, draw.rng)
+        sound_start, start = self.sampling.draw(self._starts_with_mel(clip, mel, starts), starts, draw.rng)
         frames = self.reader.windows(clip, [start], self.options.num_frames, self.options.resolution)[0]
         if self.sampling.augmentation is not None:
             frames = augment_window(frames, self.sampling.augmentation, draw.rng)
         return SyncNetBatch(
             frames=rearrange(frames, "f c h w -> 1 f c h w"),
             mel=self._mel_window(clip, mel, sound_start),
-            labels=torch.tensor([float(in_sync)]),
+            labels=torch.tensor([float(start == sound_start)]),
             shifts=as_int64(start - sound_start),
             clips=[str(clip)],
             sample_ids=as_int64(draw.key.sample_id),
             problems=dict(draw.problems),
         )
-
-    def _other_start(self, sound_start: int, starts: int, rng: np.random.Generator) -> int:
-        """A start far enough from the sound's, for a share of the pairs a near one."""
-        candidates = np.arange(starts)
-        distance = np.abs(candidates - sound_start)
-        allowed = candidates[distance >= self.sampling.min_shift]
-        is_near = rng.random() < self.sampling.near_negative_share
-        nearest, farthest = self.sampling.near_shift
-        near = candidates[(distance >= max(nearest, self.sampling.min_shift)) & (distance <= farthest)]
-        return int(rng.choice(near if is_near and len(near) else allowed))

@@ -29,6 +29,27 @@ def syncnet_bce(cosine: Tensor, labels: Tensor) -> Tensor:
     return -(labels * probability.log() + (1 - labels) * torch.log1p(-probability)).mean()
 
 
+def contrastive_loss(seen: Tensor, heard: Tensor, in_sync: Tensor, temperature: float = 0.07) -> Tensor:
+    """Which of a batch's sounds belongs to each mouth, and the other way round (van den Oord et al. 2018, InfoNCE).
+
+    A network that starts from nothing learns far sooner by choosing among many than by saying yes or no to one.
+
+    Args:
+        seen: (b, d) unit vectors of the mouths.
+        heard: (b, d) unit vectors of the sounds.
+        in_sync: (b,) 1 where the pair belongs together; the other rows only serve as wrong answers.
+        temperature: of the softmax over cosines.
+
+    Returns:
+        () mean cross-entropy over the pairs in sync and both directions; 0 where there is none.
+    """
+    logits = seen.float() @ heard.float().T / temperature
+    right = torch.arange(len(seen), device=seen.device)
+    both = F.cross_entropy(logits, right, reduction="none") + F.cross_entropy(logits.T, right, reduction="none")
+    weights = (in_sync > 0.5).float()
+    return (both * weights).sum() / (2 * weights.sum().clamp(min=1))
+
+
 class SyncLoss(FrozenNetworkLoss):
     """Cross-entropy of "this window belongs to this speech".
 

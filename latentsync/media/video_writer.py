@@ -44,7 +44,8 @@ class WriterOptions:
         sample_aspect_ratio: width over height of a pixel.
         keyframe_interval: frames from one key frame to the next at most, so that a reader need not start further back;
             0 leaves it to the encoder.
-        threads: of the encoder; 0 leaves it to the encoder. Many small files are written faster by processes of one thread.
+        threads: of the encoder; 0 leaves it to the encoder. Many small files are written faster by processes of one
+            thread.
         inputs: files that must not be overwritten (the sound track's file is added by itself).
         overwrite: whether an existing file may be replaced.
     """

@@ -1,0 +1,171 @@
+"""Training a SyncNet on frames that are read once: for a small network, reading is far dearer than the step itself."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+from tqdm import tqdm
+
+from latentsync.data.order import BatchPlan, EpochOrder
+from latentsync.data.randomness import sample_generator
+from latentsync.data.samples import SyncNetBatch
+from latentsync.data.syncnet_dataset import SyncNetSampling
+from latentsync.data.whole_clips import WholeClip
+from latentsync.errors import DataError
+from latentsync.media.syncnet_mel import mel_window, window_starts_with_sound
+from latentsync.training.draws import SampleDraws
+
+logger = logging.getLogger(__name__)
+
+_CHANGED_SHARE = 0.8
+_BRIGHTNESS, _CONTRAST, _TRANSLATION, _NOISE = 0.2, 0.2, 0.06, 0.04  # greatest change, for pixels in [-1, 1]
+
+
+class FrameStore:
+    """All clips of a data set in memory.
+
+    Args:
+        device: where they are kept: 3 R^2 bytes a frame.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.frames: list[Tensor] = []
+        self.mels: list[Tensor] = []
+        self.names: list[str] = []
+        self.problems: dict[str, str] = {}
+
+    def fill(self, clips: Iterator[WholeClip], count: int) -> None:
+        """Keep ``count`` clips; those that cannot be used go to ``problems``.
+
+        Raises:
+            DataError: none can be used.
+        """
+        for clip in tqdm(clips, total=count, desc="reading clips", unit="clip"):
+            if clip.problem:
+                logger.warning("clip left out: %s: %s", clip.clip, clip.problem)
+                self.problems[clip.clip] = clip.problem
+                continue
+            self.frames.append(clip.frames.to(self.device))
+            self.mels.append(clip.mel.to(self.device))
+            self.names.append(clip.clip)
+        if not self.names:
+            raise DataError(
+                f"None of the {count} clips can be used; the last: {list(self.problems.items())[-3:]}. Check that the "
+                "right folder was given."
+            )
+
+
+@dataclass(frozen=True)
+class FrameSampling:
+    """How pairs are drawn from a `FrameStore`.
+
+    Attributes:
+        pairs: which shifts.
+        num_frames: f of a window.
+        windows_per_clip: pairs of each clip in an epoch.
+        seed: of everything that is drawn.
+    """
+
+    pairs: SyncNetSampling
+    num_frames: int = 16
+    windows_per_clip: int = 1
+    seed: int = 42
+
+
+class FrameSource:
+    """See `BatchSource`; pairs are drawn as `latentsync.data.syncnet_dataset.SyncNetDataset` does.
+
+    Args:
+        store: filled.
+        sampling: see there.
+        batch_size: pairs of one step over all processes.
+        rank, world: of this process.
+    """
+
+    def __init__(
+        self, store: FrameStore, sampling: FrameSampling, batch_size: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.store, self.sampling = store, sampling
+        self.order = EpochOrder(len(store.names), sampling.windows_per_clip, sampling.seed)
+        self.plan = BatchPlan(len(self.order), batch_size, rank, world)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+        return self.plan.steps
+
+    def batches(self, epoch: int, first: int) -> Iterator[SyncNetBatch]:
+        """The epoch's batches from number ``first`` on."""
+        for places in self.plan.batches(first):
+            yield _joined([self._pair(epoch, place) for place in places])
+
+    def problems(self) -> Mapping[str, str]:
+        """Clips that could not be used when the store was filled."""
+        return self.store.problems
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _pair(self, epoch: int, place: int) -> SyncNetBatch:
+        rng = sample_generator(self.sampling.seed, epoch, place, 0)
+        number, length = self.order.clip_at(epoch, place), self.sampling.num_frames
+        frames, mel = self.store.frames[number], self.store.mels[number]
+        heard = window_starts_with_sound(mel.shape[1], length)
+        sound_start, start = self.sampling.pairs.draw(heard, len(frames) - length + 1, rng)
+        window = mel_window(mel, sound_start, length)
+        assert window is not None  # the draw is from starts that have one
+        return SyncNetBatch(
+            frames=frames[None, start : start + length],
+            mel=window[None, None],
+            labels=torch.tensor([float(start == sound_start)]),
+            shifts=torch.tensor([start - sound_start]),
+            clips=[self.store.names[number]],
+            sample_ids=torch.tensor([self.order.key(epoch, place).sample_id]),
+            problems={},
+        )
+
+
+def _joined(pairs: Sequence[SyncNetBatch]) -> SyncNetBatch:
+    frames, mel, labels, shifts, ids = (
+        torch.cat([getattr(pair, name) for pair in pairs])
+        for name in ("frames", "mel", "labels", "shifts", "sample_ids")
+    )
+    return SyncNetBatch(frames, mel, labels, shifts, [pair.clips[0] for pair in pairs], ids, {})
+
+
+def vary_windows(pixels: Tensor, draws: SampleDraws) -> Tensor:
+    """Light changes that say nothing of the mouth, alike for all frames of a window, to four in five windows.
+
+    Args:
+        pixels: (b, f, 3, h, w) in [-1, 1].
+        draws: of the batch.
+
+    Returns:
+        The same shape: other brightness, contrast and place, blurred, with a fixed pattern of noise.
+    """
+
+    def drawn(low: float, high: float) -> Tensor:
+        return rearrange(low + (high - low) * draws.uniform(), "b -> b 1 1 1")
+
+    image = rearrange(pixels, "b f c h w -> b (f c) h w")
+    changed = _shifted(image, draws)
+    changed = torch.lerp(changed, F.avg_pool2d(changed, 3, 1, 1, count_include_pad=False), drawn(0, 1))
+    mean = changed.mean(dim=(1, 2, 3), keepdim=True)
+    changed = (changed - mean) * drawn(1 - _CONTRAST, 1 + _CONTRAST) + mean + drawn(-_BRIGHTNESS, _BRIGHTNESS)
+    changed = changed + drawn(0, _NOISE) * draws.normal((1, *image.shape[-2:]))
+    keep = rearrange(draws.uniform() >= _CHANGED_SHARE, "b -> b 1 1 1")
+    return torch.where(keep, image, changed.clamp(-1, 1)).reshape(pixels.shape)
+
+
+def _shifted(image: Tensor, draws: SampleDraws) -> Tensor:
+    """Move each picture (b, c, h, w) by up to ``_TRANSLATION`` of its half side; the border repeats."""
+    theta = torch.eye(2, 3, device=image.device).repeat(len(image), 1, 1)
+    theta[:, 0, 2] = _TRANSLATION * (2 * draws.uniform() - 1)
+    theta[:, 1, 2] = _TRANSLATION * (2 * draws.uniform() - 1)
+    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+    return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
