@@ -16,17 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from latentsync.build_networks import load_syncnet
 from latentsync.builders import REPOSITORY, choose_device
-from latentsync.config import SyncNetConfig, load_syncnet_config
+from latentsync.config import load_syncnet_config
 from latentsync.data.clip_list import list_clips
 from latentsync.errors import LatentSyncError
 from latentsync.metrics.sync_charts import draw_accuracy_chart
 from latentsync.metrics.sync_conf import SyncMeter
-from latentsync.models.loading import read_state_dict
-from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
-from latentsync.models.strict_loading import load_strictly
 from latentsync.training.syncnet_evaluation import EvaluationOptions, judge_offsets, judge_pairs
 
 
@@ -62,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     config = load_syncnet_config(arguments.config_path)
     weights = arguments.checkpoint or REPOSITORY / config.ckpt.inference_ckpt_path
-    meter = _load_meter(config, weights, choose_device(arguments.device), arguments.batch_size)
+    network = load_syncnet(config, weights).to(choose_device(arguments.device))
+    meter = SyncMeter(network, config.data.num_frames, config.data.lower_half, arguments.batch_size)
     clips = list_clips(
         None if arguments.data_dir else config.data.val_fileslist, arguments.data_dir or config.data.val_data_dir
     )
@@ -93,22 +90,6 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         draw_accuracy_chart(arguments.out.with_name(arguments.out.name + ".png"), pairs.scores, pairs.labels, chart)
         _write_json(arguments.out.with_name(arguments.out.name + ".json"), report)
     return report
-
-
-def _load_meter(config: SyncNetConfig, weights: Path, device: torch.device, batch_size: int) -> SyncMeter:
-    specs = (
-        SyncNetEncoderSpec(
-            in_channels=encoder.in_channels,
-            block_out_channels=tuple(encoder.block_out_channels),
-            downsample_factors=tuple(tuple(f) if isinstance(f, list) else f for f in encoder.downsample_factors),
-            attn_blocks=tuple(encoder.attn_blocks),
-        )
-        for encoder in (config.model.visual_encoder, config.model.audio_encoder)
-    )
-    with torch.device("meta"):
-        network = StableSyncNet(StableSyncNetSpec(*specs))
-    load_strictly(network, read_state_dict(weights), weights, (device, torch.float32))
-    return SyncMeter(network, config.data.num_frames, config.data.lower_half, batch_size)
 
 
 def _write_json(path: Path, report: dict[str, Any]) -> None:

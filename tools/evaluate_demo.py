@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from latentsync.build_networks import load_syncnet
 from latentsync.builders import (
     DETECTORS,
     REPOSITORY,
@@ -44,9 +45,6 @@ from latentsync.metrics.dub_quality import (
 )
 from latentsync.metrics.film_strip import StripLayout, make_strip, save_picture
 from latentsync.metrics.sync_conf import SyncMeter
-from latentsync.models.loading import read_state_dict
-from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
-from latentsync.models.strict_loading import load_strictly
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.synthetic.dub_cases import bundled_case, held_out_case, write_case
 from latentsync.synthetic.head import HeadRenderer
@@ -222,24 +220,8 @@ def _sync_judge(arguments: argparse.Namespace) -> tuple[SyncMeter, int] | None:
     if arguments.syncnet_ckpt_path is None and not weights.is_file():
         logger.warning("Without %s the lips are not judged by a SyncNet", weights)
         return None
-    return _load_meter(arguments.syncnet_config_path, weights, choose_device(arguments.device))
-
-
-def _load_meter(config_path: Path, weights: Path, device: torch.device) -> tuple[SyncMeter, int]:
-    """A SyncNet of a configuration, and the resolution that it judges at."""
-    config = load_syncnet_config(config_path)
-    specs = (
-        SyncNetEncoderSpec(
-            in_channels=encoder.in_channels,
-            block_out_channels=tuple(encoder.block_out_channels),
-            downsample_factors=tuple(tuple(f) if isinstance(f, list) else f for f in encoder.downsample_factors),
-            attn_blocks=tuple(encoder.attn_blocks),
-        )
-        for encoder in (config.model.visual_encoder, config.model.audio_encoder)
-    )
-    with torch.device("meta"):
-        network = StableSyncNet(StableSyncNetSpec(*specs))
-    load_strictly(network, read_state_dict(weights), weights, (device, torch.float32))
+    config = load_syncnet_config(arguments.syncnet_config_path)
+    network = load_syncnet(config, weights).to(choose_device(arguments.device))
     return SyncMeter(network, config.data.num_frames, config.data.lower_half), config.data.resolution
 
 
