@@ -13,7 +13,7 @@ from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.errors import ConfigError
 from latentsync.face.masks import latent_mask
 from latentsync.losses.compose import compose
-from latentsync.training.denoising import NoiseOptions, draw_noisy, place_weights, recon_loss
+from latentsync.training.denoising import NoiseOptions, NoisyWindows, draw_noisy, place_weights, recon_loss
 from latentsync.training.draws import SampleDraws
 from latentsync.training.published_files import save_published
 from latentsync.training.sampling import sample_windows
@@ -65,8 +65,7 @@ class UNetTask:
 
     Args:
         network: the U-Net.
-        prepare: turns a batch of the source into `LatentWindows`, with a method ``to(device)``.
-        mask: (3, R, R), 1 = keep.
+        prepare: turns a batch of the source into `LatentWindows`; has ``mask`` (3, R, R), 1 = keep, and ``to(device)``.
         schedule: the noise schedule.
         supervision: judges of the decoded picture.
         options: see there.
@@ -102,28 +101,33 @@ class UNetTask:
     def losses(self, network: nn.Module, batch: Any) -> dict[str, Tensor]:
         """See `TrainingTask.losses`: the denoising error, and what the judges say of the clean estimate."""
         windows: LatentWindows = self.prepare(batch)
-        return self._losses(network, windows)
+        noisy, prediction = self._asked(network, windows)
+        estimate = self.schedule.as_clean(prediction, noisy.latents, noisy.alpha)
+        terms = {"recon": lambda: self._recon(prediction, windows, noisy)}
+        weights = {"recon": self.options.recon_weight, **self.supervision.weights}
+        return compose({**terms, **self.supervision.terms(estimate, windows)}, weights)
 
-    def _losses(self, network: nn.Module, windows: LatentWindows) -> dict[str, Tensor]:
+    def _asked(self, network: nn.Module, windows: LatentWindows) -> tuple[NoisyWindows, Tensor]:
+        """Noisy windows and the network's answer (b, 4, f, h, w) float32."""
         draws = SampleDraws(self.options.seed, windows.sample_ids, windows.clean.device)
         noisy = draw_noisy(windows.clean, self.schedule, self.options.noise, draws)
         silent = rearrange(draws.uniform() < self.options.silent_share, "b -> b 1 1 1")
         audio = torch.where(silent, 0.0, windows.audio)
         sample = torch.cat([noisy.latents, windows.conditions(self._mask)], dim=1)
-        prediction = network(sample, noisy.timesteps, audio).float()
-        estimate = self.schedule.as_clean(prediction, noisy.latents, noisy.alpha)
-        terms = {"recon": lambda: recon_loss(prediction, windows.clean, noisy, self.schedule, self._places)}
-        weights = {"recon": self.options.recon_weight, **self.supervision.weights}
-        return compose({**terms, **self.supervision.terms(estimate, windows)}, weights)
+        return noisy, network(sample, noisy.timesteps, audio).float()
+
+    def _recon(self, prediction: Tensor, windows: LatentWindows, noisy: NoisyWindows) -> Tensor:
+        return recon_loss(prediction, windows.clean, noisy, self.schedule, self._places)
 
     @torch.no_grad()
     def validate(self, network: nn.Module, shard: Shard) -> dict[str, tuple[float, int]]:
-        """See `TrainingTask.validate`: the training loss at fixed noise, and PSNR and sync of sampled mouths."""
+        """See `TrainingTask.validate`: the denoising error at fixed noise, and PSNR and sync of sampled mouths."""
         sums: dict[str, list[float]] = {}
         counts: dict[str, int] = {}
         for batch in self.validation.batches[shard.rank :: shard.world]:
             windows: LatentWindows = self.prepare(batch)
-            figures = {"recon": float(self._losses(network, windows)["recon"])}
+            noisy, prediction = self._asked(network, windows)
+            figures = {"recon": float(self._recon(prediction, windows, noisy))}
             figures |= self._sampled_figures(network, windows)
             for name, value in figures.items():
                 sums.setdefault(name, []).append(value * len(windows.clean))
