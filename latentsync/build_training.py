@@ -58,7 +58,9 @@ _HARMLESS = (
 )
 # At 512 px the decoder's activations of one picture take about 2 GB.
 _DECODED_AT_ONCE = {256: 4, 512: 1}
-_VAE_BATCH = 8
+# A GPU idles with fewer; on a CPU the activations of more leave the caches.
+_ENCODED_AT_ONCE = {"cuda": {256: 32, 512: 8}, "cpu": {}}
+_FEW = 2
 
 
 def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Trainer:
@@ -82,10 +84,14 @@ def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Tr
         prepare: Any = ReadyWindows(mask)
         source, held_out = _latent_sources(config, networks, audio, mask.to(device), shard)
     else:
-        prepare = WindowEncoder(networks.vae, audio.windows, mask, _VAE_BATCH)
+        prepare = WindowEncoder(networks.vae, audio.windows, mask, _encoded_at_once(device, config.data.resolution))
         source, held_out = _frame_sources(config, shard)
     task = build_unet_task(config, build_unet(config), networks, prepare, held_out)
     return Trainer(task, source, build_trainer_options(config, "outputs/train/unet"))
+
+
+def _encoded_at_once(device: torch.device, resolution: int) -> int:
+    return _ENCODED_AT_ONCE.get(device.type, {}).get(resolution, _FEW)
 
 
 def build_unet_task(
@@ -158,7 +164,8 @@ def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.dev
     else:
         source, held_out = _read_pairs(config, shard)
     options = SyncNetTaskOptions(config.run.seed, data.augment and data.cache_frames, config.run.contrastive_weight)
-    task = SyncNetTask(network, FramesToImage(data.lower_half, vae), held_out, options)
+    to_image = FramesToImage(data.lower_half, vae, _encoded_at_once(device, data.resolution))
+    task = SyncNetTask(network, to_image, held_out, options)
     accumulation = max(config.run.gradient_accumulation_steps, data.gradient_accumulation_steps)
     config.run.gradient_accumulation_steps = accumulation
     return Trainer(task, source, build_trainer_options(config, "outputs/train/syncnet"))
@@ -233,7 +240,8 @@ def _latent_sources(
     def source(split: str, batch_size: int, part: Shard) -> LatentSource:
         dataset = UNetDataset(_clips(data, split), _clip_options(data, run.seed))
         clips = read_whole_clips(dataset.clips, data.resolution, dataset.inspector, dataset.reader, data.num_workers)
-        store = LatentStore(networks.vae, audio, mask, data.paired_takes)
+        at_once = _encoded_at_once(mask.device, data.resolution)
+        store = LatentStore(networks.vae, audio, mask, data.paired_takes, at_once)
         store.fill(clips, len(dataset.clips))
         return LatentSource(store, sampling, batch_size, part.rank, part.world)
 

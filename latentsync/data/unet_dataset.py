@@ -1,6 +1,5 @@
 """Samples for the lip-sync U-Net: the faces to paint, the faces they are painted over, and a reference window."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,8 @@ import torch
 from einops import rearrange
 
 from latentsync.data.clip_dataset import ClipDataset, ClipOptions, Draw, as_int64, merge_problems
-from latentsync.data.clip_reader import UnusableClip
 from latentsync.data.samples import UNetBatch
+from latentsync.data.takes import other_take
 from latentsync.errors import ConfigError
 from latentsync.media.syncnet_mel import N_MELS
 
@@ -68,7 +67,7 @@ class UNetDataset(ClipDataset[UNetBatch]):
 
     def _sample(self, clip: Path, draw: Draw) -> UNetBatch:
         window, resolution = self.options.num_frames, self.options.resolution
-        source = self._source_of(clip)
+        source = other_take(clip) if self.sampling.paired_takes else clip
         length = self.inspector.require(clip).frames
         source_length = self.inspector.require(source).frames if source != clip else length
         starts, mel = min(length, source_length) - window + 1, None
@@ -102,15 +101,3 @@ class UNetDataset(ClipDataset[UNetBatch]):
         if is_same:
             return start
         return pick if pick < before else start + window + pick - before
-
-    def _source_of(self, clip: Path) -> Path:
-        """The clip's other take if its sidecar names one and takes are to be paired, else the clip itself."""
-        sidecar = clip.with_suffix(".json")
-        if not self.sampling.paired_takes or not sidecar.is_file():
-            return clip
-        try:
-            content = json.loads(sidecar.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UnusableClip(clip, f"its sidecar {sidecar.name} cannot be read ({error})") from error
-        name = content.get("other_take") if isinstance(content, dict) else None
-        return clip if name is None else clip.with_name(str(name))

@@ -1,9 +1,8 @@
 """Training on latents that are made once: for a small U-Net, encoding is far dearer than the training step itself."""
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,8 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentsync.data.audio_embeddings import ClipAudioEmbeddings
+from latentsync.data.clip_reader import UnusableClip
 from latentsync.data.order import BatchPlan, EpochOrder
 from latentsync.data.randomness import sample_generator
+from latentsync.data.takes import other_take
 from latentsync.data.whole_clips import WholeClip
 from latentsync.errors import DataError
 from latentsync.media.syncnet_mel import mel_window, window_starts_with_sound
@@ -25,7 +26,6 @@ from latentsync.whisper.audio_windows import gather_windows, window_rows
 logger = logging.getLogger(__name__)
 
 _FPS = 25
-_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,19 @@ class LatentStore:
         audio: features of the speech.
         mask: (3, R, R), 1 = keep, on that device.
         paired_takes: let a clip's other take be the source, where its sidecar names one.
+        chunk_size: pictures encoded at a time.
     """
 
-    def __init__(self, vae: AutoencoderKL, audio: ClipAudioEmbeddings, mask: Tensor, paired_takes: bool) -> None:
-        self.vae, self.audio, self.mask, self.paired_takes = vae, audio, mask, paired_takes
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        audio: ClipAudioEmbeddings,
+        mask: Tensor,
+        paired_takes: bool = False,
+        chunk_size: int = 2,
+    ) -> None:
+        self.vae, self.audio, self.mask = vae, audio, mask
+        self.paired_takes, self.chunk_size = paired_takes, chunk_size
         self.clips: list[StoredClip] = []
         self.problems: dict[str, str] = {}
 
@@ -73,38 +82,46 @@ class LatentStore:
             DataError: none can be used.
         """
         names: list[str] = []
+        others: list[Path] = []
         for clip in tqdm(clips, total=count, desc="encoding clips", unit="clip"):
-            if clip.problem:
-                logger.warning("clip left out: %s: %s", clip.clip, clip.problem)
-                self.problems[clip.clip] = clip.problem
+            try:
+                stored, other = self._stored(clip, len(names)), self._source_of(clip)
+            except UnusableClip as error:
+                logger.warning("clip left out: %s: %s", clip.clip, error.reason)
+                self.problems[clip.clip] = error.reason
                 continue
-            features = self.audio.features(Path(clip.clip)).to(self.mask.device, torch.bfloat16)
-            latents = self._encoded(clip.frames)
-            self.clips.append(StoredClip(latents, features, clip.mel.to(self.mask.device), len(names)))
+            self.clips.append(stored)
             names.append(clip.clip)
+            others.append(other)
         if not names:
             raise DataError(
                 f"None of the {count} clips can be used; the last: {list(self.problems.items())[-3:]}. Check that the "
                 "right folder was given."
             )
-        if self.paired_takes:
-            self._pair(names)
+        numbers = {name: number for number, name in enumerate(names)}
+        self.clips = [
+            replace(clip, other=numbers.get(str(other), clip.other)) for clip, other in zip(self.clips, others)
+        ]
+
+    def _stored(self, clip: WholeClip, number: int) -> StoredClip:
+        if clip.problem:
+            raise UnusableClip(Path(clip.clip), clip.problem)
+        features = self.audio.features(Path(clip.clip)).to(self.mask.device, torch.bfloat16)
+        return StoredClip(self._encoded(clip.frames), features, clip.mel.to(self.mask.device), number)
+
+    def _source_of(self, clip: WholeClip) -> Path:
+        return other_take(Path(clip.clip)) if self.paired_takes else Path(clip.clip)
 
     def _encoded(self, frames: Tensor) -> Tensor:
-        pixels = frames.to(self.mask.device, non_blocking=True).float() / 127.5 - 1
-        both = torch.cat([pixels, pixels * self.mask]).to(self.vae.dtype)
-        latents = encode_latents(self.vae, both, None, _CHUNK).to(torch.bfloat16)
-        return rearrange(latents, "(kind t) c h w -> kind t c h w", kind=2)
-
-    def _pair(self, names: Sequence[str]) -> None:
-        numbers = {name: number for number, name in enumerate(names)}
-        for number, name in enumerate(names):
-            sidecar = Path(name).with_suffix(".json")
-            if sidecar.is_file():
-                other = json.loads(sidecar.read_text("utf-8")).get("other_take")
-                place = numbers.get(str(Path(name).with_name(str(other))), number)
-                old = self.clips[number]
-                self.clips[number] = StoredClip(old.latents, old.features, old.mel, place)
+        """(t, 3, R, R) uint8 -> (2, t, 4, R/8, R/8), a few pictures at a time: clips may be long."""
+        parts = []
+        for few in frames.split(self.chunk_size):
+            pixels = few.to(self.mask.device, non_blocking=True).float() / 127.5 - 1
+            both = (pixels, pixels * self.mask)
+            parts.append(
+                torch.stack([encode_latents(self.vae, each.to(self.vae.dtype), None, len(few)) for each in both])
+            )
+        return torch.cat(parts, dim=1).to(torch.bfloat16)
 
 
 @dataclass(frozen=True)
