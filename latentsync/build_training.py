@@ -87,7 +87,7 @@ def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Tr
         prepare = WindowEncoder(networks.vae, audio.windows, mask, _encoded_at_once(device, config.data.resolution))
         source, held_out = _frame_sources(config, shard)
     task = build_unet_task(config, build_unet(config), networks, prepare, held_out)
-    return Trainer(task, source, build_trainer_options(config, "outputs/train/unet"))
+    return Trainer(task, source, build_trainer_options(config, "outputs/train/unet", device))
 
 
 def _encoded_at_once(device: torch.device, resolution: int) -> int:
@@ -168,7 +168,7 @@ def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.dev
     task = SyncNetTask(network, to_image, held_out, options)
     accumulation = max(config.run.gradient_accumulation_steps, data.gradient_accumulation_steps)
     config.run.gradient_accumulation_steps = accumulation
-    return Trainer(task, source, build_trainer_options(config, "outputs/train/syncnet"))
+    return Trainer(task, source, build_trainer_options(config, "outputs/train/syncnet", device))
 
 
 def _read_pairs(config: SyncNetConfig, shard: Shard) -> tuple[BatchSource, Sequence[Any]]:
@@ -282,8 +282,16 @@ def _noise_options(noise: NoiseConfig, alpha: float | None) -> NoiseOptions:
     return NoiseOptions(mixed_noise_alpha=alpha, **vars(noise))
 
 
-def build_trainer_options(config: Config | SyncNetConfig, folder: str) -> TrainerOptions:
-    """How the loop goes; ``folder`` is used where the configuration names none."""
+def build_trainer_options(
+    config: Config | SyncNetConfig, folder: str, device: torch.device | None = None
+) -> TrainerOptions:
+    """How the loop goes.
+
+    Args:
+        config: see there.
+        folder: of the run, where the configuration names none.
+        device: a CPU forbids the GPU that may be there.
+    """
     run: LoopConfig = config.run
     ckpt: CkptConfig = config.ckpt
     return TrainerOptions(
@@ -296,6 +304,7 @@ def build_trainer_options(config: Config | SyncNetConfig, folder: str) -> Traine
         validation_steps=run.validation_steps or ckpt.save_ckpt_steps,
         batch_size=config.data.batch_size,
         mixed_precision=run.mixed_precision if run.mixed_precision_training else "no",  # type: ignore[arg-type]
+        cpu=device is not None and device.type == "cpu",
         compile=run.compile,
         seed=run.seed,
         config=as_dictionary(config),
