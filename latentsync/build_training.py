@@ -14,7 +14,14 @@ from latentsync.build_networks import FrozenNetworks, build_syncnet, build_unet,
 from latentsync.build_paths import published_or
 from latentsync.builders import build_schedule
 from latentsync.config import Config, SyncNetConfig, as_dictionary
-from latentsync.config_sections import CkptConfig, ClipsConfig, LoopConfig, NoiseConfig, OptimizerConfig
+from latentsync.config_sections import (
+    CkptConfig,
+    ClipsConfig,
+    LoopConfig,
+    NoiseConfig,
+    OptimizerConfig,
+    SyncNetDataConfig,
+)
 from latentsync.data.audio_embeddings import ClipAudioEmbeddings
 from latentsync.data.augmentation import FrameAugmentation
 from latentsync.data.clip_dataset import ClipDataset, ClipOptions
@@ -176,8 +183,12 @@ def _read_pairs(config: SyncNetConfig, shard: Shard) -> tuple[BatchSource, Seque
     source = _loader(build_syncnet_dataset(config, "train"), data, shard)
     if not _has(data, "val"):
         return source, ()
-    count = -(-data.num_val_samples // data.batch_size)
-    return source, FixedSet(build_syncnet_dataset(config, "val"), data.batch_size, count)
+    held_out = build_syncnet_dataset(config, "val")
+    return source, FixedSet(held_out, data.batch_size, _num_val_batches(data), source.note)
+
+
+def _num_val_batches(data: SyncNetDataConfig) -> int:
+    return -(-data.num_val_samples // data.batch_size)
 
 
 def _stored_pairs(config: SyncNetConfig, device: torch.device, shard: Shard) -> tuple[BatchSource, Sequence[Any]]:
@@ -196,11 +207,9 @@ def _stored_pairs(config: SyncNetConfig, device: torch.device, shard: Shard) -> 
     training = source("train", data.batch_size * shard.world, shard)
     if not _has(data, "val"):
         return training, ()
-    held_out = source("val", data.batch_size, Shard())
-    count = -(-data.num_val_samples // data.batch_size)
-    epochs = -(-count // held_out.steps_per_epoch)
-    batches = [batch for epoch in range(epochs) for batch in held_out.batches(epoch, 0)]
-    return training, batches[:count]
+    held_out = source("val", 1, Shard())
+    training.store.problems.update(held_out.store.problems)
+    return training, held_out.fixed(data.batch_size, _num_val_batches(data))
 
 
 def build_syncnet_dataset(config: SyncNetConfig, split: str) -> SyncNetDataset:
@@ -227,7 +236,7 @@ def _frame_sources(config: Config, shard: Shard) -> tuple[BatchSource, Sequence[
     if not _has(data, "val"):
         return source, ()
     held_out = UNetDataset(_clips(data, "val"), options, sampling)
-    return source, FixedSet(held_out, data.batch_size, run.val_batches)
+    return source, FixedSet(held_out, data.batch_size, run.val_batches * shard.world, source.note)
 
 
 def _latent_sources(
@@ -248,8 +257,9 @@ def _latent_sources(
     training = source("train", data.batch_size * shard.world, shard)
     if not _has(data, "val"):
         return training, ()
-    held_out = source("val", data.batch_size, Shard())
-    return training, [batch for batch, _ in zip(held_out.batches(0, 0), range(run.val_batches))]
+    held_out = source("val", 1, Shard())
+    training.store.problems.update(held_out.store.problems)
+    return training, held_out.fixed(data.batch_size, run.val_batches * shard.world)
 
 
 def _has(data: ClipsConfig, split: str) -> bool:

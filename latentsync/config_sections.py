@@ -151,7 +151,7 @@ class LoopConfig:
         gradient_accumulation_steps: batches per update (ours).
         ema_decay: of the moving average of the weights; 0 = none (ours).
         compile: let torch compile the network, which pays after some minutes on a GPU (ours).
-        val_batches: windows of the fixed validation set, in batches (ours).
+        val_batches: windows of the fixed validation set of a U-Net, in batches of each process (ours).
     """
 
     seed: int = 1247

@@ -114,7 +114,7 @@ class LoaderSource(Generic[BatchT]):
                 ) from error
             if isinstance(batch, _Failure):
                 raise batch.kind(batch.message)
-            self._note(batch.problems)
+            self.note(batch.problems)
             yield batch
 
     def problems(self) -> Mapping[str, str]:
@@ -125,7 +125,8 @@ class LoaderSource(Generic[BatchT]):
         """End the workers; a later iteration starts new ones."""
         self._loader._iterator = None
 
-    def _note(self, problems: Mapping[str, str]) -> None:
+    def note(self, problems: Mapping[str, str]) -> None:
+        """Remember clips that could not be used, and warn of each once."""
         for clip, reason in problems.items():
             if clip not in self._problems:
                 logger.warning("clip left out: %s: %s", clip, reason)

@@ -1,9 +1,17 @@
 """The batches of a validation, read anew each time: always the same, and never all in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 from latentsync.data.clip_dataset import ClipDataset
+from latentsync.data.order import EpochOrder
+from latentsync.data.samples import SampleKey
+
+
+def fixed_keys(order: EpochOrder, batch_size: int, place: int) -> list[SampleKey]:
+    """Samples of batch number ``place``: those of the first epoch one after the other, then of the next ones."""
+    numbers = range(place * batch_size, (place + 1) * batch_size)
+    return [order.key(*divmod(number, len(order))) for number in numbers]
 
 
 class FixedSet(Sequence[Any]):
@@ -13,10 +21,13 @@ class FixedSet(Sequence[Any]):
         dataset: where samples come from.
         batch_size: samples of a batch.
         count: batches.
+        note: told the clips that could not be used on the way to a batch: path -> reason.
     """
 
-    def __init__(self, dataset: ClipDataset[Any], batch_size: int, count: int) -> None:
-        self.dataset, self.batch_size, self.num_batches = dataset, batch_size, count
+    def __init__(
+        self, dataset: ClipDataset[Any], batch_size: int, count: int, note: Callable[[dict[str, str]], None]
+    ) -> None:
+        self.dataset, self.batch_size, self.num_batches, self.note = dataset, batch_size, count, note
 
     def __len__(self) -> int:
         return self.num_batches
@@ -31,10 +42,10 @@ class FixedSet(Sequence[Any]):
             return _Part(self, range(self.num_batches)[place])
         if not 0 <= place < self.num_batches:
             raise IndexError(place)
-        length = len(self.dataset)
-        numbers = range(place * self.batch_size, (place + 1) * self.batch_size)
-        keys = [self.dataset.order.key(number // length, number % length) for number in numbers]
-        return self.dataset.collate([self.dataset[key] for key in keys])
+        keys = fixed_keys(self.dataset.order, self.batch_size, place)
+        batch = self.dataset.collate([self.dataset[key] for key in keys])
+        self.note(batch.problems)
+        return batch
 
 
 class _Part(Sequence[Any]):

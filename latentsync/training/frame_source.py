@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from latentsync.data.order import BatchPlan, EpochOrder
 from latentsync.data.randomness import sample_generator
-from latentsync.data.samples import SyncNetBatch
+from latentsync.data.samples import SampleKey, SyncNetBatch
 from latentsync.data.syncnet_dataset import SyncNetSampling
 from latentsync.data.whole_clips import WholeClip
 from latentsync.errors import DataError
 from latentsync.media.syncnet_mel import mel_window, window_starts_with_sound
 from latentsync.training.draws import SampleDraws
+from latentsync.training.fixed_set import fixed_keys
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class FrameStore:
         Raises:
             DataError: none can be used.
         """
-        for clip in tqdm(clips, total=count, desc="reading clips", unit="clip"):
+        quiet = not logger.isEnabledFor(logging.INFO)
+        for clip in tqdm(clips, total=count, desc="reading clips", unit="clip", disable=quiet):
             if clip.problem:
                 logger.warning("clip left out: %s: %s", clip.clip, clip.problem)
                 self.problems[clip.clip] = clip.problem
@@ -102,7 +104,12 @@ class FrameSource:
     def batches(self, epoch: int, first: int) -> Iterator[SyncNetBatch]:
         """The epoch's batches from number ``first`` on."""
         for places in self.plan.batches(first):
-            yield _joined([self._pair(epoch, place) for place in places])
+            yield _joined([self._pair(self.order.key(epoch, place)) for place in places])
+
+    def fixed(self, batch_size: int, count: int) -> list[SyncNetBatch]:
+        """The batches of a validation, see `latentsync.training.fixed_set.FixedSet`."""
+        keys = (fixed_keys(self.order, batch_size, place) for place in range(count))
+        return [_joined([self._pair(key) for key in batch]) for batch in keys]
 
     def problems(self) -> Mapping[str, str]:
         """Clips that could not be used when the store was filled."""
@@ -111,9 +118,9 @@ class FrameSource:
     def close(self) -> None:
         """Nothing to end."""
 
-    def _pair(self, epoch: int, place: int) -> SyncNetBatch:
-        rng = sample_generator(self.sampling.seed, epoch, place, 0)
-        number, length = self.order.clip_at(epoch, place), self.sampling.num_frames
+    def _pair(self, key: SampleKey) -> SyncNetBatch:
+        rng = sample_generator(self.sampling.seed, key.epoch, key.index, 0)
+        number, length = self.order.clip_at(key.epoch, key.index), self.sampling.num_frames
         frames, mel = self.store.frames[number], self.store.mels[number]
         heard = window_starts_with_sound(mel.shape[1], length)
         sound_start, start = self.sampling.pairs.draw(heard, len(frames) - length + 1, rng)
@@ -125,7 +132,7 @@ class FrameSource:
             labels=torch.tensor([float(start == sound_start)]),
             shifts=torch.tensor([start - sound_start]),
             clips=[self.store.names[number]],
-            sample_ids=torch.tensor([self.order.key(epoch, place).sample_id]),
+            sample_ids=torch.tensor([key.sample_id]),
             problems={},
         )
 

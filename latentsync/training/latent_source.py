@@ -15,11 +15,13 @@ from latentsync.data.audio_embeddings import ClipAudioEmbeddings
 from latentsync.data.clip_reader import UnusableClip
 from latentsync.data.order import BatchPlan, EpochOrder
 from latentsync.data.randomness import sample_generator
+from latentsync.data.samples import SampleKey
 from latentsync.data.takes import other_take
 from latentsync.data.whole_clips import WholeClip
 from latentsync.errors import DataError
 from latentsync.media.syncnet_mel import mel_window, window_starts_with_sound
 from latentsync.models.vae import encode_latents
+from latentsync.training.fixed_set import fixed_keys
 from latentsync.training.windows import LatentWindows
 from latentsync.whisper.audio_windows import gather_windows, window_rows
 
@@ -83,7 +85,8 @@ class LatentStore:
         """
         names: list[str] = []
         others: list[Path] = []
-        for clip in tqdm(clips, total=count, desc="encoding clips", unit="clip"):
+        quiet = not logger.isEnabledFor(logging.INFO)
+        for clip in tqdm(clips, total=count, desc="encoding clips", unit="clip", disable=quiet):
             try:
                 stored, other = self._stored(clip, len(names)), self._source_of(clip)
             except UnusableClip as error:
@@ -176,7 +179,11 @@ class LatentSource:
     def batches(self, epoch: int, first: int) -> Iterator[LatentBatch]:
         """The epoch's batches from number ``first`` on."""
         for places in self.plan.batches(first):
-            yield LatentBatch(_joined([self._window(epoch, place) for place in places]), {})
+            yield self._batch([self.order.key(epoch, place) for place in places])
+
+    def fixed(self, batch_size: int, count: int) -> list[LatentBatch]:
+        """The batches of a validation, see `latentsync.training.fixed_set.FixedSet`."""
+        return [self._batch(fixed_keys(self.order, batch_size, place)) for place in range(count)]
 
     def problems(self) -> Mapping[str, str]:
         """Clips that could not be used when the store was filled."""
@@ -185,9 +192,12 @@ class LatentSource:
     def close(self) -> None:
         """Nothing to end."""
 
-    def _window(self, epoch: int, place: int) -> LatentWindows:
-        rng = sample_generator(self.sampling.seed, epoch, place, 0)
-        clip = self.store.clips[self.order.clip_at(epoch, place)]
+    def _batch(self, keys: Sequence[SampleKey]) -> LatentBatch:
+        return LatentBatch(_joined([self._window(key) for key in keys]), {})
+
+    def _window(self, key: SampleKey) -> LatentWindows:
+        rng = sample_generator(self.sampling.seed, key.epoch, key.index, 0)
+        clip = self.store.clips[self.order.clip_at(key.epoch, key.index)]
         source = self.store.clips[clip.other]
         frames = self.sampling.num_frames
         heard = window_starts_with_sound(clip.mel.shape[1], frames)
@@ -203,7 +213,7 @@ class LatentSource:
             audio=self._audio(clip, start, frames)[None],
             mel=clip.mel[None, None, :, :0] if mel is None else mel[None, None],
             gt_pixel_values=None,
-            sample_ids=torch.tensor([self.order.key(epoch, place).sample_id]),
+            sample_ids=torch.tensor([key.sample_id]),
         )
 
     def _audio(self, clip: StoredClip, start: int, frames: int) -> Tensor:
