@@ -118,14 +118,14 @@ class SyncNetTask:
 
     @torch.no_grad()
     def validate(self, network: nn.Module, shard: Shard) -> dict[str, tuple[float, int]]:
-        """See `TrainingTask.validate`: loss and accuracy on the fixed pairs."""
+        """See `TrainingTask.validate`: cross-entropy and accuracy on the fixed pairs."""
         loss, right, count = 0.0, 0.0, 0
         for batch in _every(self.validation, shard):
             terms = self._judged(network, self._pixels(batch), batch)
             loss += float(terms["bce"]) * len(batch.labels)
             right += float(terms["accuracy"]) * len(batch.labels)
             count += len(batch.labels)
-        return {"loss": (loss, count), "accuracy": (right, count)}
+        return {"bce": (loss, count), "accuracy": (right, count)}
 
     def illustrate(self, network: nn.Module, folder: Path, step: int) -> None:
         """See `TrainingTask.illustrate`: what the network is shown; the same at every step, so written once."""
