@@ -13,7 +13,7 @@ from torch import nn
 from latentsync.build_paths import find_file, published_or
 from latentsync.builders import build_unet_spec
 from latentsync.config import Config, SyncNetConfig, load_syncnet_config
-from latentsync.config_sections import EncoderConfig, TrepaConfig
+from latentsync.config_sections import DataConfig, EncoderConfig, SyncNetDataConfig, TrepaConfig
 from latentsync.errors import ConfigError
 from latentsync.models.inflate import inflate_unet
 from latentsync.models.loading import load_unet, read_state_dict
@@ -137,6 +137,27 @@ def trained_syncnet(config_path: str) -> tuple[StableSyncNet, SyncNetConfig]:
     return load_syncnet(config, path), config
 
 
+def check_syncnet(judge: SyncNetDataConfig, judged: DataConfig) -> None:
+    """Whether a SyncNet can judge the windows of a U-Net.
+
+    Raises:
+        ConfigError: it sees other windows.
+    """
+    name = f"The SyncNet of {judged.syncnet_config_path}"
+    if judge.num_frames != judged.num_frames:
+        raise ConfigError(
+            f"{name} judges {judge.num_frames} frames, but the U-Net's data.num_frames is {judged.num_frames}; they "
+            "must be equal"
+        )
+    if judge.latent_space and judge.resolution != judged.resolution:
+        raise ConfigError(
+            f"{name} judges latents of {judge.resolution} px, but the U-Net's data.resolution is {judged.resolution}; "
+            "latents cannot be resized: train one for that size, or take a SyncNet of pixels"
+        )
+    if not judge.latent_space and not judge.lower_half:
+        raise ConfigError(f"{name} judges whole faces; the U-Net's needs one with data.lower_half=true")
+
+
 def load_frozen(config: Config, device: torch.device) -> FrozenNetworks:
     """Load what a U-Net configuration needs, on the device, in half precision where the hardware gains by it.
 
@@ -152,6 +173,7 @@ def load_frozen(config: Config, device: torch.device) -> FrozenNetworks:
     networks = FrozenNetworks(vae, load_audio_encoder(audio, device, dtype, width))
     if run.use_syncnet and run.sync_loss_weight:
         syncnet, syncnet_config = trained_syncnet(config.data.syncnet_config_path)
+        check_syncnet(syncnet_config.data, config.data)
         networks.syncnet = syncnet.to(device, dtype)
         networks.syncnet_resolution = None if syncnet_config.data.latent_space else syncnet_config.data.resolution
     if not run.pixel_space_supervise:
