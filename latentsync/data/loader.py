@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from latentsync.data.clip_dataset import ClipDataset
 from latentsync.data.order import BatchPlan
 from latentsync.data.samples import SampleKey
-from latentsync.data.workers import StartMethod, worker_context
+from latentsync.data.workers import StartMethod, told_when_ended, worker_context
 from latentsync.errors import ConfigError, DataError, LatentSyncError
 
 BatchT = TypeVar("BatchT")
@@ -101,17 +101,10 @@ class LoaderSource(Generic[BatchT]):
         self._schedule.epoch, self._schedule.first = epoch, first
         batches = iter(self._loader)
         while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
+            with told_when_ended():
+                batch = next(batches, None)
+            if batch is None:
                 return
-            except RuntimeError as error:
-                if "exited unexpectedly" not in str(error):
-                    raise
-                raise DataError(
-                    f"A process that reads clips was ended from outside ({error}). Mostly memory ran out: use fewer "
-                    "workers, or give the machine or container more memory and a larger /dev/shm."
-                ) from error
             if isinstance(batch, _Failure):
                 raise batch.kind(batch.message)
             self.note(batch.problems)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from latentsync.data.clip_reader import ClipReader, UnusableClip
 from latentsync.data.inspection import ClipInspector
-from latentsync.data.workers import worker_context
+from latentsync.data.workers import told_when_ended, worker_context
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,16 @@ def read_whole_clips(
         inspector: knows which clips can be used.
         reader: reads them.
         workers: processes that read ahead; 0 reads in this one.
+
+    Raises:
+        DataError: a worker was ended from outside.
     """
     extra: dict[str, Any] = (
         {"num_workers": workers, "multiprocessing_context": worker_context("forkserver")} if workers else {}
     )
     dataset = _Clips(clips, resolution, inspector, reader)
-    yield from DataLoader(dataset, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator(), **extra)
+    with told_when_ended():
+        yield from DataLoader(dataset, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator(), **extra)
 
 
 def _as_it_is(clip: Any) -> Any:

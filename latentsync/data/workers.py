@@ -1,8 +1,12 @@
 """How processes that read clips are started."""
 
 import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Literal
+
+from latentsync.errors import DataError
 
 StartMethod = Literal["forkserver", "spawn", "fork"]
 
@@ -21,3 +25,21 @@ def worker_context(start_method: StartMethod) -> BaseContext:
     if start_method == "forkserver":
         context.set_forkserver_preload(_PRELOADED)
     return context
+
+
+@contextmanager
+def told_when_ended() -> Iterator[None]:
+    """Turn torch's complaint about a worker that is gone into advice.
+
+    Raises:
+        DataError: a worker was ended from outside.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise DataError(
+            f"A process that reads clips was ended from outside ({error}). Mostly memory ran out: use fewer workers, "
+            "or give the machine or container more memory and a larger /dev/shm."
+        ) from error
