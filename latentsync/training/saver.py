@@ -3,14 +3,14 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
-from latentsync.errors import ConfigError
+from latentsync.errors import ConfigError, TrainingError
 from latentsync.training.checkpointing import FORMAT, STATE_FILE, RunCheckpoints, read_state
 from latentsync.training.config_check import check_same, flatten
 from latentsync.training.feed import Feed
@@ -63,16 +63,19 @@ class Saver:
         self.weights = Path()
 
     def resume(self) -> Progress:
-        """Bring everything to where the run folder ends, if it holds a run.
+        """Bring everything to where the run folder ends, if it holds a run, and write down the present configuration.
 
         Raises:
             ConfigError: it must not hold one, or must and does not, or was made with other settings.
             CheckpointError: its states are damaged or of another network.
-            TrainingError: there is no room for one more state.
+            TrainingError: there is no room for one more state, or the folder cannot be written.
         """
         path = self.processes.main_does(self._state_to_resume)
-        if path is None:
-            return Progress()
+        progress = Progress() if path is None else self._go_on(path)
+        self.processes.main_does(self._write_config)
+        return progress
+
+    def _go_on(self, path: Path) -> Progress:
         state = read_state(path)
         settings = state["settings"]
         check_same(settings, self._settings(), self.options.harmless_keys, str(self.options.run_folder))
@@ -114,7 +117,7 @@ class Saver:
 
         def work() -> Path:
             weights = self.checkpoints.save(progress.step, self._bytes(), write)
-            _write_json(self.bad_clips, problems)
+            _write(self.bad_clips, json.dumps(problems, indent=1, ensure_ascii=False) + "\n")
             return weights
 
         self.weights = self.processes.main_does(work)
@@ -151,6 +154,17 @@ class Saver:
         self.checkpoints.check_space(self._bytes())
         return path
 
+    def _write_config(self) -> None:
+        folder = self.options.run_folder
+        plain = json.loads(json.dumps(dict(self.options.config), default=str))
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        try:
+            _write(folder / "config.yaml", text)
+        except OSError as error:
+            raise TrainingError(
+                f"Cannot write into the run folder {str(folder)!r} ({error.strerror}). Give another one, or make room."
+            ) from error
+
     def _settings(self) -> dict[str, Any]:
         return {**flatten(self.options.config), "batches_per_epoch": self.feed.batches_per_epoch}
 
@@ -161,8 +175,9 @@ class Saver:
         return 2 * network + 2 * trained + (trained if self.updater.ema is not None else 0)
 
 
-def _write_json(path: Path, content: Mapping[str, str]) -> None:
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    # A file's name may hold bytes that are no UTF-8; they become what JSON reads as the same name.
+    partial.write_text(text, "utf-8", errors="backslashreplace")
     os.replace(partial, path)
