@@ -135,6 +135,8 @@ class TrainerOptions:
             _require(f"run.{name}", value, "-1 (no limit) or at least 1", value == -1 or value >= 1)
         _require("run.max_train_seconds", self.max_train_seconds, "0 (no limit) or above", self.max_train_seconds >= 0)
         _require("run.validation_steps", self.validation_steps, "0 (never) or above", self.validation_steps >= 0)
+        # -1 stands for a fresh one in inference; a run that is to go on needs one to keep.
+        _require("run.seed", self.seed, "0 to 2^32 - 1", 0 <= self.seed < 2**32)
         _require("run.log_steps", self.log_steps, "at least 1", self.log_steps >= 1)
         choices = ("auto", "no", "bf16", "fp16")
         _require("run.mixed_precision", self.mixed_precision, f"one of {choices}", self.mixed_precision in choices)
