@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from latentsync.config import load_config, load_syncnet_config
 from latentsync.config_sections import ClipsConfig
 from latentsync.errors import ConfigError, LatentSyncError
 from latentsync.synthetic.corpus import REPORT, CorpusOptions, make_corpus
+from latentsync.synthetic.takes import is_complete
 from latentsync.training.processes import leave_processes, this_shard
 from latentsync.training.task import Shard
 from latentsync.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+_GLANCE = 1.0  # seconds
 
 
 def train_unet(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +104,7 @@ def _device(name: str, shard: Shard) -> torch.device:
 
 
 def _provide_corpus(data: ClipsConfig, device: torch.device, shard: Shard) -> None:
-    """Make the synthetic corpus that a configuration describes, where its folders do not exist yet.
+    """Make what is missing of the synthetic corpus that a configuration describes, or wait until it is there.
 
     Raises:
         ConfigError: the configuration's folders are not those of one corpus.
@@ -114,12 +118,6 @@ def _provide_corpus(data: ClipsConfig, device: torch.device, shard: Shard) -> No
             f"data.corpus makes FOLDER/train and FOLDER/val, but train_data_dir is {train} and val_data_dir {val}. "
             "Name those two, or set data.corpus.scenes=0"
         )
-    if shard.world > 1:
-        if not (train.parent / REPORT).is_file():
-            raise ConfigError(
-                f"Make the corpus before training in several processes: see docs/data.md ({train.parent})"
-            )
-        return
     options = CorpusOptions(
         out=train.parent,
         scenes=wanted.scenes,
@@ -129,6 +127,10 @@ def _provide_corpus(data: ClipsConfig, device: torch.device, shard: Shard) -> No
         seed=wanted.seed,
         devices=(str(device),),
     )
+    if shard.rank > 0:
+        while not all(is_complete(options.out, *scene) for scene in options.plan):
+            time.sleep(_GLANCE)  # at what the first process makes; if that fails, the launcher ends this one
+        return
     with tqdm(desc=f"making the corpus {train.parent}", unit="scene") as bar:
 
         def show(done: int, total: int) -> None:
