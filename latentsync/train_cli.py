@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from latentsync.build_paths import find_file
 from latentsync.build_training import build_syncnet_trainer, build_unet_trainer
@@ -21,6 +22,7 @@ from latentsync.synthetic.takes import is_complete
 from latentsync.training.processes import leave_processes, this_shard
 from latentsync.training.task import Shard
 from latentsync.training.trainer import Trainer
+from latentsync.training.trainer_options import TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,9 @@ def _run(options: argparse.Namespace, build: Callable[[torch.device, Shard], Tra
     logging.getLogger("latentsync").setLevel(level)
     try:
         device = _device(options.device, shard)
-        result = build(device, shard).run()
+        # Else lines of the log and progress bars would write over each other.
+        with logging_redirect_tqdm():
+            result = build(device, shard).run()
     except LatentSyncError as error:
         logger.error("%s", error)
         return 1
@@ -88,9 +92,17 @@ def _run(options: argparse.Namespace, build: Callable[[torch.device, Shard], Tra
     finally:
         leave_processes()
     if shard.rank == 0:
-        figures = f"{result.steps} steps, {result.seconds:.0f} s, {result.steps_per_second:.2f} steps/s"
-        logger.info("Ended by %s: %s, peak %.2f GB", result.ended_by, figures, result.peak_cuda_bytes / 1e9)
+        logger.info("Ended by %s: %s", result.ended_by, _figures(result))
     return 0
+
+
+def _figures(result: TrainingResult) -> str:
+    figures = f"{result.steps} steps in {result.seconds:.0f} s"
+    if result.steps_per_second:
+        figures += f", {result.steps_per_second:.2f} steps/s"
+    if result.peak_cuda_bytes:
+        figures += f", at most {result.peak_cuda_bytes / 1e9:.2f} GB on the GPU"
+    return figures
 
 
 def _device(name: str, shard: Shard) -> torch.device:
