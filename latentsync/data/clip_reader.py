@@ -57,6 +57,8 @@ class ClipReader:
             return file_identity(clip)
         except OSError as error:
             raise UnusableClip(clip, f"cannot be found ({error.strerror})") from error
+        except ValueError as error:
+            raise UnusableClip(clip, f"cannot be found ({error})") from error  # a null byte: no list of clips at all
 
     def num_frames(self, clip: Path) -> int:
         """Frames of the clip at 25 a second."""
