@@ -31,7 +31,7 @@ _GLANCE = 1.0  # seconds
 
 def train_unet(arguments: Sequence[str] | None = None) -> int:
     """Train a U-Net from the command line; returns the exit code: 0, 1 after an error."""
-    options = _parser("U-Net", "unet_config_path", "configs/unet/demo.yaml").parse_args(arguments)
+    options = _parser("U-Net", "unet_config_path", "configs/unet/demo.yaml").parse_intermixed_args(arguments)
 
     def build(device: torch.device, shard: Shard) -> Trainer:
         config = load_config(_config_path(options), _overrides(options))
@@ -43,7 +43,7 @@ def train_unet(arguments: Sequence[str] | None = None) -> int:
 
 def train_syncnet(arguments: Sequence[str] | None = None) -> int:
     """Train a SyncNet from the command line; returns the exit code: 0, 1 after an error."""
-    options = _parser("SyncNet", "config_path", "configs/syncnet/demo.yaml").parse_args(arguments)
+    options = _parser("SyncNet", "config_path", "configs/syncnet/demo.yaml").parse_intermixed_args(arguments)
 
     def build(device: torch.device, shard: Shard) -> Trainer:
         config = load_syncnet_config(_config_path(options), _overrides(options))
