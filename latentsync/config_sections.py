@@ -107,6 +107,8 @@ class DataConfig(ClipsConfig):
             raise ConfigError(f"data.num_frames: got {self.num_frames}, expected 1 to 24 (the motion modules' reach)")
         if len(self.audio_feat_length) != 2:
             raise ConfigError(f"data.audio_feat_length: got {self.audio_feat_length}, expected two numbers")
+        if not 0 <= self.ref_same_share <= 1:
+            raise ConfigError(f"data.ref_same_share: got {self.ref_same_share}, expected 0 to 1")
 
 
 @dataclass
@@ -174,9 +176,11 @@ class SyncNetRunConfig(LoopConfig):
 
     Attributes:
         contrastive_weight: see `latentsync.losses.sync.contrastive_loss` (ours).
+        mouth_weight: see `latentsync.training.syncnet_trainer.GuidedSyncNet` (ours).
     """
 
     contrastive_weight: float = 0.0
+    mouth_weight: float = 0.0
 
 
 @dataclass
@@ -233,6 +237,11 @@ class RunConfig(LoopConfig):
     def __post_init__(self) -> None:
         if self.perceptual not in ("lpips", "pyramid"):
             raise ConfigError(f"run.perceptual: got {self.perceptual!r}, expected lpips or pyramid")
+        if not 0 <= self.silent_share <= 1 or self.val_batches < 0:
+            raise ConfigError(
+                f"run.silent_share from 0 to 1 and run.val_batches from 0 are needed, got {self.silent_share} and "
+                f"{self.val_batches}"
+            )
 
 
 @dataclass

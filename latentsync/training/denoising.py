@@ -44,8 +44,9 @@ class NoiseOptions:
     mouth_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.noisy_share <= 1 or not 0 <= self.noisy_from < 1000 or self.blind_from >= self.blind_to:
-            raise ConfigError(f"Noise options: share in [0, 1], timesteps in order and below 1000 needed, got {self}")
+        shares = 0 <= self.noisy_share <= 1 and 0 <= self.shared_share <= 1
+        if not shares or not 0 <= self.noisy_from < 1000 or self.blind_from >= self.blind_to:
+            raise ConfigError(f"Noise options: shares in [0, 1], timesteps in order and below 1000 needed, got {self}")
 
 
 @dataclass(frozen=True)

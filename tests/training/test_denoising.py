@@ -177,7 +177,14 @@ def test_importance_is_greatest_at_the_mouth_and_least_outside() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"blind_from": 900, "blind_to": 800}, {"noisy_share": 1.5}, {"noisy_from": 1000}, {"noisy_from": -1}]
+    "wrong",
+    [
+        {"blind_from": 900, "blind_to": 800},
+        {"noisy_share": 1.5},
+        {"shared_share": -1},
+        {"noisy_from": 1000},
+        {"noisy_from": -1},
+    ],
 )
 def test_impossible_options_are_refused(wrong) -> None:
     with pytest.raises(ConfigError, match="Noise options"):
