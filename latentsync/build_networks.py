@@ -15,6 +15,7 @@ from latentsync.builders import build_unet_spec
 from latentsync.config import Config, SyncNetConfig, load_syncnet_config
 from latentsync.config_sections import DataConfig, EncoderConfig, SyncNetDataConfig, TrepaConfig
 from latentsync.errors import ConfigError
+from latentsync.media.syncnet_mel import N_MELS, mel_columns
 from latentsync.models.inflate import inflate_unet
 from latentsync.models.loading import load_unet, read_state_dict
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
@@ -104,8 +105,42 @@ def _encoder(config: EncoderConfig) -> SyncNetEncoderSpec:
     )
 
 
+def check_syncnet_input(config: SyncNetConfig) -> None:
+    """Whether the network of a configuration takes the windows of its data section.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    data, wanted = config.data, config.model.visual_encoder.in_channels
+    channels, side = (4, data.resolution // 8) if data.latent_space else (3, data.resolution)
+    if wanted != data.num_frames * channels:
+        raise ConfigError(
+            f"model.visual_encoder.in_channels: got {wanted}, but {data.num_frames} frames of {channels} channels are "
+            f"{data.num_frames * channels}; change it, or data.num_frames"
+        )
+    height = side // 2 if data.lower_half and not data.latent_space else side
+    with torch.device("meta"):
+        network = StableSyncNet(build_syncnet_spec(config))
+        image, mel = torch.empty(2, wanted, height, side), torch.empty(2, 1, N_MELS, mel_columns(data.num_frames))
+    try:
+        seen, heard = network.visual_encoder(image), network.audio_encoder(mel)
+    except RuntimeError as error:
+        raise ConfigError(f"model: a picture {height} x {side} shrinks below its smallest size ({error})") from error
+    if seen.shape != heard.shape:
+        raise ConfigError(
+            f"model: a picture {height} x {side} ends in {seen.shape[1]} numbers, a mel {N_MELS} x {mel.shape[-1]} in "
+            f"{heard.shape[1]}, and these must be equal: change downsample_factors or block_out_channels"
+        )
+
+
 def build_syncnet(config: SyncNetConfig) -> StableSyncNet:
-    """The SyncNet to train: from ``ckpt.resume_ckpt_path``, or from nothing."""
+    """The SyncNet to train: from ``ckpt.resume_ckpt_path``, or from nothing.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another network.
+        ConfigError: the network does not take the windows of the data section.
+    """
+    check_syncnet_input(config)
     if config.ckpt.resume_ckpt_path:
         path = find_file(config.ckpt.resume_ckpt_path, "ckpt.resume_ckpt_path")
         return load_syncnet(config, path).requires_grad_(True).train()
@@ -133,6 +168,7 @@ def trained_syncnet(config_path: str) -> tuple[StableSyncNet, SyncNetConfig]:
     if not config_path:
         raise ConfigError("data.syncnet_config_path is empty, but run.use_syncnet wants a SyncNet: name its YAML file")
     config = load_syncnet_config(find_file(config_path, "data.syncnet_config_path"))
+    check_syncnet_input(config)
     path = published_or(config.ckpt.inference_ckpt_path, "stable-syncnet", "ckpt.inference_ckpt_path")
     return load_syncnet(config, path), config
 
