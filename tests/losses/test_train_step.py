@@ -19,7 +19,7 @@ from latentsync.losses.trepa import TrepaLoss
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
 from tests.golden_files import Golden, load_golden
-from tests.models.builders import golden_syncnet, golden_unet, golden_video_mae
+from tests.models.builders import golden_syncnet, golden_unet, golden_vae, golden_video_mae
 
 
 @dataclass
@@ -30,13 +30,6 @@ class Step:
     unet: UNet3DConditionModel
     found: dict[str, Tensor]
     losses: dict[str, Tensor]
-
-
-def tiny_vae(dtype: torch.dtype) -> AutoencoderKL:
-    weights = load_golden("vae_tiny_weights")
-    vae = AutoencoderKL(**weights.attrs, scaling_factor=0.18215).eval().requires_grad_(False)
-    vae.load_state_dict(weights.weights)
-    return vae.to(dtype)
 
 
 def videos_of(frames: Tensor) -> Tensor:
@@ -52,7 +45,7 @@ def take_step(weights: dict[str, float], dtype: torch.dtype) -> Step:
     """The step with these loss weights; `found` gets every tensor that the golden case has."""
     case = load_golden("train_step_t401")
     given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in case.inputs.items()}
-    unet, vae = golden_unet(case).to(dtype), tiny_vae(dtype)
+    unet, vae = golden_unet(case).to(dtype), golden_vae().to(dtype)
     schedule = NoiseSchedule()
     target, references = (rearrange(given[f"{name}_frames"], "f h w c -> f c h w") for name in ("gt", "ref"))
     pixels, masked, masks = (tensor.to(dtype) for tensor in prepare_masked(target, given["mask"]))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
@@ -120,3 +121,11 @@ def golden_syncnet(name: str) -> StableSyncNet:
     model = StableSyncNet(StableSyncNetSpec(*encoders)).eval()
     model.load_state_dict(case.weights)
     return model
+
+
+def golden_vae() -> AutoencoderKL:
+    """The autoencoder of a golden weights file, frozen, with the published scale."""
+    case = load_golden("vae_tiny_weights")
+    vae = AutoencoderKL(**case.attrs, scaling_factor=0.18215).eval().requires_grad_(False)
+    vae.load_state_dict(case.weights)
+    return vae
