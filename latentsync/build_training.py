@@ -41,7 +41,7 @@ from latentsync.training.fixed_set import FixedSet
 from latentsync.training.frame_source import FrameSampling, FrameSource, FrameStore
 from latentsync.training.latent_source import LatentSampling, LatentSource, LatentStore, ReadyWindows
 from latentsync.training.supervision import Supervision
-from latentsync.training.syncnet_trainer import FramesToImage, SyncNetTask, SyncNetTaskOptions
+from latentsync.training.syncnet_trainer import FramesToImage, GuidedSyncNet, SyncNetTask, SyncNetTaskOptions
 from latentsync.training.task import BatchSource, Shard
 from latentsync.training.trainer import Trainer
 from latentsync.training.trainer_options import CheckpointOptions, TrainerOptions, UpdateOptions
@@ -170,9 +170,16 @@ def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.dev
         source, held_out = _stored_pairs(config, device, shard)
     else:
         source, held_out = _read_pairs(config, shard)
-    options = SyncNetTaskOptions(config.run.seed, data.augment and data.cache_frames, config.run.contrastive_weight)
+    run = config.run
+    options = SyncNetTaskOptions(
+        seed=run.seed,
+        varied=data.augment and data.cache_frames,
+        contrastive_weight=run.contrastive_weight,
+        mouth_weight=run.mouth_weight,
+    )
+    trained = GuidedSyncNet(network, data.num_frames) if run.mouth_weight else network
     to_image = FramesToImage(data.lower_half, vae, _encoded_at_once(device, data.resolution))
-    task = SyncNetTask(network, to_image, held_out, options)
+    task = SyncNetTask(trained, to_image, held_out, options)
     accumulation = max(config.run.gradient_accumulation_steps, data.gradient_accumulation_steps)
     config.run.gradient_accumulation_steps = accumulation
     return Trainer(task, source, build_trainer_options(config, "outputs/train/syncnet", device))

@@ -58,6 +58,8 @@ class SyncNetBatch:
         clips: b paths.
         sample_ids: (b,) int64, see `SampleKey`.
         problems: as in `UNetBatch`.
+        mouth_seen, mouth_heard: (b, f, k) float32, what the mouth does in the frames and in the sound, where sidecars
+            say so; else None.
     """
 
     frames: Tensor
@@ -67,3 +69,5 @@ class SyncNetBatch:
     clips: list[str]
     sample_ids: Tensor
     problems: dict[str, str]
+    mouth_seen: Tensor | None = None
+    mouth_heard: Tensor | None = None

@@ -1,5 +1,6 @@
 """Whole clips, read ahead by worker processes, for what is made of every clip once."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,14 @@ class WholeClip:
         clip: its path.
         frames: (t, 3, R, R) uint8; no frames where it cannot be used.
         mel: (80, m) float32 SyncNet mel of its sound.
+        mouth: (t, k) float32 what the mouth does, where a sidecar says so; else (0, 0).
         problem: why it cannot be used; "" where it can.
     """
 
     clip: str
     frames: Tensor
     mel: Tensor
+    mouth: Tensor
     problem: str = ""
 
 
@@ -43,9 +46,19 @@ class _Clips(Dataset[WholeClip]):
         try:
             length = self.inspector.require(clip).frames
             frames = self.reader.windows(clip, [0], length, self.resolution)[0]
-            return WholeClip(str(clip), frames, self.reader.mel(clip))
+            return WholeClip(str(clip), frames, self.reader.mel(clip), _mouth(clip))
         except UnusableClip as error:
-            return WholeClip(str(clip), torch.zeros(0), torch.zeros(0), error.reason)
+            return WholeClip(str(clip), torch.zeros(0), torch.zeros(0), torch.zeros(0, 0), error.reason)
+
+
+def _mouth(clip: Path) -> Tensor:
+    sidecar = clip.with_suffix(".json")
+    if not sidecar.is_file():
+        return torch.zeros(0, 0)
+    try:
+        return torch.tensor(json.loads(sidecar.read_text("utf-8")).get("mouth") or [[]], dtype=torch.float32)
+    except (OSError, ValueError, AttributeError) as error:
+        raise UnusableClip(clip, f"its sidecar {sidecar.name} cannot be read ({error})") from error
 
 
 def read_whole_clips(

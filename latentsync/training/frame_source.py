@@ -37,6 +37,7 @@ class FrameStore:
         self.device = device
         self.frames: list[Tensor] = []
         self.mels: list[Tensor] = []
+        self.mouths: list[Tensor] = []
         self.names: list[str] = []
         self.problems: dict[str, str] = {}
 
@@ -54,6 +55,7 @@ class FrameStore:
                 continue
             self.frames.append(clip.frames.to(self.device))
             self.mels.append(clip.mel.to(self.device))
+            self.mouths.append(clip.mouth.to(self.device))
             self.names.append(clip.clip)
         if not self.names:
             raise DataError(
@@ -126,6 +128,8 @@ class FrameSource:
         sound_start, start = self.sampling.pairs.draw(heard, len(frames) - length + 1, rng)
         window = mel_window(mel, sound_start, length)
         assert window is not None  # the draw is from starts that have one
+        mouth = self.store.mouths[number]
+        told = len(mouth) == len(frames)
         return SyncNetBatch(
             frames=frames[None, start : start + length],
             mel=window[None, None],
@@ -134,6 +138,8 @@ class FrameSource:
             clips=[self.store.names[number]],
             sample_ids=torch.tensor([key.sample_id]),
             problems={},
+            mouth_seen=mouth[None, start : start + length] if told else None,
+            mouth_heard=mouth[None, sound_start : sound_start + length] if told else None,
         )
 
 
@@ -142,7 +148,11 @@ def _joined(pairs: Sequence[SyncNetBatch]) -> SyncNetBatch:
         torch.cat([getattr(pair, name) for pair in pairs])
         for name in ("frames", "mel", "labels", "shifts", "sample_ids")
     )
-    return SyncNetBatch(frames, mel, labels, shifts, [pair.clips[0] for pair in pairs], ids, {})
+    mouths = [
+        torch.cat(parts) if all(part is not None for part in parts) else None
+        for parts in ([pair.mouth_seen for pair in pairs], [pair.mouth_heard for pair in pairs])
+    ]
+    return SyncNetBatch(frames, mel, labels, shifts, [pair.clips[0] for pair in pairs], ids, {}, *mouths)
 
 
 def vary_windows(pixels: Tensor, draws: SampleDraws) -> Tensor:
