@@ -1,5 +1,7 @@
 """A U-Net task on made-up windows, small enough for many steps a second."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -46,16 +48,17 @@ def hear(clip: str, start: int, frames: int) -> Tensor:
     return torch.randn(frames, 50, SMALL_SPEC.cross_attention_dim, generator=draw)
 
 
-def small_syncnet(channels: int = 3 * FRAMES) -> StableSyncNet:
-    """A SyncNet of `FRAMES` frames of 32 x 32, random weights."""
-    visual = SyncNetEncoderSpec(channels, (32, 64), ((4, 8), 4))
-    return StableSyncNet(StableSyncNetSpec(visual, SyncNetEncoderSpec(1, (32, 64), ((10, 13), 8)))).eval()
+def small_syncnet(latents: bool = False) -> StableSyncNet:
+    """A SyncNet of `FRAMES` frames of 32 x 32 pixels, or of their latents, with random weights."""
+    pixels, of_latents = SyncNetEncoderSpec(3 * FRAMES, (32, 64), ((4, 8), 4)), ((2, 2), 2)
+    visual = SyncNetEncoderSpec(4 * FRAMES, (32, 64), of_latents) if latents else pixels
+    return StableSyncNet(StableSyncNetSpec(visual, SyncNetEncoderSpec(1, (32, 64), ((10, 13), (8, 1))))).eval()
 
 
 def small_task(
     weights: dict[str, float] | None = None,
     options: UNetTaskOptions | None = None,
-    held_out: tuple[UNetBatch, ...] = (),
+    held_out: tuple[Any, ...] = (),
     network: nn.Module | None = None,
     kind: str = "epsilon",
 ) -> UNetTask:
