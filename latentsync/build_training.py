@@ -12,6 +12,7 @@ from torch import nn
 
 from latentsync.build_networks import FrozenNetworks, build_syncnet, build_unet, frozen_dtype, load_frozen
 from latentsync.build_paths import published_or
+from latentsync.build_validation import build_video_maker
 from latentsync.builders import build_schedule
 from latentsync.config import Config, SyncNetConfig, as_dictionary
 from latentsync.config_sections import (
@@ -93,7 +94,8 @@ def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Tr
     else:
         prepare = WindowEncoder(networks.vae, audio.windows, mask, _encoded_at_once(device, config.data.resolution))
         source, held_out = _frame_sources(config, shard)
-    task = build_unet_task(config, build_unet(config), networks, prepare, held_out)
+    validation = ValidationSet(held_out, build_video_maker(config, networks, device))
+    task = build_unet_task(config, build_unet(config), networks, prepare, validation)
     return Trainer(task, source, build_trainer_options(config, "outputs/train/unet", device))
 
 
@@ -102,9 +104,9 @@ def _encoded_at_once(device: torch.device, resolution: int) -> int:
 
 
 def build_unet_task(
-    config: Config, unet: nn.Module, networks: FrozenNetworks, prepare: Any, held_out: Sequence[Any]
+    config: Config, unet: nn.Module, networks: FrozenNetworks, prepare: Any, validation: ValidationSet
 ) -> UNetTask:
-    """The U-Net with its losses; ``prepare`` and ``held_out`` as in `UNetTask`."""
+    """The U-Net with its losses; ``prepare`` and ``validation`` as in `UNetTask`."""
     run = config.run
     select_trainable(unet, run.trainable_modules)
     if run.enable_gradient_checkpointing:
@@ -119,7 +121,7 @@ def build_unet_task(
         sample_steps=run.inference_steps,
     )
     supervision = build_supervision(config, networks)
-    return UNetTask(unet, prepare, build_schedule(config), supervision, options, ValidationSet(held_out))
+    return UNetTask(unet, prepare, build_schedule(config), supervision, options, validation)
 
 
 def build_supervision(config: Config, networks: FrozenNetworks) -> Supervision:

@@ -41,6 +41,7 @@ from latentsync.models.video_mae import VideoMae
 from latentsync.training.processes import leave_processes, this_shard
 from latentsync.training.trainer import Trainer
 from latentsync.training.trainer_options import TrainingResult
+from latentsync.training.unet_trainer import ValidationSet
 from latentsync.training.windows import WindowEncoder
 
 logger = logging.getLogger("benchmark_training")
@@ -125,7 +126,7 @@ def _measure(config: Config, device: torch.device) -> dict[str, Any]:
         unet = build_unet(config)
     mask = load_mask(config.data.mask_image_path, config.data.resolution)
     prepare = WindowEncoder(networks.vae, lambda clip, start, frames: audio, mask)
-    task = build_unet_task(config, unet, networks, prepare, ())
+    task = build_unet_task(config, unet, networks, prepare, ValidationSet())
     trained = sum(parameter.numel() for parameter in unet.parameters() if parameter.requires_grad)
     with tempfile.TemporaryDirectory() as folder:
         options = build_trainer_options(config, folder)
