@@ -52,13 +52,15 @@ class _Clips(Dataset[WholeClip]):
 
 
 def _mouth(clip: Path) -> Tensor:
+    """(t, k) of a made clip's sidecar; other people's files beside a clip may hold anything."""
     sidecar = clip.with_suffix(".json")
-    if not sidecar.is_file():
-        return torch.zeros(0, 0)
+    nothing = torch.zeros(0, 0)
     try:
-        return torch.tensor(json.loads(sidecar.read_text("utf-8")).get("mouth") or [[]], dtype=torch.float32)
-    except (OSError, ValueError, AttributeError) as error:
-        raise UnusableClip(clip, f"its sidecar {sidecar.name} cannot be read ({error})") from error
+        content = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else None
+        mouth = torch.tensor(content["mouth"], dtype=torch.float32) if isinstance(content, dict) else nothing
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError):
+        return nothing
+    return mouth if mouth.ndim == 2 else nothing
 
 
 def read_whole_clips(
