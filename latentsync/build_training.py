@@ -41,6 +41,7 @@ from latentsync.training.denoising import NoiseOptions
 from latentsync.training.fixed_set import FixedSet
 from latentsync.training.frame_source import FrameSampling, FrameSource, FrameStore
 from latentsync.training.latent_source import LatentSampling, LatentSource, LatentStore, ReadyWindows
+from latentsync.training.random_state import seed_everything
 from latentsync.training.supervision import Supervision
 from latentsync.training.syncnet_trainer import FramesToImage, GuidedSyncNet, SyncNetTask, SyncNetTaskOptions
 from latentsync.training.task import BatchSource, Shard
@@ -82,8 +83,13 @@ def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Tr
     Raises:
         ConfigError, CheckpointError, DataError: something that the configuration names is missing or does not fit.
     """
+    options = build_trainer_options(config, "outputs/train/unet", device)
     networks = load_frozen(config, device)
     assert networks.audio_encoder is not None
+    # What starts at random must do so alike in every run and every process.
+    seed_everything(options.seed)
+    unet = build_unet(config)
+    render = build_video_maker(config, networks, device)
     cache = Path(config.data.audio_embeds_cache_dir) if config.data.audio_embeds_cache_dir else None
     left, right = config.data.audio_feat_length
     audio = ClipAudioEmbeddings(networks.audio_encoder, cache, feat_length=(left, right))
@@ -94,9 +100,8 @@ def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Tr
     else:
         prepare = WindowEncoder(networks.vae, audio.windows, mask, _encoded_at_once(device, config.data.resolution))
         source, held_out = _frame_sources(config, shard)
-    validation = ValidationSet(held_out, build_video_maker(config, networks, device))
-    task = build_unet_task(config, build_unet(config), networks, prepare, validation)
-    return Trainer(task, source, build_trainer_options(config, "outputs/train/unet", device))
+    task = build_unet_task(config, unet, networks, prepare, ValidationSet(held_out, render))
+    return Trainer(task, source, options)
 
 
 def _encoded_at_once(device: torch.device, resolution: int) -> int:
@@ -162,6 +167,10 @@ def build_supervision(config: Config, networks: FrozenNetworks) -> Supervision:
 def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.device) -> Trainer:
     """Everything that trains a SyncNet; as `build_unet_trainer`."""
     data = config.data
+    accumulation = max(config.run.gradient_accumulation_steps, data.gradient_accumulation_steps)
+    config.run.gradient_accumulation_steps = accumulation
+    trainer_options = build_trainer_options(config, "outputs/train/syncnet", device)
+    seed_everything(trainer_options.seed)
     vae = None
     if data.latent_space:
         vae = load_vae(published_or(config.ckpt.vae, "vae", "ckpt.vae"), device, frozen_dtype(device))
@@ -182,9 +191,7 @@ def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.dev
     trained = GuidedSyncNet(network, data.num_frames) if run.mouth_weight else network
     to_image = FramesToImage(data.lower_half, vae, _encoded_at_once(device, data.resolution))
     task = SyncNetTask(trained, to_image, held_out, options)
-    accumulation = max(config.run.gradient_accumulation_steps, data.gradient_accumulation_steps)
-    config.run.gradient_accumulation_steps = accumulation
-    return Trainer(task, source, build_trainer_options(config, "outputs/train/syncnet", device))
+    return Trainer(task, source, trainer_options)
 
 
 def _read_pairs(config: SyncNetConfig, shard: Shard) -> tuple[BatchSource, Sequence[Any]]:
