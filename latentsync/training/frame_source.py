@@ -53,9 +53,11 @@ class FrameStore:
                 logger.warning("clip left out: %s: %s", clip.clip, clip.problem)
                 self.problems[clip.clip] = clip.problem
                 continue
-            self.frames.append(clip.frames.to(self.device))
-            self.mels.append(clip.mel.to(self.device))
-            self.mouths.append(clip.mouth.to(self.device))
+            # Copied on a CPU too: what a reading process hands over holds a file open each.
+            frames, mel, mouth = (each.to(self.device, copy=True) for each in (clip.frames, clip.mel, clip.mouth))
+            self.frames.append(frames)
+            self.mels.append(mel)
+            self.mouths.append(mouth)
             self.names.append(clip.clip)
         if not self.names:
             raise DataError(

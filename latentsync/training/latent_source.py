@@ -110,7 +110,9 @@ class LatentStore:
         if clip.problem:
             raise UnusableClip(Path(clip.clip), clip.problem)
         features = self.audio.features(Path(clip.clip)).to(self.mask.device, torch.bfloat16)
-        return StoredClip(self._encoded(clip.frames), features, clip.mel.to(self.mask.device), number)
+        # Copied on a CPU too: what a reading process hands over holds a file open.
+        mel = clip.mel.to(self.mask.device, copy=True)
+        return StoredClip(self._encoded(clip.frames), features, mel, number)
 
     def _source_of(self, clip: WholeClip) -> Path:
         return other_take(Path(clip.clip)) if self.paired_takes else Path(clip.clip)
