@@ -252,7 +252,7 @@ class CkptConfig:
         resume_ckpt_path: weights to start from; a U-Net may also start from Stable Diffusion 1.5's; "" = from nothing.
         inference_ckpt_path: the trained SyncNet that U-Net training and evaluation use.
         save_ckpt_steps: updates between checkpoints.
-        keep_ckpts: the newest so many checkpoints are kept (ours).
+        keep_ckpts: the newest so many checkpoints are kept; -1 = all (ours).
         audio_encoder, vae, videomae, lpips_vgg, lpips_linear: files of the frozen networks; "" = the published ones, or
             the demo model's where the U-Net is of its size (ours).
     """

@@ -145,8 +145,8 @@ class RunCheckpoints:
         kept = f"The last good state is {str(good)!r}." if good else "There is no earlier state."
         return (
             f"Cannot save the run into {str(self.folder)!r}: {reason}. A state needs about {_megabytes(needed)}, "
-            f"{_megabytes(free)} are free. {kept} Free some space or keep fewer states (keep_last), and start the "
-            "same command again."
+            f"{_megabytes(free)} are free. {kept} Free some space or keep fewer states (ckpt.keep_ckpts), and start "
+            "the same command again."
         )
 
 

@@ -50,11 +50,11 @@ class UpdateOptions:
         _require("optimizer.lr", self.lr, "above 0", self.lr > 0)
         _require("optimizer.max_grad_norm", self.max_grad_norm, "0 (off) or above", self.max_grad_norm >= 0)
         _require("optimizer.lr_warmup_steps", self.lr_warmup_steps, "0 or above", self.lr_warmup_steps >= 0)
-        _require("optimizer.ema_decay", self.ema_decay, "0 (off) up to below 1", 0 <= self.ema_decay < 1)
+        _require("run.ema_decay", self.ema_decay, "0 (off) up to below 1", 0 <= self.ema_decay < 1)
         _require("optimizer.weight_decay", self.weight_decay, "0 or above", self.weight_decay >= 0)
         _require("optimizer.max_skipped_in_row", self.max_skipped_in_row, "at least 1", self.max_skipped_in_row >= 1)
         accumulation = self.gradient_accumulation_steps
-        _require("optimizer.gradient_accumulation_steps", accumulation, "at least 1", accumulation >= 1)
+        _require("run.gradient_accumulation_steps", accumulation, "at least 1", accumulation >= 1)
         schedules = ("constant", "cosine", "linear")
         _require("optimizer.lr_scheduler", self.lr_scheduler, f"one of {schedules}", self.lr_scheduler in schedules)
 
@@ -78,9 +78,8 @@ class CheckpointOptions:
 
     def __post_init__(self) -> None:
         _require("ckpt.save_ckpt_steps", self.save_ckpt_steps, "0 (off) or above", self.save_ckpt_steps >= 0)
-        _require(
-            "ckpt.keep_last", self.keep_last, "-1 (all) or at least 1", self.keep_last == -1 or self.keep_last >= 1
-        )
+        kept = self.keep_last == -1 or self.keep_last >= 1
+        _require("ckpt.keep_ckpts / keep_last", self.keep_last, "-1 (all) or at least 1", kept)
         _require("ckpt.keep_every", self.keep_every, "0 (off) or above", self.keep_every >= 0)
         choices = ("auto", "never", "must")
         _require("ckpt.resume", self.resume, f"one of {choices}", self.resume in choices)
