@@ -69,8 +69,13 @@ class Supervision:
         return {name: known[name] for name in self.weights}
 
     @torch.no_grad()
+    def shown(self, latents: Tensor) -> Tensor:
+        """Pictures (b, 3, f, R, R) float32 of latents (b, 4, f, h, w), without a gradient."""
+        # Nothing is kept for a backward pass, so that more fit at a time.
+        return decode_windows(self.vae, latents, 4 * self.chunk_size)
+
     def _target(self, windows: LatentWindows) -> Tensor:
         """The true pictures; where only latents are kept, as the VAE shows them, which is the best it can do."""
         if windows.gt_pixel_values is not None:
             return windows.gt_pixel_values
-        return decode_windows(self.vae, windows.clean, 4 * self.chunk_size)
+        return self.shown(windows.clean)

@@ -20,9 +20,8 @@ from latentsync.training.sampling import sample_windows
 from latentsync.training.sheet import save_sheet
 from latentsync.training.supervision import Supervision
 from latentsync.training.task import Shard
-from latentsync.training.windows import LatentWindows, decode_windows
+from latentsync.training.windows import LatentWindows
 
-_PICTURES_AT_ONCE = 16
 _SHEET_WINDOWS = 4
 _SHEET_COLUMNS = 8
 _PEAK = 2.0  # of pixel values in [-1, 1]
@@ -140,10 +139,10 @@ class UNetTask:
         )
         repainted = self._mask[0] < 0.5
         figures = {"latent_mse": float((latents - windows.clean)[..., repainted].square().mean())}
-        pictures = decode_windows(self.supervision.vae, latents, _PICTURES_AT_ONCE)
+        pictures = self.supervision.shown(latents)
         truth = windows.gt_pixel_values
         if truth is None:
-            truth = decode_windows(self.supervision.vae, windows.clean, _PICTURES_AT_ONCE)
+            truth = self.supervision.shown(windows.clean)
         painted = 1 - self.prepare.mask
         error = ((pictures.clamp(-1, 1) - truth) * rearrange(painted, "c h w -> c 1 h w")).square()
         mse = error.sum(dim=(1, 2, 3, 4)) / (painted.sum() * pictures.shape[2])
@@ -168,7 +167,7 @@ class UNetTask:
             rows = []
             for index in range(len(latents)):
                 reference, truth, sample = (
-                    decode_windows(self.supervision.vae, each[index : index + 1, :, pick], _PICTURES_AT_ONCE)[0]
+                    self.supervision.shown(each[index : index + 1, :, pick])[0]
                     for each in (windows.reference, windows.clean, latents)
                 )
                 mask = rearrange(self.prepare.mask, "c h w -> c 1 h w")
