@@ -30,7 +30,8 @@ VideoMaker = Callable[[nn.Module, Path, int], None]
 def build_video_maker(config: Config, networks: FrozenNetworks, device: torch.device) -> VideoMaker | None:
     """Lip-sync ``data.val_video_path`` to ``data.val_audio_path`` with the U-Net as it is; None where none is named.
 
-    A video that cannot be made, say because no face is found, is a warning: it does not end a training.
+    A video that cannot be made, say because no face is found or the GPU's memory is full, is a warning: it does not end
+    a training.
 
     Raises:
         ConfigError: a named file does not exist.
@@ -47,7 +48,7 @@ def build_video_maker(config: Config, networks: FrozenNetworks, device: torch.de
             pipeline = _pipeline(config, networks, network, device)
             folder.mkdir(parents=True, exist_ok=True)
             pipeline(LipsyncJob(video, audio, folder / f"val_video_{step}.mp4", sampler, run.seed, overwrite=True))
-        except LatentSyncError as error:
+        except (LatentSyncError, torch.OutOfMemoryError) as error:
             logger.warning("No validation video at step %d: %s", step, error)
 
     return make
