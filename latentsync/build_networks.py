@@ -215,13 +215,8 @@ def load_frozen(config: Config, device: torch.device) -> FrozenNetworks:
     if not run.pixel_space_supervise:
         return networks
     if run.perceptual_loss_weight and run.perceptual == "lpips":
-        if not ckpt.lpips_linear:
-            raise ConfigError(
-                "run.perceptual=lpips needs a file that is not fetched with the others: set ckpt.lpips_linear to "
-                "weights/v0.1/vgg.pth of the Python package lpips, or run.perceptual=pyramid"
-            )
         vgg = published_or(ckpt.lpips_vgg, "vgg16", "ckpt.lpips_vgg")
-        linear = find_file(ckpt.lpips_linear, "ckpt.lpips_linear")
+        linear = published_or(ckpt.lpips_linear, "lpips-vgg", "ckpt.lpips_linear")
         networks.lpips = load_vgg_lpips(vgg, linear, device, dtype)
     if run.trepa_loss_weight:
         path = published_or(ckpt.videomae, "videomae-v2", "ckpt.videomae")

@@ -186,6 +186,14 @@ _ALL = (
         purpose="VGG-16, the LPIPS loss",
         licence="torchvision's weights: BSD-3-Clause code, ImageNet terms",
     ),
+    Checkpoint(
+        "lpips-vgg",
+        "auxiliary/lpips_vgg.pth",
+        "LPIPS, the weights of VGG-16's features",
+        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+        "BSD-2-Clause",
+        url="https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth",
+    ),
 )
 
 CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in _ALL}
@@ -202,7 +210,7 @@ GROUPS = {
     "demo": ("demo-unet", "demo-audio-encoder", "demo-vae"),
     "train": (
         *("whisper-tiny", "vae", "stable-syncnet", "syncnet-v2"),
-        *("s3fd", "hyper-iqa", "videomae-v2", "i3d", "vgg16"),
+        *("s3fd", "hyper-iqa", "videomae-v2", "i3d", "vgg16", "lpips-vgg"),
     ),
 }
 """What is needed together: inference with a version, or training and evaluation (besides a U-Net to start from)."""

@@ -253,9 +253,8 @@ class CkptConfig:
         inference_ckpt_path: the trained SyncNet that U-Net training and evaluation use.
         save_ckpt_steps: updates between checkpoints.
         keep_ckpts: the newest so many checkpoints are kept; -1 = all (ours).
-        audio_encoder, vae, videomae, lpips_vgg: files of the frozen networks; "" = the published ones, or the demo
-            model's where the U-Net is of its size (ours).
-        lpips_linear: ``weights/v0.1/vgg.pth`` of the Python package lpips; needed where LPIPS judges (ours).
+        audio_encoder, vae, videomae, lpips_vgg, lpips_linear: files of the frozen networks; "" = the published ones, or
+            the demo model's where the U-Net is of its size (ours).
     """
 
     resume_ckpt_path: str = ""

@@ -93,7 +93,8 @@ def _run(options: argparse.Namespace, build: Callable[[torch.device, Shard], Tra
         leave_processes()
     if shard.rank == 0:
         logger.info("Ended by %s: %s", result.ended_by, _figures(result))
-    return 0
+    # A script that trains one network after another must not go on with half of the first.
+    return 130 if result.ended_by == "signal" else 0
 
 
 def _figures(result: TrainingResult) -> str:
