@@ -150,11 +150,13 @@ def _joined(pairs: Sequence[SyncNetBatch]) -> SyncNetBatch:
         torch.cat([getattr(pair, name) for pair in pairs])
         for name in ("frames", "mel", "labels", "shifts", "sample_ids")
     )
-    mouths = [
-        torch.cat(parts) if all(part is not None for part in parts) else None
-        for parts in ([pair.mouth_seen for pair in pairs], [pair.mouth_heard for pair in pairs])
-    ]
-    return SyncNetBatch(frames, mel, labels, shifts, [pair.clips[0] for pair in pairs], ids, {}, *mouths)
+    seen, heard = (_all_of([getattr(pair, name) for pair in pairs]) for name in ("mouth_seen", "mouth_heard"))
+    return SyncNetBatch(frames, mel, labels, shifts, [pair.clips[0] for pair in pairs], ids, {}, seen, heard)
+
+
+def _all_of(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
 
 
 def vary_windows(pixels: Tensor, draws: SampleDraws) -> Tensor:
