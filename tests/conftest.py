@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 import torch
 
 from tests.golden_files import SAMPLE_FOLDER, Golden, load_golden
+
+if TYPE_CHECKING:
+    from tests.training.tiny_training import TinyTraining
 
 # A busy machine must not turn a slow example into a failure.
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=50)
@@ -26,6 +30,14 @@ def samples_dir() -> Path:
     if not SAMPLE_FOLDER.is_dir():
         pytest.skip("real sample clips are not beside this repository")
     return SAMPLE_FOLDER
+
+
+@pytest.fixture(scope="session")
+def tiny_training(tmp_path_factory: pytest.TempPathFactory) -> "TinyTraining":
+    """A corpus, networks and configurations that a training takes seconds with; leave them as they are."""
+    from tests.training.tiny_training import write_tiny_training  # takes seconds to import
+
+    return write_tiny_training(tmp_path_factory.mktemp("tiny_training") / "work")
 
 
 @pytest.fixture(autouse=True)
