@@ -82,9 +82,15 @@ def _run(options: argparse.Namespace, build: Callable[[torch.device, Shard], Tra
         device = _device(options.device, shard)
         # Else lines of the log and progress bars would write over each other.
         with logging_redirect_tqdm():
-            result = build(device, shard).run()
+            trainer = build(device, shard)
+            logger.info("The run, its charts and its samples: %s", trainer.options.run_folder)
+            result = trainer.run()
     except LatentSyncError as error:
         logger.error("%s", error)
+        return 1
+    except torch.OutOfMemoryError as error:
+        # In a step the loop has better advice; this was in encoding clips or in a validation.
+        logger.error("The GPU's memory is full (%s). End what else runs on it, or lower data.batch_size", error)
         return 1
     except KeyboardInterrupt:
         logger.error("Stopped before training began; the same command starts it again")
