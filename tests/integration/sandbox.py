@@ -89,8 +89,10 @@ def make_sandbox(root: Path) -> Sandbox:
     (root / "requirements.txt").write_text("torch==2.13.0\nfirst==1.0\n")
     (root / "requirements-nodeps.txt").write_text("second==1.0\n")
     (root / "requirements-dev.txt").write_text("third==1.0\n")
+    (root / "requirements-train.txt").write_text("fourth==1.0\n")
     write_wheel(sandbox.wheels, "torch", "2.13.0")
     write_wheel(sandbox.wheels, "first", "1.0")
     write_wheel(sandbox.wheels, "second", "1.0", requires=("unwanted",))
     write_wheel(sandbox.wheels, "third", "1.0")
+    write_wheel(sandbox.wheels, "fourth", "1.0")
     return sandbox

@@ -12,15 +12,16 @@ WEIGHTS = ("unet.safetensors", "audio_encoder.safetensors", "vae/diffusion_pytor
 
 
 def test_mouth_follows_held_out_speech() -> None:
-    command = [sys.executable, "-m", "tools.evaluate_demo", "--clips", "1", "--seconds", "3", "--seed", "90211"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    figures = json.loads(done.stdout)["mean"]
+    command = [sys.executable, "-m", "tools.evaluate_demo", "--clips", "1", "--bundled_clips", "0", "--seconds", "3"]
+    done = subprocess.run([*command, "--seed", "90211"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    figures = json.loads(done.stdout)["mean"]["held_out"]
     assert figures["found"] == 1.0
     assert figures["r"] >= 0.6
     assert figures["r_shifted"] < 0.5 * figures["r"]
+    assert figures["psnr_mouth"] > figures["psnr_mouth_source"] + 3
 
 
 def test_bundled_files_are_small() -> None:
     folder = REPOSITORY / "checkpoints" / "demo"
     assert all((folder / name).is_file() for name in WEIGHTS)
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 25e6
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 40e6

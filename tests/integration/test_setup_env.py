@@ -65,6 +65,14 @@ def test_failed_install_is_repeated(installed: Sandbox):
     assert installed.installed("first") == "3.0"
 
 
+def test_what_training_needs_only_on_request(installed: Sandbox):
+    assert installed.run("setup_env.sh").returncode == 0 and installed.installed("fourth") is None
+    done = installed.run("setup_env.sh", "--train")
+    assert done.returncode == 0, done.stderr
+    assert installed.installed("fourth") == "1.0" and installed.installed("third") is None
+    assert installed.run("setup_env.sh", "--train").stderr == ""
+
+
 def test_development_tools_only_on_request(installed: Sandbox):
     done = installed.run("setup_env.sh", "--dev")
     assert done.returncode == 0, done.stderr
