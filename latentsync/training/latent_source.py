@@ -1,12 +1,14 @@
 """Training on latents that are made once: for a small U-Net, encoding is far dearer than the training step itself."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 from tqdm import tqdm
@@ -24,6 +26,9 @@ from latentsync.models.vae import encode_latents
 from latentsync.training.fixed_set import fixed_keys
 from latentsync.training.windows import LatentWindows
 from latentsync.whisper.audio_windows import gather_windows, window_rows
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 logger = logging.getLogger(__name__)
 

@@ -1,15 +1,20 @@
 """Judges of the decoded picture: mouth against sound, look, movement."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from latentsync.errors import ConfigError
 from latentsync.losses.reconstruction import pixel_loss
 from latentsync.training.windows import LatentWindows, decode_windows
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 TERMS = ("sync", "perceptual", "trepa", "pixel")
 

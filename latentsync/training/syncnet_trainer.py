@@ -1,12 +1,14 @@
 """Training StableSyncNet: the task that `latentsync.training.trainer.Trainer` works on."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -23,6 +25,9 @@ from latentsync.training.frame_source import vary_windows
 from latentsync.training.published_files import save_published
 from latentsync.training.sheet import save_sheet
 from latentsync.training.task import Shard
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 _SHEET_PAIRS = 6
 

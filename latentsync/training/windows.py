@@ -1,16 +1,21 @@
 """From windows of frames to what the U-Net is trained on: latents of the true, the blanked and the reference faces."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange, repeat
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from latentsync.data.samples import UNetBatch
 from latentsync.models.vae import decode_latents, encode_latents
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 AudioOf = Callable[[str, int, int], Tensor]
 """(clip, first frame, frames) -> (f, 50, d) audio windows of a clip."""
@@ -43,7 +48,7 @@ class LatentWindows:
         mask_channel = repeat(mask, "1 h w -> b 1 f h w", b=len(self.clean), f=self.clean.shape[2])
         return torch.cat([mask_channel.to(self.masked), self.masked, self.reference], dim=1)
 
-    def take(self, count: int) -> "LatentWindows":
+    def take(self, count: int) -> LatentWindows:
         """The first ``count`` windows."""
         pixels = None if self.gt_pixel_values is None else self.gt_pixel_values[:count]
         clean, masked, reference = self.clean[:count], self.masked[:count], self.reference[:count]
