@@ -67,8 +67,8 @@ _HARMLESS = (
 )
 # At 512 px the decoder's activations of one picture take about 2 GB.
 _DECODED_AT_ONCE = {256: 4, 512: 1}
-# A GPU idles with fewer; on a CPU the activations of more leave the caches.
-_ENCODED_AT_ONCE = {"cuda": {256: 32, 512: 8}, "cpu": {}}
+# At 256 px. A GPU idles with fewer; on a CPU the activations of more leave the caches.
+_ENCODED_AT_ONCE = {"cuda": 32}
 _FEW = 2
 
 
@@ -105,7 +105,7 @@ def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Tr
 
 
 def _encoded_at_once(device: torch.device, resolution: int) -> int:
-    return _ENCODED_AT_ONCE.get(device.type, {}).get(resolution, _FEW)
+    return max(_FEW, round(_ENCODED_AT_ONCE.get(device.type, _FEW) * (256 / resolution) ** 2))
 
 
 def build_unet_task(
