@@ -66,11 +66,11 @@ optimizer:
 model:
   visual_encoder:
     in_channels: 12
-    block_out_channels: [32, 32]
+    block_out_channels: [32, 128]
     downsample_factors: [[4, 8], 8]
   audio_encoder:
     in_channels: 1
-    block_out_channels: [32, 32]
+    block_out_channels: [32, 128]
     downsample_factors: [[10, 13], [8, 1]]
 """
 
