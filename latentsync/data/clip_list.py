@@ -35,11 +35,14 @@ def list_clips(fileslist: PathLike | None = None, folder: PathLike | None = None
 
 def _from_list(file: Path) -> list[Path]:
     try:
-        lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+        content = file.read_bytes()
     except OSError as error:
         raise DataError(
             f"The list of clips {str(file)!r} cannot be read ({error.strerror}). Give a text file with one path a line."
         ) from error
+    if b"\0" in content:
+        raise DataError(f"The list of clips {str(file)!r} is no text file. Give a text file with one path a line.")
+    lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
     base = Path(os.path.abspath(file)).parent
     clips = [base / os.fsdecode(line.strip()) for line in lines if line.strip()]
     if not clips:
