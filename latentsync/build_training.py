@@ -55,15 +55,10 @@ logger = logging.getLogger(__name__)
 # Keys that may differ when a run goes on: they change how fast and how long, not what is learnt.
 _HARMLESS = (
     *("data.num_workers", "data.audio_mel_cache_dir", "data.audio_embeds_cache_dir", "data.train_output_dir"),
-    *(
-        "run.max_train_steps",
-        "run.max_train_epochs",
-        "run.max_train_seconds",
-        "run.validation_steps",
-        "run.val_batches",
-    ),
-    *("run.enable_gradient_checkpointing", "run.compile", "ckpt.save_ckpt_steps", "ckpt.keep_ckpts"),
-    *("run.guidance_scale", "run.keep_detail", "data.val_video_path", "data.val_audio_path", "data.check_faces"),
+    *("data.corpus", "data.check_faces", "data.val_fileslist", "data.val_data_dir", "data.num_val_samples"),
+    *("data.val_video_path", "data.val_audio_path", "run.guidance_scale", "run.keep_detail", "run.inference_steps"),
+    *("run.max_train_steps", "run.max_train_epochs", "run.max_train_seconds", "run.validation_steps"),
+    *("run.val_batches", "run.enable_gradient_checkpointing", "run.compile", "ckpt.save_ckpt_steps", "ckpt.keep_ckpts"),
 )
 # At 512 px the decoder's activations of one picture take about 2 GB.
 _DECODED_AT_ONCE = {256: 4, 512: 1}
