@@ -89,13 +89,16 @@ def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Tr
     left, right = config.data.audio_feat_length
     audio = ClipAudioEmbeddings(networks.audio_encoder, cache, feat_length=(left, right))
     mask = load_mask(config.data.mask_image_path, config.data.resolution)
-    if config.data.cache_latents:
-        prepare: Any = ReadyWindows(mask)
+    stored = config.data.cache_latents
+    at_once = _encoded_at_once(device, config.data.resolution)
+    prepare: Any = ReadyWindows(mask) if stored else WindowEncoder(networks.vae, audio.windows, mask, at_once)
+    # Before the clips are read, which may take minutes: it tells most mistakes.
+    task = build_unet_task(config, unet, networks, prepare, ValidationSet(render=render))
+    if stored:
         source, held_out = _latent_sources(config, networks, audio, mask.to(device), shard)
     else:
-        prepare = WindowEncoder(networks.vae, audio.windows, mask, _encoded_at_once(device, config.data.resolution))
         source, held_out = _frame_sources(config, shard)
-    task = build_unet_task(config, unet, networks, prepare, ValidationSet(held_out, render))
+    task.validation.batches = held_out
     return Trainer(task, source, options)
 
 
