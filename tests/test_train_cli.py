@@ -59,22 +59,23 @@ def command(script: str, *words: str) -> list[str]:
     return [sys.executable, "-m", f"scripts.{script}", *words]
 
 
-def folder_option(run: Path) -> str:
-    return f"data.train_output_dir={run}"
+def into(run: Path, device: str = "cpu") -> tuple[str, ...]:
+    """Where to train and what to leave where; a GPU's last digits would differ from run to run."""
+    return "--device", device, f"data.train_output_dir={run}"
 
 
 @pytest.fixture(scope="module")
 def unet_run(tiny_training: TinyTraining, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run on stored latents."""
     run = tmp_path_factory.mktemp("runs") / "unet"
-    assert train_unet([str(tiny_training.unet), folder_option(run), *LONG]) == 0
+    assert train_unet([str(tiny_training.unet), *into(run), *LONG]) == 0
     return run
 
 
 def test_a_syncnet_is_trained_and_trained_on(
     tiny_training: TinyTraining, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = [str(tiny_training.syncnet), folder_option(tmp_path / "run")]
+    words = [str(tiny_training.syncnet), *into(tmp_path / "run")]
     done = subprocess.run(
         command("train_syncnet", *words), env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
@@ -93,18 +94,18 @@ def test_a_syncnet_is_trained_and_trained_on(
     judge = tmp_path / "judge.yaml"
     file = tmp_path / "run" / "checkpoints" / "step_00000006" / "stable_syncnet-6.pt"
     judge.write_text(yaml.safe_dump({"base": str(tiny_training.syncnet), "ckpt": {"inference_ckpt_path": str(file)}}))
-    words = [str(tiny_training.unet), folder_option(tmp_path / "unet"), *STAGE2]
+    words = [str(tiny_training.unet), *into(tmp_path / "unet"), *STAGE2]
     assert train_unet([*words, f"data.syncnet_config_path={judge}", "run.max_train_steps=1"]) == 0
 
 
 @pytest.mark.parametrize("extra", [(), ("run.mouth_weight=1.0", "run.contrastive_weight=0.5")], ids=["plain", "guided"])
 def test_a_syncnet_is_trained_on_stored_frames(tiny_training: TinyTraining, tmp_path: Path, extra: tuple) -> None:
-    words = [str(tiny_training.syncnet), folder_option(tmp_path), "data.cache_frames=true", *extra]
+    words = [str(tiny_training.syncnet), *into(tmp_path), "data.cache_frames=true", *extra]
     assert train_syncnet([*words, "data.augment=true", "run.ema_decay=0.9"]) == 0
     names = {"bce", "total", "accuracy"} | ({"mouth", "contrastive"} if extra else set())
     assert {name for figures in curve(tmp_path).values() for name in figures} == names
     file = tmp_path / "checkpoints" / "step_00000004" / "stable_syncnet-4.pt"
-    words = [str(tiny_training.syncnet), folder_option(tmp_path / "next"), f"ckpt.resume_ckpt_path={file}"]
+    words = [str(tiny_training.syncnet), *into(tmp_path / "next"), f"ckpt.resume_ckpt_path={file}"]
     assert train_syncnet([*words, "run.max_train_steps=1"]) == 0
 
 
@@ -115,14 +116,14 @@ def test_a_syncnet_of_latents_judges_a_unet_without_decoding(tiny_training: Tiny
         "model": {"visual_encoder": {"in_channels": 16, "downsample_factors": [2, 4]}},
     }
     (tmp_path / "latent.yaml").write_text(yaml.safe_dump(own))
-    assert train_syncnet([str(tmp_path / "latent.yaml"), folder_option(tmp_path / "syncnet")]) == 0
+    assert train_syncnet([str(tmp_path / "latent.yaml"), *into(tmp_path / "syncnet")]) == 0
     file = tmp_path / "syncnet" / "checkpoints" / "step_00000004" / "stable_syncnet-4.pt"
     own["ckpt"] = {"inference_ckpt_path": str(file)}
     (tmp_path / "judge.yaml").write_text(yaml.safe_dump(own))
     words = [str(tiny_training.unet), "run.use_syncnet=true", f"data.syncnet_config_path={tmp_path}/judge.yaml"]
     for cached in ("true", "false"):
         run = tmp_path / cached
-        assert train_unet([*words, folder_option(run), f"data.cache_latents={cached}", "run.max_train_steps=1"]) == 0
+        assert train_unet([*words, *into(run), f"data.cache_latents={cached}", "run.max_train_steps=1"]) == 0
         assert set(curve(run)[1]) == {"recon", "sync", "total"}
         assert {"sync_loss", "sync_loss_of_truth"} <= set(curve(run, "validation")[1])
 
@@ -136,7 +137,7 @@ def test_a_run_leaves_what_it_promises(tiny_training: TinyTraining, unet_run: Pa
     config = yaml.safe_load((unet_run / "config.yaml").read_text())
     assert config["run"]["max_train_steps"] == 8 and config["optimizer"]["lr_scheduler"] == "constant"
     # What it was told to do can be told again.
-    again = [str(unet_run / "config.yaml"), folder_option(tmp_path / "again"), "run.max_train_steps=2"]
+    again = [str(unet_run / "config.yaml"), *into(tmp_path / "again"), "run.max_train_steps=2"]
     assert train_unet(again) == 0
     found = weights(tmp_path / "again", 2)
     assert all(torch.equal(value, found[name]) for name, value in weights(unet_run, 2).items())
@@ -155,7 +156,7 @@ def test_the_trained_unet_makes_a_video(tiny_training: TinyTraining, unet_run: P
 
 def test_stored_latents_and_fresh_frames_give_the_same_curve(tiny_training: TinyTraining, tmp_path: Path) -> None:
     for cached in ("true", "false"):
-        words = [str(tiny_training.unet), folder_option(tmp_path / cached), f"data.cache_latents={cached}", *STAGE2]
+        words = [str(tiny_training.unet), *into(tmp_path / cached), f"data.cache_latents={cached}", *STAGE2]
         assert train_unet([*words, "run.max_train_steps=2"]) == 0
     stored, fresh = curve(tmp_path / "true")[2], curve(tmp_path / "false")[2]
     assert set(stored) == set(fresh) == TERMS
@@ -170,7 +171,7 @@ def test_stored_latents_and_fresh_frames_give_the_same_curve(tiny_training: Tiny
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     tiny_training: TinyTraining, unet_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = [str(tiny_training.unet), folder_option(tmp_path), *LONG]
+    words = [str(tiny_training.unet), *into(tmp_path), *LONG]
     log = (tmp_path / "log").open("w")
     started = subprocess.Popen(command("train_unet", *words), env=ENVIRONMENT, stderr=log, start_new_session=True)
     try:
@@ -196,9 +197,9 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 def test_two_processes_give_the_curve_of_one(tiny_training: TinyTraining, tmp_path: Path) -> None:
     words = [str(tiny_training.unet), "run.max_train_steps=6", "run.validation_steps=3", "ckpt.save_ckpt_steps=3"]
     words += ["optimizer.lr=1e-3", "run.gradient_accumulation_steps=1"]
-    assert train_unet([*words, folder_option(tmp_path / "one"), "data.batch_size=4"]) == 0
+    assert train_unet([*words, *into(tmp_path / "one"), "data.batch_size=4"]) == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    both = [*launcher, "scripts.train_unet", *words, folder_option(tmp_path / "two"), "data.batch_size=2"]
+    both = [*launcher, "scripts.train_unet", *words, *into(tmp_path / "two"), "data.batch_size=2"]
     done = subprocess.run(both, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     for kind in ("train", "validation"):
@@ -236,7 +237,7 @@ def test_bad_clips_do_not_stop_a_run_and_are_named_at_its_end(
 ) -> None:
     bad = spoiled_corpus(tiny_training, tmp_path / "corpus")
     config = tiny_training.unet if train is train_unet else tiny_training.syncnet
-    words = [str(config), folder_option(tmp_path / "run"), "data.check_faces=true", "run.max_train_epochs=1"]
+    words = [str(config), *into(tmp_path / "run"), "data.check_faces=true", "run.max_train_epochs=1"]
     words += [f"data.{split}_data_dir={tmp_path}/corpus/{split}" for split in ("train", "val")] + [cached] * bool(
         cached
     )
@@ -251,7 +252,7 @@ def test_bad_clips_do_not_stop_a_run_and_are_named_at_its_end(
 def test_a_video_is_made_at_every_validation(tiny_training: TinyTraining, tmp_path: Path) -> None:
     speech = tmp_path / "speech.mp4"
     write_clip(speech, torch.zeros(8, 64, 64, 3, dtype=torch.uint8).numpy(), noise(0.32))
-    words = [str(tiny_training.unet), folder_option(tmp_path / "run"), f"data.val_audio_path={speech}"]
+    words = [str(tiny_training.unet), *into(tmp_path / "run"), f"data.val_audio_path={speech}"]
     assert train_unet([*words, "data.val_video_path=assets/demo_video.mp4"]) == 0
     assert (tmp_path / "run" / "samples" / "val_video_4.mp4").stat().st_size > 1000
 
@@ -287,7 +288,7 @@ def test_mistakes_end_with_a_message(
 ) -> None:
     kind, settings, message = MISTAKES[name]
     (tmp_path / "empty.txt").write_text("\n")
-    words = [] if kind is None else [str(getattr(tiny_training, kind)), folder_option(tmp_path / "run")]
+    words = [] if kind is None else [str(getattr(tiny_training, kind)), *into(tmp_path / "run")]
     words += [word.format(tmp=tmp_path, root=tiny_training.root) for word in settings]
     assert (train_syncnet if kind == "syncnet" else train_unet)(words) == 1
     (error,) = (record for record in caplog.records if record.levelno == logging.ERROR)
@@ -299,14 +300,14 @@ def test_a_run_of_other_settings_is_not_gone_on_with(
     tiny_training: TinyTraining, unet_run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = (unet_run / "config.yaml").read_bytes()
-    assert train_unet([str(tiny_training.unet), folder_option(unet_run), *LONG, "optimizer.lr=0.5"]) == 1
+    assert train_unet([str(tiny_training.unet), *into(unet_run), *LONG, "optimizer.lr=0.5"]) == 1
     assert "optimizer.lr: was 0.001, is 0.5" in caplog.text
     assert (unet_run / "config.yaml").read_bytes() == before
 
 
 def test_options_come_in_any_order(tiny_training: TinyTraining, tmp_path: Path) -> None:
-    words = ["run.max_train_steps=1", "--device", "cpu", folder_option(tmp_path), "--unet_config_path"]
-    assert train_unet([*words, str(tiny_training.unet), "run.val_batches=0"]) == 0
+    words = ["run.max_train_steps=1", *into(tmp_path), "run.val_batches=0", "--unet_config_path"]
+    assert train_unet([*words, str(tiny_training.unet), "run.silent_share=0.5"]) == 0
 
 
 def test_what_is_missing_of_a_corpus_is_made(
@@ -320,10 +321,32 @@ def test_what_is_missing_of_a_corpus_is_made(
     # Half of it is there: the scene of the validation.
     shutil.copytree(whole, corpus / "val")
     (corpus / "corpus.json").write_text((tiny_training.corpus / "corpus.json").read_text())
-    assert train_unet([*words, folder_option(tmp_path / "first")]) == 0
+    assert train_unet([*words, *into(tmp_path / "first")]) == 0
     assert sorted(path.name for path in (corpus / "train").glob("*.mp4")) == ["00000_a.mp4", "00000_b.mp4"]
     assert all((corpus / "val" / path.name).read_bytes() == path.read_bytes() for path in whole.glob("*.mp4"))
-    assert train_unet([*words, folder_option(tmp_path / "second"), "data.corpus.seed=5"]) == 1
+    assert train_unet([*words, *into(tmp_path / "second"), "data.corpus.seed=5"]) == 1
     assert "holds a corpus made with" in caplog.text
-    assert train_unet([*words, folder_option(tmp_path / "third"), "data.val_data_dir="]) == 1
+    assert train_unet([*words, *into(tmp_path / "third"), "data.val_data_dir="]) == 1
     assert "data.corpus makes FOLDER/train and FOLDER/val" in caplog.text
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cached", ["true", "false"])
+def test_a_gpu_trains_both_stages(tiny_training: TinyTraining, tmp_path: Path, cached: str) -> None:
+    for name, stage in (("first", ()), ("second", STAGE2)):
+        words = [str(tiny_training.unet), *into(tmp_path / name, "cuda"), f"data.cache_latents={cached}", *stage]
+        assert train_unet([*words, "run.ema_decay=0.9"]) == 0
+        assert train_unet([*words, "run.ema_decay=0.9", "run.max_train_steps=6"]) == 0
+        assert train_unet([str(tiny_training.unet), *into(tmp_path / f"{name}_cpu"), *stage]) == 0
+        found, expected = (curve(tmp_path / each)[4]["recon"] for each in (name, f"{name}_cpu"))
+        # Other noise, and bfloat16.
+        assert found == pytest.approx(expected, rel=0.3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cached", ["true", "false"])
+def test_a_gpu_trains_a_syncnet(tiny_training: TinyTraining, tmp_path: Path, cached: str) -> None:
+    words = [str(tiny_training.syncnet), f"data.cache_frames={cached}", "data.augment=true"]
+    assert train_syncnet([*words, *into(tmp_path / "gpu", "cuda")]) == 0
+    assert train_syncnet([*words, *into(tmp_path / "gpu", "cuda"), "run.max_train_steps=6"]) == 0
+    assert set(curve(tmp_path / "gpu", "validation")) == {4, 6}
