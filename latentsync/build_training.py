@@ -60,8 +60,9 @@ _HARMLESS = (
     *("run.max_train_steps", "run.max_train_epochs", "run.max_train_seconds", "run.validation_steps"),
     *("run.val_batches", "run.enable_gradient_checkpointing", "run.compile", "ckpt.save_ckpt_steps", "ckpt.keep_ckpts"),
 )
-# At 512 px the decoder's activations of one picture take about 2 GB.
+# At 512 px the activations of one picture in the published decoder take about 2 GB.
 _DECODED_AT_ONCE = {256: 4, 512: 1}
+_PUBLISHED_WIDTH = 128  # of that decoder where its pictures are largest
 # At 256 px. A GPU idles with fewer; on a CPU the activations of more leave the caches.
 _ENCODED_AT_ONCE = {"cuda": 32}
 _FEW = 2
@@ -120,6 +121,7 @@ def build_unet_task(
         seed=run.seed,
         noise=_noise_options(run.noise, run.mixed_noise_alpha if run.use_mixed_noise else None),
         recon_weight=run.recon_loss_weight,
+        motion_weight=run.motion_loss_weight,
         silent_share=run.silent_share,
         sample_steps=run.inference_steps,
     )
@@ -134,6 +136,7 @@ def build_supervision(config: Config, networks: FrozenNetworks) -> Supervision:
         ConfigError: the SyncNet judges latents and pixels are decoded, or the other way round.
     """
     run, judges, weights = config.run, nn.ModuleDict(), {}
+    at_once = _DECODED_AT_ONCE.get(config.data.resolution, 2)
     if run.use_syncnet and run.sync_loss_weight and networks.syncnet is not None:
         if run.pixel_space_supervise == (networks.syncnet_resolution is None):
             raise ConfigError(
@@ -146,9 +149,8 @@ def build_supervision(config: Config, networks: FrozenNetworks) -> Supervision:
         weights |= {"perceptual": run.perceptual_loss_weight, "trepa": run.trepa_loss_weight}
         weights["pixel"] = run.pixel_loss_weight
         if run.perceptual_loss_weight:
-            chunk = 4 * _DECODED_AT_ONCE.get(config.data.resolution, 2)
             lpips = networks.lpips
-            judges["perceptual"] = LaplacianLoss() if lpips is None else PerceptualLoss(lpips, chunk)
+            judges["perceptual"] = LaplacianLoss() if lpips is None else PerceptualLoss(lpips, 4 * at_once)
         if networks.videomae is not None:
             judges["trepa"] = TrepaLoss(networks.videomae, config.trepa.image_size)
     mask = load_mask(config.data.mask_image_path, config.data.resolution)
@@ -158,7 +160,7 @@ def build_supervision(config: Config, networks: FrozenNetworks) -> Supervision:
         judges=judges,
         importance=(1 - mask[:1])[None, None],
         in_pixels=run.pixel_space_supervise,
-        chunk_size=_DECODED_AT_ONCE.get(config.data.resolution, 2),
+        chunk_size=at_once * max(1, _PUBLISHED_WIDTH // networks.vae.config["block_out_channels"][0]),
     )
 
 

@@ -209,6 +209,7 @@ class RunConfig(LoopConfig):
         pixel_space_supervise: decode the clean estimate and judge its pixels.
         use_syncnet: let the SyncNet judge.
         sync_loss_weight, perceptual_loss_weight, recon_loss_weight, trepa_loss_weight: of the loss terms.
+        motion_loss_weight: of the denoising error's change from frame to frame (ours).
         pixel_loss_weight: of the decoded pixels' absolute error (ours).
         perceptual: "lpips", or "pyramid", which needs no weights (ours).
         trainable_modules: train only parameters whose name contains one of these; empty = all.
@@ -226,6 +227,7 @@ class RunConfig(LoopConfig):
     perceptual_loss_weight: float = 0.1
     recon_loss_weight: float = 1.0
     trepa_loss_weight: float = 10.0
+    motion_loss_weight: float = 0.0
     pixel_loss_weight: float = 0.0
     perceptual: str = "lpips"
     trainable_modules: list[str] = field(default_factory=list)

@@ -129,10 +129,30 @@ def recon_loss(
         schedule: says what the network predicts.
         places: (h, w) weights, mean 1.
     """
+    error, weights = _error(prediction, clean, noisy, schedule)
+    return ((error.square() * places).mean(dim=(1, 2, 3, 4)) * weights).mean()
+
+
+def motion_loss(
+    prediction: Tensor, clean: Tensor, noisy: NoisyWindows, schedule: NoiseSchedule, places: Tensor
+) -> Tensor:
+    """Mean squared change of the prediction's error from frame to frame, else as `recon_loss`.
+
+    An error that stays is a slightly wrong face, one that comes and goes is seen as flicker or as a mouth that is late.
+    0 for a single frame.
+    """
+    error, weights = _error(prediction, clean, noisy, schedule)
+    if error.shape[2] < 2:
+        return error.sum() * 0
+    changes = error[:, :, 1:] - error[:, :, :-1]
+    return ((changes.square() * places).mean(dim=(1, 2, 3, 4)) * weights).mean()
+
+
+def _error(prediction: Tensor, clean: Tensor, noisy: NoisyWindows, schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
+    """(b, 4, f, h, w) what the prediction is off by, and (b,) what each window counts."""
     if schedule.prediction_type == "epsilon":
-        return ((prediction - noisy.noise).square() * places).mean()
-    error = ((prediction - clean).square() * places).mean(dim=(1, 2, 3, 4))
-    return (error / (1 - noisy.alpha.flatten()).clamp(min=1 / _MAX_WEIGHT)).mean()
+        return prediction - noisy.noise, torch.ones_like(noisy.alpha.flatten())
+    return prediction - clean, 1 / (1 - noisy.alpha.flatten()).clamp(min=1 / _MAX_WEIGHT)
 
 
 def place_weights(mask: Tensor, options: NoiseOptions) -> Tensor:

@@ -114,7 +114,7 @@ class LatentStore:
     def _stored(self, clip: WholeClip, number: int) -> StoredClip:
         if clip.problem:
             raise UnusableClip(Path(clip.clip), clip.problem)
-        features = self.audio.features(Path(clip.clip)).to(self.mask.device, torch.bfloat16)
+        features = self.audio.features(Path(clip.clip)).to(self.mask.device, torch.float16)
         # Copied on a CPU too: what a reading process hands over holds a file open.
         mel = clip.mel.to(self.mask.device, copy=True)
         return StoredClip(self._encoded(clip.frames), features, mel, number)
@@ -131,7 +131,7 @@ class LatentStore:
             parts.append(
                 torch.stack([encode_latents(self.vae, each.to(self.vae.dtype), None, len(few)) for each in both])
             )
-        return torch.cat(parts, dim=1).to(torch.bfloat16)
+        return torch.cat(parts, dim=1).to(torch.float16)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,14 @@ from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.errors import ConfigError
 from latentsync.face.masks import latent_mask
 from latentsync.losses.compose import compose
-from latentsync.training.denoising import NoiseOptions, NoisyWindows, draw_noisy, place_weights, recon_loss
+from latentsync.training.denoising import (
+    NoiseOptions,
+    NoisyWindows,
+    draw_noisy,
+    motion_loss,
+    place_weights,
+    recon_loss,
+)
 from latentsync.training.draws import SampleDraws
 from latentsync.training.published_files import save_published
 from latentsync.training.sampling import sample_windows
@@ -35,6 +42,7 @@ class UNetTaskOptions:
         seed: of noise and timesteps.
         noise: see there.
         recon_weight: weight of the denoising error.
+        motion_weight: weight of `motion_loss`; 0 as published.
         silent_share: share of the windows trained without sound, so that guidance has an unconditional side.
         sample_steps: DDIM steps of validation.
     """
@@ -42,6 +50,7 @@ class UNetTaskOptions:
     seed: int = 1247
     noise: NoiseOptions = field(default_factory=NoiseOptions)
     recon_weight: float = 1.0
+    motion_weight: float = 0.0
     silent_share: float = 0.0
     sample_steps: int = 20
 
@@ -102,8 +111,10 @@ class UNetTask:
         windows: LatentWindows = self.prepare(batch)
         noisy, prediction = self._asked(network, windows)
         estimate = self.schedule.as_clean(prediction, noisy.latents, noisy.alpha)
-        terms = {"recon": lambda: self._recon(prediction, windows, noisy)}
-        weights = {"recon": self.options.recon_weight, **self.supervision.weights}
+        answer = (prediction, windows.clean, noisy, self.schedule, self._places)
+        terms = {"recon": lambda: recon_loss(*answer), "motion": lambda: motion_loss(*answer)}
+        options = self.options
+        weights = {"recon": options.recon_weight, "motion": options.motion_weight, **self.supervision.weights}
         return compose({**terms, **self.supervision.terms(estimate, windows)}, weights)
 
     def _asked(self, network: nn.Module, windows: LatentWindows) -> tuple[NoisyWindows, Tensor]:
@@ -115,9 +126,6 @@ class UNetTask:
         sample = torch.cat([noisy.latents, windows.conditions(self._mask)], dim=1)
         return noisy, network(sample, noisy.timesteps, audio).float()
 
-    def _recon(self, prediction: Tensor, windows: LatentWindows, noisy: NoisyWindows) -> Tensor:
-        return recon_loss(prediction, windows.clean, noisy, self.schedule, self._places)
-
     @torch.no_grad()
     def validate(self, network: nn.Module, shard: Shard) -> dict[str, tuple[float, int]]:
         """See `TrainingTask.validate`: the denoising error at fixed noise, and PSNR and sync of sampled mouths."""
@@ -126,7 +134,7 @@ class UNetTask:
         for batch in self.validation.batches[shard.rank :: shard.world]:
             windows: LatentWindows = self.prepare(batch)
             noisy, prediction = self._asked(network, windows)
-            figures = {"recon": float(self._recon(prediction, windows, noisy))}
+            figures = {"recon": float(recon_loss(prediction, windows.clean, noisy, self.schedule, self._places))}
             figures |= self._sampled_figures(network, windows)
             for name, value in figures.items():
                 sums.setdefault(name, []).append(value * len(windows.clean))

@@ -27,7 +27,9 @@ def validate(task: TrainingTask, ema: Ema | None, processes: Processes, folder: 
         Means over the whole set, the same in every process; figures of no sample are left out.
     """
     averaged = nullcontext() if ema is None else ema.applied()
-    with kept_random_state(processes.device), _evaluating(task.network), averaged, torch.no_grad():
+    # A compiled network would be compiled once more for these few batches without a gradient.
+    eager = torch.compiler.set_stance("force_eager")
+    with kept_random_state(processes.device), _evaluating(task.network), averaged, eager, torch.no_grad():
         parts = processes.gather(task.validate(task.network, processes.shard))
         if processes.main:
             folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from latentsync.training.denoising import (
     draw_noise,
     draw_noisy,
     draw_timesteps,
+    motion_loss,
     place_weights,
     recon_loss,
 )
@@ -163,6 +164,22 @@ def test_places_count_as_they_are_weighted() -> None:
     assert recon_loss(answer, clean, noisy, NoiseSchedule(), places).item() == 0
     answer[..., 1, 2] += 0.5
     assert recon_loss(answer, clean, noisy, NoiseSchedule(), places).item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample"])
+def test_only_errors_that_change_count_as_motion(kind: Prediction) -> None:
+    clean = torch.randn(2, 4, 3, 4, 4)
+    alphas = torch.full((2, 1, 1, 1, 1), 0.5)
+    noisy = NoisyWindows(clean, torch.randn_like(clean), torch.zeros(2).long(), alphas, torch.zeros(2).bool())
+    schedule = NoiseSchedule(prediction_type=kind)
+    right, weight = (noisy.noise, 1) if kind == "epsilon" else (clean, 2)
+    assert motion_loss(right + 0.3, clean, noisy, schedule, FLAT).item() == pytest.approx(0, abs=1e-9)
+    restless = right.clone()
+    restless[:, :, 1] += 0.3
+    expected = pytest.approx(0.09 * weight, rel=1e-4)
+    assert motion_loss(restless, clean, noisy, schedule, FLAT).item() == expected
+    single = NoisyWindows(clean[:, :, :1], clean[:, :, :1], noisy.timesteps, alphas, noisy.blind)
+    assert motion_loss(right[:, :, :1] + 1, clean[:, :, :1], single, schedule, FLAT).item() == 0
 
 
 def test_importance_is_greatest_at_the_mouth_and_least_outside() -> None:
