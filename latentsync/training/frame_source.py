@@ -23,7 +23,8 @@ from latentsync.training.fixed_set import fixed_keys
 logger = logging.getLogger(__name__)
 
 _CHANGED_SHARE = 0.8
-_BRIGHTNESS, _CONTRAST, _TRANSLATION, _NOISE = 0.2, 0.2, 0.06, 0.04  # greatest change, for pixels in [-1, 1]
+# Greatest changes, for pixels in [-1, 1]; the tint is that of each colour by itself.
+_BRIGHTNESS, _CONTRAST, _TINT, _TRANSLATION, _NOISE = 0.2, 0.2, 0.15, 0.06, 0.04
 
 
 class FrameStore:
@@ -167,17 +168,20 @@ def vary_windows(pixels: Tensor, draws: SampleDraws) -> Tensor:
         draws: of the batch.
 
     Returns:
-        The same shape: other brightness, contrast and place, blurred, with a fixed pattern of noise.
+        The same shape: mirrored, other brightness, colours, contrast and place, blurred, with a fixed pattern of noise.
     """
 
     def drawn(low: float, high: float) -> Tensor:
         return rearrange(low + (high - low) * draws.uniform(), "b -> b 1 1 1")
 
     image = rearrange(pixels, "b f c h w -> b (f c) h w")
-    changed = _shifted(image, draws)
+    changed = torch.where(drawn(-1, 1) < 0, image, image.flip(-1))
+    changed = _shifted(changed, draws)
     changed = torch.lerp(changed, F.avg_pool2d(changed, 3, 1, 1, count_include_pad=False), drawn(0, 1))
     mean = changed.mean(dim=(1, 2, 3), keepdim=True)
     changed = (changed - mean) * drawn(1 - _CONTRAST, 1 + _CONTRAST) + mean + drawn(-_BRIGHTNESS, _BRIGHTNESS)
+    tint = torch.cat([drawn(-_TINT, _TINT) for _ in range(3)], dim=1)
+    changed = changed + tint.repeat(1, pixels.shape[1], 1, 1)
     changed = changed + drawn(0, _NOISE) * draws.normal((1, *image.shape[-2:]))
     keep = rearrange(draws.uniform() >= _CHANGED_SHARE, "b -> b 1 1 1")
     return torch.where(keep, image, changed.clamp(-1, 1)).reshape(pixels.shape)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from latentsync.errors import ConfigError
 from latentsync.models.vae import load_vae
 from latentsync.training.clips import ClipSource, ImageBank, PhotoPieces, state_of_mouth
 from latentsync.training.optimizer import MasterOptimizer, OptimizerOptions
@@ -47,6 +48,7 @@ class VaeStageOptions:
         bank_capacity, bank_start: pictures kept, and clips rendered before the first step.
         refresh_share: share of the time for rendering new clips afterwards.
         compile: let torch compile both halves, which pays after a minute on a GPU.
+        start_from: folder of an autoencoder of these sizes to go on from; "" starts from nothing.
     """
 
     block_out_channels: tuple[int, ...] = (24, 48, 96, 96)
@@ -65,12 +67,18 @@ class VaeStageOptions:
     bank_start: int = 64
     refresh_share: float = 0.3
     compile: bool = False
+    start_from: str = ""
 
 
 def build_vae(options: VaeStageOptions, resolution: int) -> AutoencoderKL:
-    """An untrained autoencoder of the options' size."""
+    """The autoencoder to train, float32 on the CPU: from ``start_from``, or untrained of the options' size.
+
+    Raises:
+        ConfigError: the one to go on from has other sizes.
+        CheckpointError: it is missing or damaged.
+    """
     levels = len(options.block_out_channels)
-    return AutoencoderKL(
+    fresh = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=options.block_out_channels,
@@ -79,6 +87,17 @@ def build_vae(options: VaeStageOptions, resolution: int) -> AutoencoderKL:
         latent_channels=4,
         sample_size=resolution,
     )
+    if not options.start_from:
+        return fresh
+    trained = load_vae(Path(options.start_from), torch.device("cpu"), torch.float32)
+    sizes = ("block_out_channels", "layers_per_block", "norm_num_groups")
+    wanted, given = ([_plain(vae.config[name]) for name in sizes] for vae in (fresh, trained))
+    if wanted != given:
+        raise ConfigError(
+            f"vae.start_from: {options.start_from} has {given}, but the recipe asks for {wanted} ({sizes})"
+        )
+    fresh.load_state_dict(trained.state_dict())
+    return fresh
 
 
 def vae_loss(vae: AutoencoderKL, pixels: Tensor, importance: Tensor, options: VaeStageOptions) -> dict[str, Tensor]:
@@ -199,6 +218,10 @@ def train_vae(options: VaeStageOptions, material: FaceMaterial, context: StageCo
     log.write(step=optimizer.steps, **figures)
     write_json(context.folder / "validation.json", {"vae": {"steps": optimizer.steps, **figures}})
     return saved
+
+
+def _plain(size: Any) -> Any:
+    return list(size) if isinstance(size, list | tuple) else size
 
 
 def vae_folder(checkpoint_folder: Path) -> Path:

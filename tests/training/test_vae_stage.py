@@ -1,9 +1,14 @@
 """The autoencoder's losses, and the squares it is trained on."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentsync.errors import ConfigError
 from latentsync.face.masks import load_mask
 from latentsync.training.vae_stage import Cuts, VaeStageOptions, build_vae, vae_loss
 
@@ -27,6 +32,16 @@ def cuts_of(square: torch.Tensor) -> tuple[slice, slice]:
     """Where in the picture a square was cut out."""
     top, left = divmod(int(square[0, 0, 0]), R)
     return slice(top, top + square.shape[1]), slice(left, left + square.shape[2])
+
+
+def test_training_goes_on_from_an_autoencoder_of_the_same_sizes(tmp_path: Path) -> None:
+    trained = build_vae(SMALL, R)
+    trained.save_pretrained(tmp_path)
+    loaded = build_vae(replace(SMALL, start_from=str(tmp_path)), R)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in trained.state_dict().items())
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    with pytest.raises(ConfigError, match=r"\[8, 8, 16, 16\].*\[8, 8, 16, 32\]"):
+        build_vae(replace(SMALL, block_out_channels=(8, 8, 16, 32), start_from=str(tmp_path)), R)
 
 
 def test_a_wrong_hue_counts_where_brightness_is_right() -> None:
