@@ -334,6 +334,7 @@ def build_trainer_options(
         compile=run.compile,
         seed=run.seed,
         config=as_dictionary(config),
+        default_config=as_dictionary(type(config)()),
         harmless_keys=_HARMLESS,
     )
 

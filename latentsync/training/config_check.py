@@ -1,6 +1,7 @@
 """Whether a run may be resumed with the present configuration."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from latentsync.errors import ConfigError
@@ -23,24 +24,37 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def check_same(saved: Mapping[str, Any], present: Mapping[str, Any], harmless: tuple[str, ...], folder: str) -> None:
+@dataclass(frozen=True)
+class Tolerance:
+    """Which settings may differ.
+
+    Attributes:
+        harmless: keys, or sections ("run" for "run.seed").
+        defaults: flat; what a setting was where the run was saved before there was such a setting.
+    """
+
+    harmless: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_same(saved: Mapping[str, Any], present: Mapping[str, Any], tolerance: Tolerance, folder: str) -> None:
     """Refuse to go on with settings that would make another run of it.
 
     Args:
         saved: flat settings the run was saved with.
         present: flat settings of now.
-        harmless: keys, or sections ("run" for "run.seed"), that may differ.
+        tolerance: which may differ.
         folder: of the run, for the message.
 
     Raises:
         ConfigError: others differ; all are listed.
     """
     absent = "(not set)"
-    different = [
-        f"  {key}: was {saved.get(key, absent)!r}, is {present.get(key, absent)!r}"
-        for key in sorted({*saved, *present})
-        if saved.get(key, absent) != present.get(key, absent) and not _is_harmless(key, harmless)
-    ]
+    different = []
+    for key in sorted({*saved, *present}):
+        was, now = saved.get(key, tolerance.defaults.get(key, absent)), present.get(key, absent)
+        if was != now and not _is_harmless(key, tolerance.harmless):
+            different.append(f"  {key}: was {was!r}, is {now!r}")
     if different:
         raise ConfigError(
             f"The run in {folder!r} was made with other settings:\n" + "\n".join(different) + "\n"

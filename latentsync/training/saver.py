@@ -12,7 +12,7 @@ import yaml
 
 from latentsync.errors import ConfigError, TrainingError
 from latentsync.training.checkpointing import FORMAT, STATE_FILE, RunCheckpoints, read_state
-from latentsync.training.config_check import check_same, flatten
+from latentsync.training.config_check import Tolerance, check_same, flatten
 from latentsync.training.feed import Feed
 from latentsync.training.processes import Processes
 from latentsync.training.random_state import random_state, set_random_state
@@ -78,7 +78,8 @@ class Saver:
     def _go_on(self, path: Path) -> Progress:
         state = read_state(path)
         settings = state["settings"]
-        check_same(settings, self._settings(), self.options.harmless_keys, str(self.options.run_folder))
+        tolerance = Tolerance(self.options.harmless_keys, flatten(self.options.default_config))
+        check_same(settings, self._settings(), tolerance, str(self.options.run_folder))
         self.updater.load_state_dict(state)
         if settings["batches_per_epoch"] == self.feed.batches_per_epoch:
             self.feed.go_to(state["epoch"], state["batch"])

@@ -264,6 +264,14 @@ def test_settings_that_differ_are_listed_and_harmless_ones_pass(tmp_path):
     assert result.steps == 4
 
 
+def test_a_setting_that_did_not_exist_yet_had_its_default(tmp_path):
+    train(tmp_path, max_train_steps=2, config={"run": {"seed": 1}})
+    newer = {"run": {"seed": 1, "motion": 0.0}}
+    with pytest.raises(ConfigError, match="run.motion: was 0.0, is 0.5"):
+        train(tmp_path, max_train_steps=4, config={"run": {"seed": 1, "motion": 0.5}}, default_config=newer)
+    assert train(tmp_path, max_train_steps=4, config=newer, default_config=newer).steps == 4
+
+
 def test_other_data_is_refused_or_begins_with_the_next_epoch(tmp_path):
     train(tmp_path, max_train_steps=8)
     with pytest.raises(ConfigError, match="batches_per_epoch: was 6, is 7"):
