@@ -9,6 +9,7 @@ comes to OUT/model, the output of every step to OUT/logs.
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scenes", type=int, default=1700, help="scenes of the corpus (default %(default)s)")
     parser.add_argument("--val_scenes", type=int, default=64, help="scenes of held-out people (default %(default)s)")
     parser.add_argument("--encoders", type=Path, help="folder with vae/ and audio_encoder.safetensors to keep")
+    parser.add_argument("--configs", type=Path, default=REPOSITORY / "configs", help="folder laid out as configs/")
     parser.add_argument("--extra", nargs=2, action="append", default=[], metavar=("STEP", "ARGUMENTS"),
                         help=f"more arguments for the command of a step, one of {', '.join(_STEPS)}")  # fmt: skip
     return parser
@@ -58,6 +60,7 @@ class Recipe:
         gpus: numbers of the GPUs; none for the CPU.
         scenes, val_scenes: of the corpus.
         encoders: trained ones to keep, or None.
+        configs: folder of the recipe.
         extra: step -> further arguments.
     """
 
@@ -66,6 +69,7 @@ class Recipe:
     scenes: int
     val_scenes: int
     encoders: Path | None
+    configs: Path
     extra: dict[str, list[str]]
 
     @classmethod
@@ -78,8 +82,9 @@ class Recipe:
             extra.setdefault(name, []).extend(shlex.split(words))
         if len(arguments.gpus) > _SECOND + 1:
             raise ConfigError(f"--gpus {' '.join(arguments.gpus)}: the recipe makes use of two at most")
-        out, encoders = (path and path.resolve() for path in (arguments.out, arguments.encoders))
-        return cls(out, arguments.gpus, arguments.scenes, arguments.val_scenes, encoders, extra)
+        folders = (arguments.out, arguments.encoders, arguments.configs)
+        out, encoders, configs = (folder and folder.resolve() for folder in folders)
+        return cls(out, arguments.gpus, arguments.scenes, arguments.val_scenes, encoders, configs, extra)
 
     def steps(self) -> list[Step]:
         """All steps; without those of encoders that are kept."""
@@ -92,17 +97,18 @@ class Recipe:
         steps = [
             self._step("corpus", _SECOND, (), "tools.make_synthetic_dataset", "--out", f"{corpus}", *scenes,
                        "--seed", "1247", "--device", device),
-            self._trained("syncnet", _SECOND, ("corpus",), "configs/syncnet/demo_gpu.yaml", lambda: clips),
-            self._trained("unet1", _FIRST, ("corpus", *made), "configs/unet/demo_gpu.yaml", lambda: (*clips, *frozen)),
-            self._trained("unet2", _FIRST, ("unet1", "syncnet"), "configs/unet/demo_gpu_stage2.yaml",
+            self._trained("syncnet", _SECOND, ("corpus",), "syncnet/demo_gpu.yaml", lambda: clips),
+            self._trained("unet1", _FIRST, ("corpus", *made), "unet/demo_gpu.yaml", lambda: (*clips, *frozen)),
+            self._trained("unet2", _FIRST, ("unet1", "syncnet"), "unet/demo_gpu_stage2.yaml",
                           lambda: (*clips, *frozen, *self._judge())),
-            Step("pack", lambda: self._packing(encoders), ("unet2",)),
+            Step("pack", lambda: self._packing(encoders), ("unet2",), self._environment(_FIRST)),
         ]  # fmt: skip
         return steps if self.encoders else [*self._encoder_steps(), *steps]
 
     def _encoder_steps(self) -> list[Step]:
         def stage(name: str, gpu: int, *needs: str) -> Step:
-            return self._step(name, gpu, needs, "tools.train_demo", "--stage", name, "--out", f"{self.out}")
+            words = ("--stage", name, "--out", f"{self.out}", "--config", f"{self.configs / 'training/demo.yaml'}")
+            return self._step(name, gpu, needs, "tools.train_demo", *words)
 
         return [stage("vae", _FIRST), stage("speech", _SECOND), stage("audio", _SECOND, "speech")]
 
@@ -114,7 +120,7 @@ class Recipe:
         self, name: str, gpu: int, needs: tuple[str, ...], config: str, words: Callable[[], Sequence[str]]
     ) -> Step:
         script = "scripts.train_syncnet" if name == "syncnet" else "scripts.train_unet"
-        own = (f"{REPOSITORY / config}", f"data.train_output_dir={self.out / name}")
+        own = (f"{self.configs / config}", f"data.train_output_dir={self.out / name}")
 
         def command() -> list[str]:
             return [sys.executable, "-m", script, *own, *words(), *self.extra.get(name, [])]
@@ -123,20 +129,25 @@ class Recipe:
 
     def _environment(self, gpu: int) -> dict[str, str]:
         chosen = self.gpus[min(gpu, len(self.gpus) - 1)] if self.gpus else ""
-        return {"CUDA_VISIBLE_DEVICES": chosen, "PYTHONPATH": f"{REPOSITORY}"}
+        path = os.pathsep.join(filter(None, (f"{REPOSITORY}", os.environ.get("PYTHONPATH"))))
+        return {"CUDA_VISIBLE_DEVICES": chosen, "PYTHONPATH": path}
 
     def _judge(self) -> tuple[str, str]:
         """Let the second stage start where the first ends, with the trained SyncNet as its judge."""
         judge = self.out / "syncnet.yaml"
         weights = self._weights("syncnet")
-        base = REPOSITORY / "configs/syncnet/demo_gpu.yaml"
+        base = self.configs / "syncnet/demo_gpu.yaml"
         judge.write_text(f"base: {base}\nckpt: {{inference_ckpt_path: {weights}}}\n", encoding="utf-8")
         return f"data.syncnet_config_path={judge}", f"ckpt.resume_ckpt_path={self._weights('unet1')}"
 
     def _packing(self, encoders: Path) -> list[str]:
         files = ("--encoders", f"{encoders}", "--unet", f"{self._weights('unet2')}")
-        words = (*files, "--syncnet", f"{self._weights('syncnet')}", "--out", f"{self.out / 'model'}")
-        return [sys.executable, "-m", "tools.pack_demo", *words, "--overwrite", *self.extra.get("pack", [])]
+        files += ("--syncnet", f"{self._weights('syncnet')}", "--out", f"{self.out / 'model'}", "--overwrite")
+        own = (self.configs / kind / "demo_gpu.yaml" for kind in ("unet", "syncnet"))
+        words = [
+            word for option, path in zip(("--unet_config", "--syncnet_config"), own) for word in (option, f"{path}")
+        ]
+        return [sys.executable, "-m", "tools.pack_demo", *files, *words, *self.extra.get("pack", [])]
 
     def _weights(self, name: str) -> Path:
         """What a training left last."""
