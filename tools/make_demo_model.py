@@ -141,8 +141,8 @@ class Recipe:
         return f"data.syncnet_config_path={judge}", f"ckpt.resume_ckpt_path={self._weights('unet1')}"
 
     def _packing(self, encoders: Path) -> list[str]:
-        files = ("--encoders", f"{encoders}", "--unet", f"{self._weights('unet2')}")
-        files += ("--syncnet", f"{self._weights('syncnet')}", "--out", f"{self.out / 'model'}", "--overwrite")
+        files = ["--encoders", f"{encoders}", "--unet", f"{self._weights('unet2')}"]
+        files += ["--syncnet", f"{self._weights('syncnet')}", "--out", f"{self.out / 'model'}", "--overwrite"]
         own = (self.configs / kind / "demo_gpu.yaml" for kind in ("unet", "syncnet"))
         words = [
             word for option, path in zip(("--unet_config", "--syncnet_config"), own) for word in (option, f"{path}")

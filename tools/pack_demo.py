@@ -57,15 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pack(arguments: argparse.Namespace) -> None:
-    files: dict[str, Path] = {}
-    if arguments.encoders:
-        files |= {name: arguments.encoders / name for name in (*_VAE_FILES, _AUDIO_FILE)}
-    if arguments.unet:
-        files[_UNET_FILE] = arguments.unet
-    if arguments.syncnet:
-        files[_SYNCNET_FILE] = arguments.syncnet
-    if not files:
-        raise ConfigError("Nothing to pack: give at least one of --encoders, --unet and --syncnet")
+    files = _given(arguments)
     taken = [name for name in files if (arguments.out / name).exists()]
     if taken and not arguments.overwrite:
         raise ConfigError(
@@ -80,6 +72,17 @@ def _pack(arguments: argparse.Namespace) -> None:
         else:
             _copy(path, target)
         logger.info("%s: %.1f MB", target, target.stat().st_size / 1e6)
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Name in the model -> file, of all that was asked for."""
+    given = {_UNET_FILE: arguments.unet, _SYNCNET_FILE: arguments.syncnet}
+    files: dict[str, Path] = {name: path for name, path in given.items() if path}
+    if arguments.encoders:
+        files |= {name: arguments.encoders / name for name in (*_VAE_FILES, _AUDIO_FILE)}
+    if not files:
+        raise ConfigError("Nothing to pack: give at least one of --encoders, --unet and --syncnet")
+    return files
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,18 +67,16 @@ class Plan:
         running: dict[str, subprocess.Popen[bytes]] = {}
         try:
             while len(done) < len(self.steps):
-                for name, step in self.steps.items():
-                    if name not in done and name not in running and done.issuperset(step.needs):
-                        running[name] = self._start(step)
+                ready = [step for step in self.steps.values() if done.issuperset(step.needs)]
+                waiting = [step for step in ready if step.name not in done | running.keys()]
+                for step in waiting:
+                    running[step.name] = self._start(step)
                 for name in [name for name, process in running.items() if process.poll() is not None]:
                     self._finish(name, running.pop(name).returncode)
                     done.add(name)
                 time.sleep(_POLL_SECONDS)
         finally:
-            for process in running.values():
-                process.terminate()
-            for process in running.values():
-                process.wait()
+            _end(running.values())
 
     def _start(self, step: Step) -> subprocess.Popen[bytes]:
         command = list(step.command())
@@ -113,3 +111,11 @@ class Plan:
                     f"These steps can never start, since what they need is missing or needs them: {stuck}"
                 )
             placed |= free
+
+
+def _end(processes: Collection[subprocess.Popen[bytes]]) -> None:
+    """Ask all to end, and wait until they have."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()
