@@ -205,8 +205,6 @@ def load_frozen(config: Config, device: torch.device) -> FrozenNetworks:
     width = config.model.cross_attention_dim
     heard = {384: "whisper-tiny", 768: "whisper-small"}.get(width)
     vae = load_vae(published_or(ckpt.vae, "vae" if heard else "demo-vae", "ckpt.vae"), device, dtype)
-    if device.type == "cuda":
-        vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # what its convolutions are fastest in
     audio = published_or(ckpt.audio_encoder, heard or "demo-audio-encoder", "ckpt.audio_encoder")
     networks = FrozenNetworks(vae, load_audio_encoder(audio, device, dtype, width))
     if run.use_syncnet and run.sync_loss_weight:
