@@ -33,7 +33,7 @@ from latentsync.builders import (
 )
 from latentsync.config import load_config, load_syncnet_config
 from latentsync.diffusion.denoise import SamplerOptions
-from latentsync.errors import ConfigError, DependencyError, LatentSyncError
+from latentsync.errors import ConfigError, DependencyError
 from latentsync.face.known_points import KnownPointsDetector
 from latentsync.face.masks import load_mask
 from latentsync.metrics.dub_quality import (
@@ -48,6 +48,7 @@ from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.synthetic.dub_cases import bundled_case, held_out_case, write_case
 from latentsync.synthetic.head import HeadRenderer
+from tools.command import exit_code
 
 logger = logging.getLogger("evaluate_demo")
 
@@ -59,13 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and run the phases; returns the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            _run(arguments, _folder(arguments, Path(temporary)))
-    except LatentSyncError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        return exit_code(lambda: _run(arguments, _folder(arguments, Path(temporary))))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,9 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from latentsync.build_paths import REPOSITORY
-from latentsync.errors import ConfigError, LatentSyncError
+from latentsync.errors import ConfigError
 from latentsync.training.plan import Plan, Step
+from tools.command import exit_code
 
 _FIRST, _SECOND = 0, 1  # which of the GPUs; with one GPU both are the same
 _STEPS = ("vae", "speech", "audio", "corpus", "syncnet", "unet1", "unet2", "pack")
@@ -28,12 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and run the steps; returns the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    try:
-        Plan(Recipe.of(arguments).steps(), arguments.out).run()
-    except LatentSyncError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: Plan(Recipe.of(arguments).steps(), arguments.out).run())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,20 +132,17 @@ class Recipe:
 
     def _judge(self) -> tuple[str, str]:
         """Let the second stage start where the first ends, with the trained SyncNet as its judge."""
-        judge = self.out / "syncnet.yaml"
-        weights = self._weights("syncnet")
-        base = self.configs / "syncnet/demo_gpu.yaml"
-        judge.write_text(f"base: {base}\nckpt: {{inference_ckpt_path: {weights}}}\n", encoding="utf-8")
+        judge, base = self.out / "syncnet.yaml", self.configs / "syncnet/demo_gpu.yaml"
+        weights = {"inference_ckpt_path": f"{self._weights('syncnet')}"}
+        OmegaConf.save(OmegaConf.create({"base": f"{base}", "ckpt": weights}), judge)
         return f"data.syncnet_config_path={judge}", f"ckpt.resume_ckpt_path={self._weights('unet1')}"
 
     def _packing(self, encoders: Path) -> list[str]:
         files = ["--encoders", f"{encoders}", "--unet", f"{self._weights('unet2')}"]
         files += ["--syncnet", f"{self._weights('syncnet')}", "--out", f"{self.out / 'model'}", "--overwrite"]
-        own = (self.configs / kind / "demo_gpu.yaml" for kind in ("unet", "syncnet"))
-        words = [
-            word for option, path in zip(("--unet_config", "--syncnet_config"), own) for word in (option, f"{path}")
-        ]
-        return [sys.executable, "-m", "tools.pack_demo", *files, *words, *self.extra.get("pack", [])]
+        files += ["--unet_config", f"{self.configs / 'unet/demo_gpu.yaml'}"]
+        files += ["--syncnet_config", f"{self.configs / 'syncnet/demo_gpu.yaml'}"]
+        return [sys.executable, "-m", "tools.pack_demo", *files, *self.extra.get("pack", [])]
 
     def _weights(self, name: str) -> Path:
         """What a training left last."""

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentsync.errors import LatentSyncError
 from latentsync.metrics.film_strip import StripLayout, make_strip, save_picture
+from tools.command import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,14 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     rows = {"source": options.source, "truth": options.truth, "generated": options.result}
     shown = {name: path for name, path in rows.items() if path is not None}
-    try:
+
+    def work() -> None:
         crop = tuple(options.crop) if options.crop else None
         layout = StripLayout(crop, options.columns, options.width, tuple(shown) if options.labels else ())
         save_picture(make_strip(list(shown.values()), layout), options.out, options.quality)
-    except LatentSyncError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ Every file is loaded into the network of its configuration before anything is wr
 
 import argparse
 import logging
-import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,28 +19,22 @@ import torch
 from latentsync.build_networks import load_syncnet
 from latentsync.builders import REPOSITORY, build_unet_spec
 from latentsync.config import load_config, load_syncnet_config
-from latentsync.errors import ConfigError, LatentSyncError
-from latentsync.models.loading import load_unet, read_state_dict
+from latentsync.errors import ConfigError
+from latentsync.media.output_file import partial_path, publish
+from latentsync.models.loading import load_unet
 from latentsync.models.vae import load_vae
 from latentsync.training.run_log import save_half
-from latentsync.whisper.audio_encoder import load_audio_encoder
+from latentsync.whisper.audio_encoder import load_audio_encoder, save_audio_encoder
+from tools.command import exit_code
 
 logger = logging.getLogger("pack_demo")
-
-_VAE_FILES = ("vae/config.json", "vae/diffusion_pytorch_model.safetensors")
-_AUDIO_FILE, _UNET_FILE, _SYNCNET_FILE = "audio_encoder.safetensors", "unet.safetensors", "syncnet.safetensors"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and pack; returns the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        _pack(arguments)
-    except LatentSyncError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _pack(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,54 +50,46 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pack(arguments: argparse.Namespace) -> None:
-    files = _given(arguments)
-    taken = [name for name in files if (arguments.out / name).exists()]
+    writers = _loaded(arguments)
+    if not writers:
+        raise ConfigError("Nothing to pack: give at least one of --encoders, --unet and --syncnet")
+    taken = [name for name in writers if (arguments.out / name).exists()]
     if taken and not arguments.overwrite:
         raise ConfigError(
             f"{arguments.out} already holds {', '.join(taken)}: choose another --out, or give --overwrite"
         )
-    _check(arguments, files)
-    trained = {name: read_state_dict(path) for name, path in files.items() if name in (_UNET_FILE, _SYNCNET_FILE)}
-    for name, path in files.items():
+    for name, write in writers.items():
         target = arguments.out / name
-        if name in trained:
-            save_half(trained[name], target)
-        else:
-            _copy(path, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(target)
         logger.info("%s: %.1f MB", target, target.stat().st_size / 1e6)
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, Path]:
-    """Name in the model -> file, of all that was asked for."""
-    given = {_UNET_FILE: arguments.unet, _SYNCNET_FILE: arguments.syncnet}
-    files: dict[str, Path] = {name: path for name, path in given.items() if path}
-    if arguments.encoders:
-        files |= {name: arguments.encoders / name for name in (*_VAE_FILES, _AUDIO_FILE)}
-    if not files:
-        raise ConfigError("Nothing to pack: give at least one of --encoders, --unet and --syncnet")
-    return files
-
-
-def _copy(path: Path, target: Path) -> None:
-    """Copy a file, which appears under its name only when complete."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".saving-") as folder:
-        partial = Path(folder) / target.name
-        shutil.copyfile(path, partial)
-        os.replace(partial, target)
-
-
-def _check(arguments: argparse.Namespace, files: Mapping[str, Path]) -> None:
-    """Load every network, which tells what does not fit."""
+def _loaded(arguments: argparse.Namespace) -> dict[str, Callable[[Path], None]]:
+    """Load all that was asked for, which tells what does not fit: name in the model -> function that writes it."""
     cpu, exact = torch.device("cpu"), torch.float32
     config = load_config(arguments.unet_config)
+    writers: dict[str, Callable[[Path], None]] = {}
     if arguments.encoders:
-        load_vae(arguments.encoders / "vae", cpu, exact)
-        load_audio_encoder(files[_AUDIO_FILE], cpu, exact, config.model.cross_attention_dim)
+        vae = load_vae(arguments.encoders / "vae", cpu, exact)
+        audio_file = arguments.encoders / "audio_encoder.safetensors"
+        audio = load_audio_encoder(audio_file, cpu, exact, config.model.cross_attention_dim)
+        writers["vae/config.json"] = partial(_copy, arguments.encoders / "vae" / "config.json")
+        writers["vae/diffusion_pytorch_model.safetensors"] = partial(save_half, vae.state_dict())
+        writers["audio_encoder.safetensors"] = partial(save_audio_encoder, audio)
     if arguments.unet:
-        load_unet(build_unet_spec(config.model), arguments.unet, cpu, exact)
+        unet = load_unet(build_unet_spec(config.model), arguments.unet, cpu, exact)
+        writers["unet.safetensors"] = partial(save_half, unet.state_dict())
     if arguments.syncnet:
-        load_syncnet(load_syncnet_config(arguments.syncnet_config), arguments.syncnet)
+        syncnet = load_syncnet(load_syncnet_config(arguments.syncnet_config), arguments.syncnet)
+        writers["syncnet.safetensors"] = partial(save_half, syncnet.state_dict())
+    return writers
+
+
+def _copy(source: Path, target: Path) -> None:
+    unfinished = partial_path(target)
+    shutil.copyfile(source, unfinished)
+    publish(unfinished, target, overwrite=True)
 
 
 if __name__ == "__main__":

@@ -90,14 +90,16 @@ def build_vae(options: VaeStageOptions, resolution: int) -> AutoencoderKL:
     if not options.start_from:
         return fresh
     trained = load_vae(Path(options.start_from), torch.device("cpu"), torch.float32)
-    sizes = ("block_out_channels", "layers_per_block", "norm_num_groups")
-    wanted, given = ([_plain(vae.config[name]) for name in sizes] for vae in (fresh, trained))
+    wanted, given = _sizes(fresh), _sizes(trained)
     if wanted != given:
-        raise ConfigError(
-            f"vae.start_from: {options.start_from} has {given}, but the recipe asks for {wanted} ({sizes})"
-        )
+        raise ConfigError(f"vae.start_from: {options.start_from} has {given}, but the recipe asks for {wanted}")
     fresh.load_state_dict(trained.state_dict())
     return fresh
+
+
+def _sizes(vae: AutoencoderKL) -> dict[str, Any]:
+    names = ("layers_per_block", "norm_num_groups")
+    return {"block_out_channels": list(vae.config["block_out_channels"])} | {name: vae.config[name] for name in names}
 
 
 def vae_loss(vae: AutoencoderKL, pixels: Tensor, importance: Tensor, options: VaeStageOptions) -> dict[str, Tensor]:
@@ -218,10 +220,6 @@ def train_vae(options: VaeStageOptions, material: FaceMaterial, context: StageCo
     log.write(step=optimizer.steps, **figures)
     write_json(context.folder / "validation.json", {"vae": {"steps": optimizer.steps, **figures}})
     return saved
-
-
-def _plain(size: Any) -> Any:
-    return list(size) if isinstance(size, list | tuple) else size
 
 
 def vae_folder(checkpoint_folder: Path) -> Path:

@@ -130,6 +130,16 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_samples(weights: dict[str, float
     assert float(both["total"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_motion_counts_as_it_is_weighted() -> None:
+    plain = small_task(options=UNetTaskOptions())
+    windows = batch(5, 9)
+    alone = plain.losses(plain.network, windows)
+    moved = small_task(options=UNetTaskOptions(motion_weight=0.5), network=plain.network)
+    both = moved.losses(plain.network, windows)
+    assert "motion" not in alone and both["motion"] > 0
+    assert both["total"].item() == pytest.approx(alone["total"].item() + 0.5 * both["motion"].item(), rel=1e-5)
+
+
 def test_other_samples_and_seeds_ask_other_questions() -> None:
     task, network = small_task(options=LISTENING), small_unet()
     other = small_task(options=UNetTaskOptions(seed=1, noise=LISTENING.noise), network=network)
