@@ -62,13 +62,20 @@ class SyncNetSampling:
 
     def _other_start(self, sound_start: int, starts: int, rng: np.random.Generator) -> int:
         """A start far enough from the sound's, for a share of the pairs a near one."""
-        candidates = np.arange(starts)
-        distance = np.abs(candidates - sound_start)
-        allowed = candidates[distance >= self.min_shift]
         is_near = rng.random() < self.near_negative_share
         nearest, farthest = self.near_shift
-        near = candidates[(distance >= max(nearest, self.min_shift)) & (distance <= farthest)]
-        return int(rng.choice(near if is_near and len(near) else allowed))
+        near = _starts_within(sound_start, starts, max(nearest, self.min_shift), farthest)
+        before, after = near if is_near and any(near) else _starts_within(sound_start, starts, self.min_shift, starts)
+        place = int(rng.integers(len(before) + len(after)))
+        return before[place] if place < len(before) else after[place - len(before)]
+
+
+def _starts_within(start: int, starts: int, nearest: int, farthest: int) -> tuple[range, range]:
+    """Those of the starts 0 ... ``starts - 1`` that lie so far before ``start``, and so far after it."""
+    return (
+        range(max(0, start - farthest), max(0, start - nearest + 1)),
+        range(start + nearest, min(starts, start + farthest + 1)),
+    )
 
 
 class SyncNetDataset(ClipDataset[SyncNetBatch]):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -109,12 +110,11 @@ class FrameSource:
     def batches(self, epoch: int, first: int) -> Iterator[SyncNetBatch]:
         """The epoch's batches from number ``first`` on."""
         for places in self.plan.batches(first):
-            yield _joined([self._pair(self.order.key(epoch, place)) for place in places])
+            yield self._batch([self.order.key(epoch, place) for place in places])
 
     def fixed(self, batch_size: int, count: int) -> list[SyncNetBatch]:
         """The batches of a validation, see `latentsync.training.fixed_set.FixedSet`."""
-        keys = (fixed_keys(self.order, batch_size, place) for place in range(count))
-        return [_joined([self._pair(key) for key in batch]) for batch in keys]
+        return [self._batch(fixed_keys(self.order, batch_size, place)) for place in range(count)]
 
     def problems(self) -> Mapping[str, str]:
         """Clips that could not be used when the store was filled."""
@@ -123,41 +123,49 @@ class FrameSource:
     def close(self) -> None:
         """Nothing to end."""
 
-    def _pair(self, key: SampleKey) -> SyncNetBatch:
-        rng = sample_generator(self.sampling.seed, key.epoch, key.index, 0)
-        number, length = self.order.clip_at(key.epoch, key.index), self.sampling.num_frames
-        frames, mel = self.store.frames[number], self.store.mels[number]
-        heard = window_starts_with_sound(mel.shape[1], length)
-        sound_start, start = self.sampling.pairs.draw(heard, len(frames) - length + 1, rng)
-        window = mel_window(mel, sound_start, length)
-        assert window is not None  # the draw is from starts that have one
-        mouth = self.store.mouths[number]
-        told = len(mouth) >= len(frames)  # the sound may end before the last frames
+    def _batch(self, keys: Sequence[SampleKey]) -> SyncNetBatch:
+        # A small network takes hundreds of pairs in some milliseconds: nothing here may cost much for a single pair.
+        pairs = [self._drawn(key) for key in keys]
+        store = self.store
+        shifts = torch.tensor([pair.start - pair.sound_start for pair in pairs])
+        told = all(len(store.mouths[pair.clip]) >= len(store.frames[pair.clip]) for pair in pairs)
         return SyncNetBatch(
-            frames=frames[None, start : start + length],
-            mel=window[None, None],
-            labels=torch.tensor([float(start == sound_start)]),
-            shifts=torch.tensor([start - sound_start]),
-            clips=[self.store.names[number]],
-            sample_ids=torch.tensor([key.sample_id]),
+            frames=self._cut(store.frames, pairs),
+            mel=rearrange(torch.stack([self._mel(pair) for pair in pairs]), "b mels m -> b 1 mels m"),
+            labels=(shifts == 0).float(),
+            shifts=shifts,
+            clips=[store.names[pair.clip] for pair in pairs],
+            sample_ids=torch.tensor([key.sample_id for key in keys]),
             problems={},
-            mouth_seen=mouth[None, start : start + length] if told else None,
-            mouth_heard=mouth[None, sound_start : sound_start + length] if told else None,
+            # The sound of a clip may end before its last frames, and what the mouth does with it.
+            mouth_seen=self._cut(store.mouths, pairs) if told else None,
+            mouth_heard=self._cut(store.mouths, pairs, heard=True) if told else None,
         )
 
+    def _drawn(self, key: SampleKey) -> "_Pair":
+        rng = sample_generator(self.sampling.seed, key.epoch, key.index, 0)
+        clip, length = self.order.clip_at(key.epoch, key.index), self.sampling.num_frames
+        heard = window_starts_with_sound(self.store.mels[clip].shape[1], length)
+        return _Pair(clip, *self.sampling.pairs.draw(heard, len(self.store.frames[clip]) - length + 1, rng))
 
-def _joined(pairs: Sequence[SyncNetBatch]) -> SyncNetBatch:
-    frames, mel, labels, shifts, ids = (
-        torch.cat([getattr(pair, name) for pair in pairs])
-        for name in ("frames", "mel", "labels", "shifts", "sample_ids")
-    )
-    seen, heard = (_all_of([getattr(pair, name) for pair in pairs]) for name in ("mouth_seen", "mouth_heard"))
-    return SyncNetBatch(frames, mel, labels, shifts, [pair.clips[0] for pair in pairs], ids, {}, seen, heard)
+    def _cut(self, tracks: Sequence[Tensor], pairs: Sequence["_Pair"], heard: bool = False) -> Tensor:
+        """Windows (b, f, ...) of the tracks (t, ...), where the pairs' frames are or where their sound is."""
+        starts = (pair.sound_start if heard else pair.start for pair in pairs)
+        length = self.sampling.num_frames
+        return torch.stack([tracks[pair.clip][start : start + length] for pair, start in zip(pairs, starts)])
+
+    def _mel(self, pair: "_Pair") -> Tensor:
+        window = mel_window(self.store.mels[pair.clip], pair.sound_start, self.sampling.num_frames)
+        assert window is not None  # the draw is from starts that have one
+        return window
 
 
-def _all_of(parts: Sequence[Tensor | None]) -> Tensor | None:
-    known = [part for part in parts if part is not None]
-    return torch.cat(known) if len(known) == len(parts) else None
+class _Pair(NamedTuple):
+    """Number of a clip, and where the sound and the frames start in it."""
+
+    clip: int
+    sound_start: int
+    start: int
 
 
 def vary_windows(pixels: Tensor, draws: SampleDraws) -> Tensor:
