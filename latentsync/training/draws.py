@@ -58,7 +58,9 @@ class SampleDraws:
 
 def _key(seed: int, sample_id: int) -> int:
     """64 bits, signed, in which neighbouring runs and samples have nothing in common."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{sample_id}".encode(), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}:{sample_id}".encode(), digest_size=8).digest(), "little", signed=True
+    )
 
 
 def _mixed(bits: Tensor) -> Tensor:
