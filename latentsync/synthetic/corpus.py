@@ -2,21 +2,18 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from latentsync.errors import ConfigError
 from latentsync.synthetic.head import HeadRenderer
 from latentsync.synthetic.takes import is_complete, take_names, write_scene, write_script
+from latentsync.synthetic.worker_pool import in_processes
 
 logger = logging.getLogger(__name__)
 
@@ -169,31 +166,7 @@ def _made(options: CorpusOptions, jobs: list[tuple[str, int]]) -> Iterator[str]:
         (options, split, number, options.devices[place % len(options.devices)])
         for place, (split, number) in enumerate(jobs)
     ]
-    if options.num_workers <= 1:
-        for argument in arguments:
-            yield _make_scene(*argument)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        options.num_workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        running: set[Future[str]] = set()
-        try:
-            for argument in arguments:
-                running.add(pool.submit(_make_scene, *argument))
-                if len(running) >= 2 * options.num_workers:
-                    yield from _finished(running)
-            while running:
-                yield from _finished(running)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _finished(running: set[Future[str]]) -> list[str]:
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    running -= done
-    return [future.result() for future in done]
+    yield from in_processes(_make_scene, arguments, options.num_workers)
 
 
 @cache

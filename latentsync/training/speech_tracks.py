@@ -4,22 +4,20 @@ Made by espeak-ng in as many processes as there are cores; kept as three plain a
 """
 
 import logging
-import multiprocessing
 import random
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from latentsync.errors import ConfigError, MediaError
 from latentsync.synthetic.population import HELD_OUT_VARIANTS
 from latentsync.synthetic.speech import LANGUAGES, SAMPLE_RATE, VARIANTS, Utterance, join, silence, synthesize
 from latentsync.synthetic.text import Split, passage
 from latentsync.synthetic.visemes import mouth_curve, viseme_classes
+from latentsync.synthetic.worker_pool import in_processes
 from latentsync.training.time_budget import TimeBudget
 
 logger = logging.getLogger(__name__)
@@ -108,36 +106,14 @@ def make_tracks(budget: TimeBudget, seed: int, split: Split, limit: int, workers
     Raises:
         MediaError: espeak-ng made nothing.
     """
-    tracks: list[SpeechTracks] = []
-    for track in _tracks(budget, seed, split, limit, workers):
-        tracks.append(track)
+    tracks = list(in_processes(make_track, _seeds(budget, seed, split, limit), workers))
     if not tracks:
         raise MediaError("No speech was made within the time budget; give the stage `speech` more seconds")
     return SpeechTracks(*(np.concatenate([getattr(track, name) for track in tracks]) for name in _FILES))
 
 
-def _tracks(budget: TimeBudget, seed: int, split: Split, limit: int, workers: int) -> Iterator[SpeechTracks]:
-    seeds = iter(range(seed, seed + limit))
-    if workers <= 1:
-        for number in seeds:
-            yield make_track(number, split)
-            if budget.fraction >= 1.0:
-                return
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        running: set[Future[SpeechTracks]] = set()
-        for number in seeds:
-            running.add(pool.submit(make_track, number, split))
-            if len(running) >= 3 * workers:
-                yield from _finished(running)
-            if budget.fraction >= 1.0:
-                break
-        while running:
-            yield from _finished(running)
-
-
-def _finished(running: set[Future[SpeechTracks]]) -> Sequence[SpeechTracks]:
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    running -= done
-    return [future.result() for future in done]
+def _seeds(budget: TimeBudget, seed: int, split: Split, limit: int) -> Iterator[tuple[int, Split]]:
+    for number in range(seed, seed + limit):
+        yield number, split
+        if budget.fraction >= 1.0:
+            return
