@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,7 +14,9 @@ Result = TypeVar("Result")
 _THREADS_OF_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def in_processes(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Result]:
+def in_processes(
+    function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], workers: int
+) -> Generator[Result, None, None]:
     """Call ``function(*job)`` for every job, in this process if ``workers`` is 1 or less.
 
     Args:
@@ -30,19 +32,18 @@ def in_processes(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]
             yield function(*job)
         return
     context = multiprocessing.get_context("spawn")
-    start = (torch.set_num_threads, (1,))
-    with _one_thread_each(), ProcessPoolExecutor(workers, context, *start) as pool:
-        running: set[Future[Result]] = set()
-        try:
-            for job in jobs:
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
+    running: set[Future[Result]] = set()
+    try:
+        for job in jobs:
+            with _one_thread_each():  # processes start when there is something to do
                 running.add(pool.submit(function, *job))
-                if len(running) >= 2 * workers:
-                    yield from _finished(running)
-            while running:
+            if len(running) >= 2 * workers:
                 yield from _finished(running)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        while running:
+            yield from _finished(running)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
@@ -56,11 +57,9 @@ def _one_thread_each() -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in _THREADS_OF_LIBRARIES:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _finished(running: set[Future[Result]]) -> list[Result]:

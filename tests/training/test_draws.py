@@ -1,5 +1,6 @@
 """Random numbers of samples: the same wherever a sample is met, and no two alike."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,3 +63,8 @@ def test_distributions_are_what_they_say() -> None:
     for values, law in ((uniform, lambda x: x), (normal.flatten(), torch.distributions.Normal(0, 1).cdf)):
         ranks = torch.arange(1, values.numel() + 1) / values.numel()
         assert (law(values.sort().values) - ranks).abs().max() < 1.95 / values.numel() ** 0.5
+
+
+def test_numbers_stay_what_they_are_from_version_to_version() -> None:
+    draws = SampleDraws(3, torch.tensor([5, 2**40]), CPU)
+    assert draws.uniform().tolist() == pytest.approx([0.7393027544, 0.0439463258], abs=1e-9)
