@@ -2,18 +2,22 @@
 
 An autoencoder blurs skin, beard and background. How much it loses is known for the source frame: the frame minus its
 own rendering by the autoencoder. That difference is added to the new face where the new face equals the source's
-rendering, so only what really moved (lips, mouth, jaw line) keeps the autoencoder's softness.
+rendering, so only what really moved (lips, mouth, jaw line) keeps the autoencoder's softness. Where the source's mouth
+opens and closes beside a new mouth that rests, skin would turn soft and sharp with it; so detail comes back slowly.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentsync.face.morphology import gaussian_blur
 
 _TOLERANCE = 0.08  # difference, in pixel values of [-1, 1], at which a third of the detail is left
 _RADIUS = 1 / 28  # how far a change reaches, as a share of the face
+_RETURN_FRAMES = 16  # in which detail comes back: too slow to be seen as a pulse
+_GLANCE, _CUT = 8, 0.25  # side of a face at a glance, and how much of [-1, 1] it changes by where another one is shown
 
 
 def detail_share(generated: Tensor, rendered: Tensor, source: Tensor) -> Tensor:
@@ -31,3 +35,23 @@ def detail_share(generated: Tensor, rendered: Tensor, source: Tensor) -> Tensor:
     change = (generated - rendered).abs().amax(dim=1, keepdim=True)
     spread = gaussian_blur(change.float(), radius, radius / 2)
     return torch.exp(-((spread / _TOLERANCE) ** 2)).to(source.dtype)
+
+
+class SteadyDetail:
+    """`detail_share` over the frames of a video in their order: it falls at once, and rises slowly but at a cut."""
+
+    def __init__(self) -> None:
+        self._last: Tensor | None = None
+        self._seen: Tensor | None = None
+
+    def __call__(self, generated: Tensor, rendered: Tensor, source: Tensor) -> Tensor:
+        """As `detail_share`, for the next frames."""
+        shares = detail_share(generated, rendered, source).nan_to_num(0.0)  # a frame that overflowed spoils no other
+        glances = F.adaptive_avg_pool2d(source.float(), _GLANCE)
+        steady = []
+        for share, glance in zip(shares, glances):
+            if self._last is not None and self._seen is not None and (glance - self._seen).abs().mean() < _CUT:
+                share = torch.minimum(share, self._last + 1 / _RETURN_FRAMES)
+            self._last, self._seen = share, glance
+            steady.append(share)
+        return torch.stack(steady)

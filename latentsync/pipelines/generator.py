@@ -12,7 +12,7 @@ from torch import Tensor
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise, initial_noise
 from latentsync.face.colour import ColourMatch
-from latentsync.face.detail import detail_share
+from latentsync.face.detail import SteadyDetail
 from latentsync.face.masks import latent_mask
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
@@ -72,7 +72,7 @@ class DiffusionGenerator:
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """See `FaceGenerator.start`. The one noise draw of the video is made here."""
         self._options, self._clock = options, clock
-        self._match_colours = ColourMatch(self.mask)
+        self._match_colours, self._detail_share = ColourMatch(self.mask), SteadyDetail()
         self._generator = torch.Generator(self._device).manual_seed(seed)
         size = self.resolution // 8
         self._noise = initial_noise((self.vae.config["latent_channels"], size, size), 1, self._generator, self._dtype)
@@ -127,7 +127,7 @@ class DiffusionGenerator:
         if not self.keep_detail:
             return matched
         rendered = decode_latents(self.vae, ref_latents, self.vae_batch)
-        return torch.lerp(matched, decoded + source - rendered, detail_share(decoded, rendered, source))
+        return torch.lerp(matched, decoded + source - rendered, self._detail_share(decoded, rendered, source))
 
     def pixels(self, faces: Tensor) -> Tensor:
         """(n, 3, R, R) uint8 -> the same in [-1, 1], in the networks' dtype."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from latentsync.face.detail import detail_share
+from latentsync.face.detail import SteadyDetail, detail_share
 
 SIZE = 128
 
@@ -34,3 +35,36 @@ def test_small_differences_cost_little_detail() -> None:
     source = torch.zeros(1, 3, SIZE, SIZE)
     share = detail_share(source + 0.02, source, source)
     assert share.min() > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_detail_goes_at_once_and_comes_back_slowly_however_frames_are_batched(dtype) -> None:
+    source = torch.zeros(40, 3, 32, 32, dtype=dtype)
+    generated = source.clone()
+    generated[10:12] = 0.8
+    alone = detail_share(generated, source, source)[:, 0, 16, 16]
+    whole = SteadyDetail()(generated, source, source)[:, 0, 16, 16]
+    assert alone[9] > 0.99 and alone[10:12].max() < 1e-3 and alone[12] > 0.99
+    assert whole[:10].min() > 0.99 and whole[10:12].max() < 1e-3
+    assert 0 < whole.diff()[11:].max() < 0.1
+    assert (whole.diff()[11:] >= 0).all() and whole[-1] > 0.99
+    steady = SteadyDetail()
+    parts = [steady(*(each[part] for each in (generated, source, source))) for part in torch.arange(40).split(7)]
+    torch.testing.assert_close(torch.cat(parts)[:, 0, 16, 16], whole)
+
+
+def test_a_cut_brings_detail_back_at_once() -> None:
+    source = torch.zeros(6, 3, 32, 32)
+    source[3:] = 0.9
+    generated = source.clone()
+    generated[2] += 0.8
+    share = SteadyDetail()(generated, source, source)[:, 0, 16, 16]
+    assert share[2] < 1e-3 and share[3:].min() > 0.99
+
+
+def test_a_frame_that_overflowed_does_not_spoil_the_next() -> None:
+    source = torch.zeros(30, 3, 32, 32)
+    generated = source.clone()
+    generated[1] = torch.nan
+    share = SteadyDetail()(generated, source, source)
+    assert share.isfinite().all() and share[-1].min() > 0.99
