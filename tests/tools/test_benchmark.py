@@ -1,0 +1,84 @@
+"""Measuring speed from file to file, and comparing with an earlier measurement, on tiny networks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from latentsync.errors import ConfigError
+from tests.tiny_models import TinyModels, write_tiny_models
+from tools.benchmark import Limits, compare, main
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
+    return write_tiny_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def base(models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("base") / "base.json"
+    assert main([*models.options, "--preview", "0.64", "--repeats", "2", "--out", str(out)]) == 0
+    return out
+
+
+def changed(base: Path, folder: Path, **figures: object) -> Path:
+    """A copy of a measurement with other figures, beside a copy of its video."""
+    report = json.loads(base.read_text()) | figures
+    path = folder / "changed.json"
+    path.write_text(json.dumps(report))
+    path.with_suffix(".mp4").write_bytes(base.with_suffix(".mp4").read_bytes())
+    return path
+
+
+def test_figures_are_of_the_timed_runs(base: Path) -> None:
+    report = json.loads(base.read_text())
+    assert report["frames"] == 16 and len(report["all_frames_per_second"]) == 2
+    low, high = sorted(report["all_frames_per_second"])
+    assert low <= report["frames_per_second"] <= high
+    assert report["frames_per_second"] == pytest.approx(16 / report["seconds"], rel=1e-3)
+    assert {"read", "detect", "encode", "denoise", "decode", "write"} <= report["stages"].keys()
+    assert report["peak_mib"]["resident"] > 100 and report["machine"]["gpu"] is None
+    assert base.with_suffix(".mp4").is_file()
+
+
+def test_an_earlier_measurement_is_compared_with(
+    models: TinyModels, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*models.options, "--preview", "0.64", "--repeats", "1", "--tolerance", "0.9"]
+    assert main([*options, "--compare", str(changed(base, tmp_path, frames_per_second=1e-3, stages={}))]) == 0
+    assert main([*options, "--compare", str(changed(base, tmp_path, frames_per_second=1e6, stages={}))]) == 1
+    error = capsys.readouterr().err
+    assert "end to end" in error and "1e+06 before" in error and "differs" not in error
+
+
+def test_what_became_worse_is_named(base: Path, tmp_path: Path, models: TinyModels) -> None:
+    report, video = json.loads(base.read_text()), base.with_suffix(".mp4")
+    assert compare(report, report, video, video, Limits()) == []
+    slower = {**report, "frames_per_second": report["frames_per_second"] * 0.89}
+    slower["stages"] = {name: {**each, "frames_per_second": 1e-6} for name, each in report["stages"].items()}
+    lines = compare(slower, report, video, video, Limits())
+    assert any(line.startswith("end to end") for line in lines) and any("decode" in line for line in lines)
+    assert compare({**slower, "stages": {}}, report, video, video, Limits(tolerance=0.12)) == []
+    other = tmp_path / "other.json"
+    assert main([*models.options, "--preview", "0.64", "--repeats", "1", "--seed", "5", "--out", str(other)]) == 0
+    (line,) = compare(report, report, other.with_suffix(".mp4"), video, Limits())
+    assert "the video differs" in line and "40 are expected" in line
+    with pytest.raises(ConfigError, match="another run: frames 16, now 17"):
+        compare({**report, "frames": 17}, report, video, video, Limits())
+
+
+def test_nothing_is_replaced_unasked_and_mistakes_are_told(
+    models: TinyModels, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = base.read_bytes()
+    assert main([*models.options, "--out", str(base)]) == 1
+    assert "exists already" in capsys.readouterr().err and base.read_bytes() == before
+    broken = tmp_path / "broken.json"
+    broken.write_text("[]")
+    assert main([*models.options, "--compare", str(broken)]) == 1
+    assert "no figures of --out" in capsys.readouterr().err
+    lonely = tmp_path / "lonely.json"
+    lonely.write_bytes(before)
+    assert main([*models.options, "--compare", str(lonely)]) == 1
+    assert "lonely.mp4 is missing" in capsys.readouterr().err
