@@ -1,7 +1,7 @@
 """Judge a SyncNet on clips that it was not trained on.
 
     python -m eval.eval_syncnet_acc --config_path configs/syncnet/demo.yaml \
-        --checkpoint checkpoints/demo/syncnet.safetensors --data_dir data/synthetic/val --out outputs/syncnet_accuracy
+        --data_dir data/synthetic/val --out outputs/syncnet_accuracy
 
 Accuracy on pairs in and out of sync, and how often the offset of shifted sound is found. Prints JSON; with --out also
 writes OUT.json and the chart OUT.png. docs/evaluation.md explains the figures.
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from latentsync.build_networks import load_syncnet
-from latentsync.builders import REPOSITORY, choose_device
+from latentsync.build_paths import REPOSITORY, published_or
+from latentsync.builders import choose_device
 from latentsync.config import load_syncnet_config
 from latentsync.data.clip_list import list_clips
 from latentsync.errors import LatentSyncError
@@ -57,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     config = load_syncnet_config(arguments.config_path)
-    weights = arguments.checkpoint or REPOSITORY / config.ckpt.inference_ckpt_path
+    weights = arguments.checkpoint or published_or(
+        config.ckpt.inference_ckpt_path, "stable-syncnet", "ckpt.inference_ckpt_path"
+    )
     network = load_syncnet(config, weights).to(choose_device(arguments.device))
     meter = SyncMeter(network, config.data.num_frames, config.data.lower_half, arguments.batch_size)
     clips = list_clips(

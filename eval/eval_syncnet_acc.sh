@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Judge a SyncNet on clips that it was not trained on. Installs what is missing at the first run.
 #
-#   eval/eval_syncnet_acc.sh --checkpoint checkpoints/demo/syncnet.safetensors --data_dir data/synthetic/val
+#   eval/eval_syncnet_acc.sh --data_dir data/synthetic/val    the bundled SyncNet, or another by --checkpoint
 #   eval/eval_syncnet_acc.sh --help                           all options
 #
 # Environment: LATENTSYNC_PYTHON  use this Python, which has everything, instead of .venv

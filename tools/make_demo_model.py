@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gpus", nargs="*", default=["0"], help="numbers of the GPUs to use, two at most; none: the CPU"
     )
-    parser.add_argument("--scenes", type=int, default=1700, help="scenes of the corpus (default %(default)s)")
+    parser.add_argument("--scenes", type=int, default=2000, help="scenes of the corpus (default %(default)s)")
     parser.add_argument("--val_scenes", type=int, default=64, help="scenes of held-out people (default %(default)s)")
     parser.add_argument("--encoders", type=Path, help="folder with vae/ and audio_encoder.safetensors to keep")
     parser.add_argument("--configs", type=Path, default=REPOSITORY / "configs", help="folder laid out as configs/")

@@ -1,7 +1,7 @@
 """Put trained networks together as the demo model, in half precision and under the names that inference looks for.
 
-    python -m tools.pack_demo --encoders /tmp/demo_run/demo --unet outputs/train/.../latentsync_unet-1500.pt \
-        --syncnet outputs/train/.../stable_syncnet-3000.pt --out checkpoints/demo --overwrite
+    python -m tools.pack_demo --encoders /tmp/demo_run/demo --unet outputs/train/.../latentsync_unet-450.pt \
+        --syncnet outputs/train/.../stable_syncnet-7000.pt --out checkpoints/demo --overwrite
 
 Every file is loaded into the network of its configuration before anything is written.
 """
