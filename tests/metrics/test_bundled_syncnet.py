@@ -1,0 +1,31 @@
+"""The SyncNet in checkpoints/demo on people, voices and words that it was not trained on."""
+
+from pathlib import Path
+
+import pytest
+
+from latentsync.build_networks import trained_syncnet
+from latentsync.build_paths import REPOSITORY
+from latentsync.data.clip_list import list_clips
+from latentsync.metrics.sync_conf import SyncMeter
+from latentsync.synthetic.corpus import CorpusOptions, make_corpus
+from latentsync.training.syncnet_evaluation import EvaluationOptions, judge_offsets, judge_pairs
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    out = tmp_path_factory.mktemp("corpus")
+    make_corpus(CorpusOptions(out, scenes=0, val_scenes=2, resolution=128, seconds=2.4, seed=11, workers=1))
+    return list_clips(None, out / "val")
+
+
+def test_it_tells_what_belongs_together_and_by_how_much_it_does_not(clips: list[Path]) -> None:
+    network, config = trained_syncnet(str(REPOSITORY / "configs" / "syncnet" / "demo.yaml"))
+    meter = SyncMeter(network, config.data.num_frames, config.data.lower_half)
+    options = EvaluationOptions(num_pairs=96, resolution=config.data.resolution)
+    pairs = judge_pairs(meter, clips, options).figures()
+    assert pairs["pairs"] == 96 and pairs["accuracy"] > 0.85
+    assert pairs["mean_positive"] > pairs["mean_negative"] + 0.5
+    offsets = judge_offsets(meter, clips, options)
+    assert len(set(offsets.true)) > 2
+    assert all(abs(found - true) <= 1 for found, true in zip(offsets.found, offsets.true, strict=True))
