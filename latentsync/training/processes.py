@@ -70,9 +70,13 @@ class Processes:
     def __init__(self, mixed_precision: MixedPrecision = "no", cpu: bool = False, find_unused: bool = False) -> None:
         try:
             from accelerate import Accelerator
+            from accelerate.state import AcceleratorState
             from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
         except ImportError as error:
             raise DependencyError("Training needs accelerate. Install it with: ./setup_env.sh --train") from error
+        if this_shard().world == 1:
+            # Else accelerate stays with the device and the precision of an earlier run of this program.
+            AcceleratorState._reset_state(reset_partial_state=True)
         cuda = torch.cuda.is_available() and not cpu
         self.precision = resolve_precision(mixed_precision, cuda)
         self.accelerator = Accelerator(

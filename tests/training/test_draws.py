@@ -68,3 +68,11 @@ def test_distributions_are_what_they_say() -> None:
 def test_numbers_stay_what_they_are_from_version_to_version() -> None:
     draws = SampleDraws(3, torch.tensor([5, 2**40]), CPU)
     assert draws.uniform().tolist() == pytest.approx([0.7393027544, 0.0439463258], abs=1e-9)
+
+
+@pytest.mark.gpu
+def test_a_gpu_draws_the_same_numbers() -> None:
+    on_cpu, on_gpu = (SampleDraws(3, torch.arange(50), torch.device(name)) for name in ("cpu", "cuda"))
+    for _ in range(3):
+        assert torch.equal(on_gpu.uniform().cpu(), on_cpu.uniform())
+        torch.testing.assert_close(on_gpu.normal((7, 5)).cpu(), on_cpu.normal((7, 5)), atol=1e-5, rtol=1e-5)
