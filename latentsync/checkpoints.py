@@ -198,11 +198,7 @@ _ALL = (
 
 CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in _ALL}
 
-BUNDLED = {
-    "demo-unet": "demo/unet.safetensors",
-    "demo-audio-encoder": "demo/audio_encoder.safetensors",
-    "demo-syncnet": "demo/syncnet.safetensors",
-}
+BUNDLED = {f"demo-{net}": f"demo/{net.replace('-', '_')}.safetensors" for net in ("unet", "audio-encoder", "syncnet")}
 """Our own small model, part of this repository: names and places below the checkpoint folder."""
 
 VAE_FOLDERS = {"vae": ("sd-vae-ft-mse", "vae", "stabilityai/sd-vae-ft-mse"), "demo-vae": ("demo/vae",)}
