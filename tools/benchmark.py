@@ -85,6 +85,7 @@ def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
     if own.repeats < 1 or not 0 <= own.tolerance < 1:
         raise ConfigError(f"--repeats 1 or more and --tolerance from 0 to below 1 are needed, got {own}")
     if own.out:
+        own.out.parent.mkdir(parents=True, exist_ok=True)
         check_output(own.out.with_suffix(".mp4"), overwrite=options.overwrite)
         if own.out.exists() and not options.overwrite:
             raise ConfigError(f"--out {own.out} exists already; give another name, or --overwrite")
