@@ -41,8 +41,7 @@ class SteadyDetail:
     """`detail_share` over the frames of a video in their order: it falls at once, and rises slowly but at a cut."""
 
     def __init__(self) -> None:
-        self._last: Tensor | None = None
-        self._seen: Tensor | None = None
+        self._before: tuple[Tensor, Tensor] | None = None  # share and glance of the last frame
 
     def __call__(self, generated: Tensor, rendered: Tensor, source: Tensor) -> Tensor:
         """As `detail_share`, for the next frames."""
@@ -50,8 +49,10 @@ class SteadyDetail:
         glances = F.adaptive_avg_pool2d(source.float(), _GLANCE)
         steady = []
         for share, glance in zip(shares, glances):
-            if self._last is not None and self._seen is not None and (glance - self._seen).abs().mean() < _CUT:
-                share = torch.minimum(share, self._last + 1 / _RETURN_FRAMES)
-            self._last, self._seen = share, glance
+            if self._before is not None:
+                last, seen = self._before
+                is_same = (glance - seen).abs().mean() < _CUT  # stays on the device, which nothing here waits for
+                share = torch.where(is_same, torch.minimum(share, last + 1 / _RETURN_FRAMES), share)
+            self._before = share, glance
             steady.append(share)
         return torch.stack(steady)
