@@ -93,10 +93,13 @@ def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="latentsync_benchmark_") as folder:
         report, video = measure(options, own.repeats, Path(folder))
         print(json.dumps(report, indent=2))
+        limits = Limits(own.tolerance, own.min_psnr)
+        # Before anything is kept, which may replace the earlier video.
+        worse = None if base is None else compare(report, base, video, own.compare.with_suffix(".mp4"), limits)
         if own.out:
             _keep(report, video, own.out, options.overwrite)
-        if base is not None:
-            _tell(compare(report, base, video, own.compare.with_suffix(".mp4"), Limits(own.tolerance, own.min_psnr)))
+        if worse is not None:
+            _tell(worse)
 
 
 def measure(options: argparse.Namespace, repeats: int, folder: Path) -> tuple[dict[str, Any], Path]:

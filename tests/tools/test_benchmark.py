@@ -68,6 +68,15 @@ def test_what_became_worse_is_named(base: Path, tmp_path: Path, models: TinyMode
         compare({**report, "frames": 17}, report, video, video, Limits())
 
 
+def test_figures_that_are_replaced_are_compared_with_first(
+    models: TinyModels, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = str(changed(base, tmp_path, stages={}, frames_per_second=1e-3))
+    options = [*models.options, "--preview", "0.64", "--repeats", "1", "--seed", "5"]
+    assert main([*options, "--compare", same, "--out", same, "--overwrite"]) == 1
+    assert "the video differs" in capsys.readouterr().err
+
+
 def test_nothing_is_replaced_unasked_and_mistakes_are_told(
     models: TinyModels, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
