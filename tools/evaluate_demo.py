@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from latentsync import checkpoints
 from latentsync.build_networks import load_syncnet
 from latentsync.builders import (
     DETECTORS,
@@ -212,9 +213,9 @@ def _means(clips: list[dict[str, Any]]) -> dict[str, float]:
 
 def _sync_judge(arguments: argparse.Namespace) -> tuple[SyncMeter, int] | None:
     """A SyncNet with the resolution it judges at; None where there is none."""
-    weights = arguments.syncnet_ckpt_path or arguments.checkpoints / "demo" / "syncnet.safetensors"
-    if arguments.syncnet_ckpt_path is None and not weights.is_file():
-        logger.warning("Without %s the lips are not judged by a SyncNet", weights)
+    weights = arguments.syncnet_ckpt_path or checkpoints.find("demo-syncnet", arguments.checkpoints)
+    if weights is None:
+        logger.warning("Without demo-syncnet in %s the lips are not judged by a SyncNet", arguments.checkpoints)
         return None
     config = load_syncnet_config(arguments.syncnet_config_path)
     network = load_syncnet(config, weights).to(choose_device(arguments.device))
