@@ -14,6 +14,7 @@ from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denois
 from latentsync.face.colour import ColourMatch
 from latentsync.face.detail import SteadyDetail
 from latentsync.face.masks import latent_mask
+from latentsync.models.predictor import UNetPredictor
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
 from latentsync.profiling import StageClock
@@ -60,12 +61,14 @@ class DiffusionGenerator:
     vae_batch: int = 8
     keep_detail: bool = False
     resolution: int = field(init=False)
+    predictor: UNetPredictor = field(init=False)
 
     def __post_init__(self) -> None:
         parameter = next(self.unet.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self.resolution = self.mask.shape[-1]
         self.mask = self.mask.to(self._device, self._dtype)
+        self.predictor = UNetPredictor(self.unet)
         self._mask_latents = latent_mask(self.mask[:1]).to(self._device, self._dtype)
         self.start(0, SamplerOptions(), StageClock(self._device))
 
@@ -84,7 +87,7 @@ class DiffusionGenerator:
             condition = self.condition(faces, audio, *self._encoder_noise(len(faces)))
         with self._clock.on_device("denoise"):
             noise = self._noise.expand(-1, -1, len(faces), -1, -1)
-            latents = denoise(self.unet, noise, condition, self.schedule, self._options)
+            latents = denoise(self.predictor, noise, condition, self.schedule, self._options)
         codes = torch.cat([latents, condition.ref_latents], dim=1) if self.keep_detail else latents
         return rearrange(codes, "1 c f h w -> f c h w")
 
@@ -107,7 +110,7 @@ class DiffusionGenerator:
             mask=mask,
             masked_latents=rearrange(masked_latents, "f c h w -> 1 c f h w"),
             ref_latents=rearrange(ref_latents, "f c h w -> 1 c f h w"),
-            audio=audio.to(self._device, self._dtype),
+            audio=audio[None].to(self._device, self._dtype),
         )
 
     @torch.inference_mode()

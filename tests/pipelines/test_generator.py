@@ -64,7 +64,7 @@ def sample_video(case: Golden, generator: DiffusionGenerator, run: dict[str, Any
         eps = [case.inputs[name][span].double() if noisy_latents else None for name in ("eps_masked", "eps_ref")]
         condition = generator.condition(case.inputs["faces"][span], case.inputs["audio"][span], *eps)
         noise = case.inputs["noise"].double().expand(-1, -1, window.stop - window.start, -1, -1)
-        latents.append(denoise(generator.unet, noise, condition, generator.schedule, sampler_of(run)))
+        latents.append(denoise(generator.predictor, noise, condition, generator.schedule, sampler_of(run)))
         conditions.append(condition)
     return torch.cat(latents, dim=2), conditions
 
