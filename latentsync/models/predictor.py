@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentsync.models.unet import UNet3DConditionModel
+from latentsync.models.unet import Heard, UNet3DConditionModel
 
 Features = Literal["fresh", "keep", "reuse"]
 
@@ -20,7 +20,7 @@ class UNetPredictor:
     def __init__(self, unet: UNet3DConditionModel) -> None:
         self._unet = unet
         self._fixed: Tensor | None = None
-        self._audio: Tensor | None = None
+        self._heard: tuple[Heard, Heard] = ([], [])
         self._kept: Tensor | None = None
 
     def begin(self, fixed: Tensor, audio: Tensor) -> None:
@@ -30,7 +30,9 @@ class UNetPredictor:
             fixed: (b, in_channels - 4, f, h, w) mask, masked latents and reference latents.
             audio: (b, f, k, d) audio windows.
         """
-        self._fixed, self._audio, self._kept = fixed, audio, None
+        heard = self._unet.hear(audio)
+        guided = [part and part._replace(guided=True) for part in heard]
+        self._fixed, self._heard, self._kept = fixed, (heard, guided), None
 
     def predict(self, latents: Tensor, timestep: int, guidance_scale: float, features: Features = "fresh") -> Tensor:
         """The network's output for one step.
@@ -39,7 +41,7 @@ class UNetPredictor:
             latents: (b, 4, f, h, w) noisy latents.
             timestep: 0..999.
             guidance_scale: 1 or less follows the audio alone; above 1 pushes away from the prediction without audio
-                (classifier-free guidance, Ho & Salimans 2022, eq. 6) and takes about twice the work.
+                and takes about twice the work, see `guide`.
             features: "fresh" computes everything, "keep" also keeps the deep features, "reuse" continues from those
                 kept last, under the same guidance.
 
@@ -49,21 +51,24 @@ class UNetPredictor:
         Raises:
             RuntimeError: called before `begin`, or "reuse" before "keep".
         """
-        if self._fixed is None or self._audio is None or (features == "reuse" and self._kept is None):
+        if self._fixed is None or (features == "reuse" and self._kept is None):
             raise RuntimeError("The predictor has nothing to continue from: call begin, then predict with 'keep'.")
-        guided = guidance_scale > 1
         sample = torch.cat([latents, self._fixed], dim=1)
-        audio = self._audio
-        if guided:
-            sample, audio = sample.repeat(2, 1, 1, 1, 1), torch.cat([torch.zeros_like(audio), audio])
         time = torch.full((), timestep, device=latents.device)
+        guided = guidance_scale > 1
+        heard = self._heard[guided]
         if features == "reuse" and self._kept is not None:
-            output = self._unet.forward_shallow(sample, time, audio, self._kept)
-        elif features == "keep":
-            output, self._kept = self._unet.forward_full(sample, time, audio)
+            output = self._unet.forward_shallow(sample, time, heard, self._kept)
         else:
-            output = self._unet(sample, time, audio)
-        if not guided:
-            return output
-        without_audio, with_audio = output.chunk(2)
-        return torch.lerp(without_audio, with_audio, guidance_scale)
+            output, deep = self._unet.forward_full(sample, time, heard)
+            self._kept = deep if features == "keep" else None
+        return guide(output, guidance_scale) if guided and len(output) > len(latents) else output
+
+
+def guide(output: Tensor, guidance_scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6).
+
+    output (2b, c, f, h, w): predictions without audio, then those with it -> (b, c, f, h, w)
+    """
+    without_audio, with_audio = output.chunk(2)
+    return without_audio + guidance_scale * (with_audio - without_audio)
