@@ -76,15 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
-    if own.repeats < 1 or not 0 <= own.tolerance < 1:
-        raise ConfigError(f"--repeats 1 or more and --tolerance from 0 to below 1 are needed, got {own}")
-    if options.video_out_path:
-        raise ConfigError(f"--video_out_path {options.video_out_path}: the video is kept beside --out; give that")
-    if own.out:
-        own.out.parent.mkdir(parents=True, exist_ok=True)
-        check_output(own.out.with_suffix(".mp4"), overwrite=options.overwrite)
-        if own.out.exists() and not options.overwrite:
-            raise ConfigError(f"--out {own.out} exists already; give another name, or --overwrite")
+    _check(own, options)
     base = _read(own.compare) if own.compare else None
     with tempfile.TemporaryDirectory(prefix="latentsync_benchmark_") as folder:
         report, video = measure(options, own.repeats, Path(folder))
@@ -96,6 +88,18 @@ def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
             _keep(report, video, own.out, options.overwrite)
         if worse is not None:
             _tell(worse)
+
+
+def _check(own: argparse.Namespace, options: argparse.Namespace) -> None:
+    if own.repeats < 1 or not 0 <= own.tolerance < 1:
+        raise ConfigError(f"--repeats 1 or more and --tolerance from 0 to below 1 are needed, got {own}")
+    if options.video_out_path:
+        raise ConfigError(f"--video_out_path {options.video_out_path}: the video is kept beside --out; give that")
+    if own.out:
+        own.out.parent.mkdir(parents=True, exist_ok=True)
+        check_output(own.out.with_suffix(".mp4"), overwrite=options.overwrite)
+        if own.out.exists() and not options.overwrite:
+            raise ConfigError(f"--out {own.out} exists already; give another name, or --overwrite")
 
 
 def measure(options: argparse.Namespace, repeats: int, folder: Path) -> tuple[dict[str, Any], Path]:
