@@ -45,9 +45,9 @@ def draw_profile(run: RunTrace, path: Path, title: str) -> None:
     except ImportError as error:
         raise DependencyError("The picture needs matplotlib. Install it with: pip install matplotlib") from error
     lanes, stages = timeline_lanes(run), stage_table(run)
-    figure: Figure = Figure(figsize=(13.0, 2.2 + 0.45 * len(lanes) + 0.45 * len(stages)), layout="constrained")
+    figure: Figure = Figure(figsize=(13.0, 2.2 + 0.6 * len(lanes) + 0.4 * len(stages)), layout="constrained")
     figure.suptitle(title)
-    timeline, bars = figure.subplots(2, 1, height_ratios=(len(lanes) + 1, len(stages) + 1))
+    timeline, bars = figure.subplots(2, 1, height_ratios=(0.6 * len(lanes) + 1, 0.4 * len(stages) + 1))
     colours = {name: _PALETTE[place % len(_PALETTE)] for place, name in enumerate(stages)} | {"other": _OTHER_COLOUR}
     _draw_timeline(timeline, lanes, colours, run.wall_seconds)
     _draw_bars(bars, stages, colours, bool(run.device_work))
@@ -95,18 +95,18 @@ def _draw_timeline(axes: Axes, lanes: Sequence[TimelineLane], colours: Mapping[s
 
 
 def _draw_bars(axes: Axes, stages: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str], has_gpu: bool) -> None:
-    places = range(len(stages))
-    host = [each["host_seconds"] for each in stages.values()]
-    shades = [colours[name] for name in stages]
+    places, shades = range(len(stages)), [colours[name] for name in stages]
+    device, host = ([each[key] for each in stages.values()] for key in ("device_seconds", "host_seconds"))
     if has_gpu:
-        device = [each["device_seconds"] for each in stages.values()]
-        axes.barh([place + 0.2 for place in places], device, 0.36, color=shades, label="on the GPU")
-        axes.barh(
-            [place - 0.2 for place in places], host, 0.36, color=shades, alpha=0.45, hatch="//", label="on the host"
-        )
+        above, below = ([place + shift for place in places] for shift in (-0.2, 0.2))
+        drawn = [axes.barh(above, device, 0.36, color=shades, label="on the GPU")]
+        drawn.append(axes.barh(below, host, 0.36, color=shades, alpha=0.4, hatch="///", label="on the host"))
         axes.legend(loc="lower right")
     else:
-        axes.barh(places, host, 0.7, color=shades)
+        drawn = [axes.barh(places, host, 0.7, color=shades)]
+    for group in drawn:
+        axes.bar_label(group, fmt="%.3g", padding=3, fontsize="small")
+    axes.margins(x=0.08)
     axes.set_yticks(places, list(stages))
     axes.invert_yaxis()
     axes.set_xlabel("seconds in the stage; stages run side by side")

@@ -98,29 +98,33 @@ def run_trace(events: Iterable[TraceEvent]) -> RunTrace:
     Raises:
         ValueError: no range named `RUN_RANGE` is among them.
     """
+    inside, run = _events_of_the_run(events)
+    ranges = _Ranges(inside)
+    calls = [event for event in inside if event.get("cat") in _CALLS]
+    launches = {event["args"]["correlation"]: event for event in calls if "correlation" in event.get("args", {})}
+
+    def queued_by(event: TraceEvent) -> str | None:
+        launch = launches.get(event.get("args", {}).get("correlation"))
+        return (ranges.stage_at(launch) if launch else None) or ranges.stage_at(event)
+
+    stages = [event for event in inside if event.get("cat") == "user_annotation" and _is_stage(event)]
+    work = [event for event in inside if event.get("cat") in _DEVICE_WORK]
+    return RunTrace(
+        wall_seconds=run["dur"] * _MICROSECONDS,
+        stages=[_span(event, run["ts"], _stage_name(event)) for event in stages],
+        calls=[_span(event, run["ts"], ranges.stage_at(event)) for event in calls],
+        device_work=[_span(event, run["ts"], queued_by(event)) for event in work],
+    )
+
+
+def _events_of_the_run(events: Iterable[TraceEvent]) -> tuple[list[TraceEvent], TraceEvent]:
+    """The complete events that begin in the run, in order of start, and the range round it."""
     complete = [event for event in events if event.get("ph") == "X"]
-    run = next((each for each in complete if each["name"] == RUN_RANGE and each["cat"] == "user_annotation"), None)
+    run = next((each for each in complete if each["name"] == RUN_RANGE and each.get("cat") == "user_annotation"), None)
     if run is None:
         raise ValueError(f"the trace has no range {RUN_RANGE!r}: is it one of latentsync.profiling.session?")
     inside = [each for each in complete if 0 <= each["ts"] - run["ts"] <= run["dur"]]
-    ranges = _Ranges(inside)
-    launches = {
-        event["args"]["correlation"]: event
-        for event in inside
-        if event.get("cat") in _CALLS and "correlation" in event.get("args", {})
-    }
-    spans: dict[str, list[Span]] = defaultdict(list)
-    for event in sorted(inside, key=lambda each: each["ts"]):
-        category = event.get("cat")
-        if category in _DEVICE_WORK:
-            launch = launches.get(event.get("args", {}).get("correlation"))
-            stage = (launch and ranges.stage_at(launch)) or ranges.stage_at(event)
-            spans["device_work"].append(_span(event, run["ts"], stage))
-        elif category in _CALLS:
-            spans["calls"].append(_span(event, run["ts"], ranges.stage_at(event)))
-        elif category == "user_annotation" and event["name"].startswith(STAGE_PREFIX):
-            spans["stages"].append(_span(event, run["ts"], event["name"].removeprefix(STAGE_PREFIX)))
-    return RunTrace(run["dur"] * _MICROSECONDS, spans["stages"], spans["calls"], spans["device_work"])
+    return sorted(inside, key=lambda each: each["ts"]), run
 
 
 class _Ranges:
@@ -129,9 +133,8 @@ class _Ranges:
     def __init__(self, events: Iterable[TraceEvent]) -> None:
         self._lanes: dict[Lane, list[tuple[float, float, str]]] = defaultdict(list)
         for event in events:
-            if event.get("cat") in _RANGES and event["name"].startswith(STAGE_PREFIX):
-                stage = event["name"].removeprefix(STAGE_PREFIX)
-                self._lanes[_lane(event)].append((event["ts"], event["ts"] + event["dur"], stage))
+            if event.get("cat") in _RANGES and _is_stage(event):
+                self._lanes[_lane(event)].append((event["ts"], event["ts"] + event["dur"], _stage_name(event)))
         for lane in self._lanes.values():
             lane.sort()
 
@@ -142,13 +145,19 @@ class _Ranges:
         return lane[place][2] if place >= 0 and event["ts"] <= lane[place][1] else None
 
 
+def _is_stage(event: TraceEvent) -> bool:
+    return str(event["name"]).startswith(STAGE_PREFIX)
+
+
+def _stage_name(event: TraceEvent) -> str:
+    return str(event["name"]).removeprefix(STAGE_PREFIX)
+
+
 def _lane(event: TraceEvent) -> Lane:
     return event["pid"], event["tid"]
 
 
 def _span(event: TraceEvent, origin: float, stage: str | None) -> Span:
     start, seconds = (event["ts"] - origin) * _MICROSECONDS, event["dur"] * _MICROSECONDS
-    is_stage = event["cat"] in _RANGES and stage is not None
-    name = stage if is_stage and stage is not None else str(event["name"])
     size = int(event.get("args", {}).get("bytes", 0))
-    return Span(event["cat"], name, start, seconds, _lane(event), stage, size)
+    return Span(event["cat"], _stage_name(event), start, seconds, _lane(event), stage, size)
