@@ -88,10 +88,11 @@ class _Run:
         self._clock = StageClock(pipeline.device)
         self._log = FrameLog()
         self._warnings: list[str] = []
+        self._started = time.perf_counter()
+        self._first_frame_seconds: float | None = None
 
     def execute(self) -> LipsyncResult:
         """Make the video and its report."""
-        started = time.perf_counter()
         job = self._job
         job.check_paths()
         info = probe_video(job.video_path)
@@ -113,7 +114,8 @@ class _Run:
             spans=self._log.spans,
             warnings=self._warnings,
             stage_seconds=self._clock.seconds(),
-            total_seconds=round(time.perf_counter() - started, 3),
+            total_seconds=round(time.perf_counter() - self._started, 3),
+            first_frame_seconds=round(self._first_frame_seconds or 0.0, 3),
             settings={**self._pipeline.settings, **dataclasses.asdict(job), "seed": seed},
         )
         result.write(job.report_path)
@@ -183,6 +185,8 @@ class _Run:
         return VideoWriter(job.video_out_path, width, info.height, fps, sound, options)
 
     def _write(self, writer: VideoWriter, frame: FinishedFrame) -> None:
+        if self._first_frame_seconds is None:
+            self._first_frame_seconds = time.perf_counter() - self._started
         with self._clock.host("write"):
             pixels = frame.pixels
             writer.write(np.concatenate([frame.source, pixels], axis=1) if self._job.side_by_side else pixels)

@@ -73,6 +73,7 @@ def test_video_and_report_hold_what_was_asked(pipeline: LipsyncPipeline, tmp_pat
     assert seen == [(count, 20) for count in range(21)]
     assert sound_seconds(out) == pytest.approx(0.8, abs=0.001)
     report = json.loads(out.with_suffix(".json").read_text())
+    assert 0 < report["first_frame_seconds"] < report["total_seconds"]
     assert report["settings"]["seed"] == 1247 and report["spans"] == []
     assert {"read", "detect", "align", "restore", "write"} <= report["stage_seconds"].keys()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".mp4"]
