@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule, ddim_step
 from latentsync.errors import ConfigError
+from latentsync.transfer import to_device
 
 
 class Denoiser(Protocol):
@@ -128,7 +129,7 @@ def denoise(
     audio = rearrange(condition.audio, "f s d -> 1 f s d")
     if guided:
         audio = torch.cat([torch.zeros_like(audio), audio])
-    timesteps = torch.tensor(schedule.timesteps(options.steps), device=latents.device)
+    timesteps = to_device(torch.tensor(schedule.timesteps(options.steps)), latents.device)
     cached: Tensor | None = None
     for index, (alpha, alpha_prev) in enumerate(schedule.alpha_pairs(options.steps)):
         sample = torch.cat([repeat(latents, "1 c f h w -> b c f h w", b=copies), fixed], dim=1)

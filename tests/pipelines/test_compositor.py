@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -14,7 +14,9 @@ from latentsync.face.affine import crop_size, face_template, fit_affine
 from latentsync.face.restore import FaceRestorer
 from latentsync.face.tracker import TrackedFace
 from latentsync.pipelines.align import AlignedFrame
-from latentsync.pipelines.compositor import Compositor, FinishedFrame
+from latentsync.pipelines.compositor import Compositor
+from latentsync.pipelines.finished import FinishedFrame
+from latentsync.pipelines.generator import WindowInput
 from latentsync.pipelines.windows import Window, WindowMode, plan_windows
 from latentsync.profiling import StageClock
 
@@ -27,15 +29,19 @@ class BrightnessGenerator:
 
     resolution = RESOLUTION
 
-    def __init__(self) -> None:
+    def __init__(self, windows_at_once: int = 1) -> None:
+        self.windows_at_once = windows_at_once
         self.calls: list[int] = []
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         pass
 
-    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
-        self.calls.append(len(faces))
-        return torch.full((len(faces), 1), float(len(self.calls)))
+    def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
+        return [self.sample(window) for window in windows]
+
+    def sample(self, window: WindowInput) -> Tensor:
+        self.calls.append(len(window.faces))
+        return torch.full((len(window.faces), 1), float(len(self.calls)))
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
         return (codes[..., None, None] / 10).expand(-1, 3, RESOLUTION, RESOLUTION)
