@@ -15,6 +15,17 @@ from latentsync.transfer import host_buffer, to_device
 
 IntArray = npt.NDArray[np.int64]
 
+_PIXELS_AT_ONCE = 2_000_000
+_PIXELS_AT_ONCE_CPU = 240_000
+
+
+def pixels_at_once(device: torch.device) -> int:
+    """How many pixels of a batch are best computed together.
+
+    Bounds the working memory to a few hundred megabytes; a CPU is quickest with what stays in its caches.
+    """
+    return _PIXELS_AT_ONCE_CPU if device.type == "cpu" else _PIXELS_AT_ONCE
+
 
 @dataclass(frozen=True)
 class Boxes:

@@ -22,7 +22,7 @@ from latentsync.errors import ConfigError
 from latentsync.face.affine import apply_affine, crop_size, invert_affine, stretch_matrix
 from latentsync.face.masks import load_mask
 from latentsync.face.morphology import erode, gaussian_blur
-from latentsync.face.patches import Boxes, IntArray, boxes_round
+from latentsync.face.patches import Boxes, IntArray, boxes_round, pixels_at_once
 from latentsync.face.warp import sampling_points
 from latentsync.transfer import to_device
 
@@ -30,7 +30,6 @@ Blend = Literal["mask", "published"]
 
 _MARGIN = 3  # pixels round the face, so that its mask is zero at the rim of the region
 _MIN_SIDE = 64
-_PIXELS_AT_ONCE = 2_000_000  # bounds the working memory for 4K pictures to a few hundred megabytes
 _SPARE = 1.5  # regions are computed together while the greatest has no more than that many times the least one's pixels
 _FEATHER = 32  # the soft edge is resolution / _FEATHER wide on either side of its middle
 
@@ -172,7 +171,7 @@ class FaceRestorer:
             )
         targets = self._targets(matrices)
         result: list[Tensor] = []
-        for run in _runs(regions, targets):
+        for run in _runs(regions, targets, pixels_at_once(faces.device)):
             source = _padded(sources[run], regions[run])
             pasted = self._pasted(source, faces[run].float(), matrices[run], regions[run], targets[run.start])
             weight = to_device(weights[run], source.device)[:, None, None, None]
@@ -286,8 +285,8 @@ def _padded(sources: Sequence[Tensor], regions: Boxes) -> Tensor:
     return batch
 
 
-def _runs(regions: Boxes, targets: IntArray) -> Iterator[slice]:
-    """Neighbouring frames to compute together: few enough for bounded memory, regions much alike, equal targets.
+def _runs(regions: Boxes, targets: IntArray, limit: int) -> Iterator[slice]:
+    """Neighbouring frames to compute together: no more than `limit` pixels, regions much alike, equal targets.
 
     Each frame has its own region and target, so its pixels are the same whatever run it is in.
     """
@@ -296,7 +295,7 @@ def _runs(regions: Boxes, targets: IntArray) -> Iterator[slice]:
         size = regions.sizes[index]
         wider, smaller = np.maximum(common, size), min(least, size.prod())
         area = wider.prod()
-        fits = area * (index + 1 - start) <= _PIXELS_AT_ONCE and area <= _SPARE * smaller
+        fits = area * (index + 1 - start) <= limit and area <= _SPARE * smaller
         if fits and (targets[index] == targets[start]).all():
             common, least = wider, smaller
         else:

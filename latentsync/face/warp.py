@@ -14,14 +14,13 @@ from torch import Tensor
 
 from latentsync.errors import ConfigError
 from latentsync.face.affine import apply_affine, crop_size, invert_affine
-from latentsync.face.patches import Boxes, Patches, boxes_round
+from latentsync.face.patches import Boxes, Patches, boxes_round, pixels_at_once
 from latentsync.face.resample import lanczos4_resize
 from latentsync.transfer import to_device
 
 FILL = 127  # grey level outside the picture
 
 _MARGIN = 2  # pixels round the crop: its right and lower neighbours, and rounding
-_PIXELS_AT_ONCE = 2_000_000  # of crops; bounds the working memory to a few hundred megabytes
 
 
 def invert_matrices(matrices: Tensor) -> Tensor:
@@ -115,9 +114,10 @@ def warp_patches(patches: Patches, matrices: npt.NDArray[np.float32], resolution
     patches: of f pictures, on any device; matrices: (f, 2, 3) image -> crop, on the host.
     Returns (f, 3, R, R) uint8 on the patches' device.
     """
-    inverses = to_device(invert_matrices(torch.from_numpy(matrices)), patches.pixels.device)
+    device = patches.pixels.device
+    inverses = to_device(invert_matrices(torch.from_numpy(matrices)), device)
     width, height = crop_size(resolution)
-    step = max(1, _PIXELS_AT_ONCE // (width * height))
+    step = max(1, pixels_at_once(device) // (width * height))
     parts = [slice(start, start + step) for start in range(0, len(matrices), step)]
     faces = [
         lanczos4_resize(_crops(patches[part], inverses[part], resolution), resolution, resolution) for part in parts

@@ -123,7 +123,7 @@ def test_chunks_do_not_change_the_result(blend, monkeypatch):
     faces = torch.rand(4, 3, 64, 64) * 2 - 1
     weights = [1.0, 1.0, 0.0, 0.7]
     whole = FaceRestorer(64, blend).restore(frames, faces, matrices, weights)
-    monkeypatch.setattr(restore_module, "_PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(restore_module, "pixels_at_once", lambda device: 1)
     single = FaceRestorer(64, blend).restore(frames, faces, matrices, weights)
     assert int((whole.int() - single.int()).abs().max()) <= 1
 
