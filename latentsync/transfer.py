@@ -24,7 +24,7 @@ def to_device(values: Tensor | npt.NDArray[Any], device: torch.device) -> Tensor
     Do not write into `values` afterwards: where they are in the right place already, they are not copied.
     """
     tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    if device.type == "cuda" and tensor.device.type == "cpu" and tensor.numel():
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 

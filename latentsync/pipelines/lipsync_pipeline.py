@@ -164,7 +164,7 @@ class _Run:
             aligned = stack.enter_context(Prefetch(align_frames(frames, detector, tracker, clock), depth, "detect"))
             sink = stack.enter_context(Sink(partial(self._write, writer), depth, "encode"))
             self._progress(0, len(audio))
-            for frame in compositor.run(aligned, plan, partial(_window_audio, audio)):
+            for frame in compositor.run(aligned, plan, partial(window_audio, audio)):
                 self._log.add(frame.index, frame.generated, frame.reason)
                 sink.put(frame)
                 self._progress(frame.index + 1, len(audio))
@@ -208,7 +208,7 @@ class _Run:
         )
 
 
-def _window_audio(audio: AudioWindows, window: Window) -> Tensor:
+def window_audio(audio: AudioWindows, window: Window) -> Tensor:
     """(f, 50, d) audio of every slot of a window, also where slots repeat frames."""
     audio_windows = audio[window.start : window.stop]
     return audio_windows[to_device(torch.tensor(window.indices) - window.start, audio_windows.device)]
