@@ -128,12 +128,7 @@ class Compositor:
         if not needed:
             return
         for (window, entries), codes in zip(needed, self._generator.sample_windows(inputs), strict=True):
-            for slot, (entry, code) in enumerate(zip(entries, codes, strict=True)):
-                fade = window.fade_in(slot)
-                if entry.code is None:
-                    entry.code = code
-                elif fade > 0 and slot < window.new_from:
-                    entry.code = torch.lerp(entry.code, code, fade)
+            _merge(window, entries, codes)
 
     def _finish(self, stop: int) -> Iterator[FinishedFrame]:
         """Decode and paste the frames up to `stop`, and let them go."""
@@ -166,6 +161,16 @@ class Compositor:
                 result.picture(place).copy_(rearrange(pasted, "c h w -> h w c"))
             faces = NewFaces(result)
         return [(faces, place) for place in range(len(entries))]
+
+
+def _merge(window: Window, entries: list[_Pending], codes: Tensor) -> None:
+    """Give the window's slots their codes (f, ...), cross-faded where an earlier window has made some."""
+    for slot, (entry, code) in enumerate(zip(entries, codes, strict=True)):
+        fade = window.fade_in(slot)
+        if entry.code is None:
+            entry.code = code
+        elif fade > 0 and slot < window.new_from:
+            entry.code = torch.lerp(entry.code, code, fade)
 
 
 def _frame_size(entries: list[_Pending]) -> tuple[int, int]:
