@@ -20,7 +20,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class GraphPredictor(UNetPredictor):
-    """As `UNetPredictor`, for windows of one length; others (the published cutting may end in a short one) run as they are.
+    """As `UNetPredictor`, for windows of one length; others (the published cutting may end in one) are not recorded.
 
     Args:
         unet: on a CUDA device, not trained any more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,17 +24,36 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 
+@dataclass(frozen=True)
+class WindowInput:
+    """What one window is made from.
+
+    Attributes:
+        faces: (f, 3, R, R) uint8 aligned source faces.
+        audio: (f, 50, d) audio windows.
+    """
+
+    faces: Tensor
+    audio: Tensor
+
+
 class FaceGenerator(Protocol):
-    """Makes the faces of a video window by window; `start` must be called before each video."""
+    """Makes the faces of a video window by window; `start` must be called before each video.
+
+    Attributes:
+        resolution: R, side of the faces.
+        windows_at_once: how many windows `sample_windows` is best given together; a video's last call has fewer.
+    """
 
     resolution: int
+    windows_at_once: int
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """Begin a new video: equal seeds give equal videos."""
         ...
 
-    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
-        """Faces (f, 3, R, R) uint8 and audio (f, 50, d) -> a code per frame (f, ...), safe to blend linearly."""
+    def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
+        """Windows of a video, in order -> of each a code per frame (f, ...), safe to blend linearly."""
         ...
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
@@ -52,6 +72,7 @@ class DiffusionGenerator:
         schedule: the training noise schedule.
         keep_detail: put the source's own detail back where nothing changed; costs one more decoding per frame.
         vae_batch: most frames the VAE sees at once; bounds the memory.
+        windows_at_once: see `FaceGenerator`.
     """
 
     unet: UNet3DConditionModel
@@ -60,6 +81,7 @@ class DiffusionGenerator:
     schedule: NoiseSchedule
     vae_batch: int = 8
     keep_detail: bool = False
+    windows_at_once: int = 1
     resolution: int = field(init=False)
     predictor: UNetPredictor = field(init=False)
 
@@ -80,13 +102,18 @@ class DiffusionGenerator:
         size = self.resolution // 8
         self._noise = initial_noise((self.vae.config["latent_channels"], size, size), 1, self._generator, self._dtype)
 
+    def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
+        """See `FaceGenerator.sample_windows`."""
+        return [self._sample(window) for window in windows]
+
     @torch.inference_mode()
-    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
-        """See `FaceGenerator.sample`: (f, 3, R, R) uint8, (f, 50, d) -> (f, 4, R/8, R/8) clean scaled latents."""
+    def _sample(self, window: WindowInput) -> Tensor:
+        """Clean scaled latents (f, 4, R/8, R/8), with `keep_detail` followed by the source's own."""
+        num_frames = len(window.faces)
         with self._clock.on_device("encode"):
-            condition = self.condition(faces, audio, *self._encoder_noise(len(faces)))
+            condition = self.condition(window.faces, window.audio, *self._encoder_noise(num_frames))
         with self._clock.on_device("denoise"):
-            noise = self._noise.expand(-1, -1, len(faces), -1, -1)
+            noise = self._noise.expand(-1, -1, num_frames, -1, -1)
             latents = denoise(self.predictor, noise, condition, self.schedule, self._options)
         codes = torch.cat([latents, condition.ref_latents], dim=1) if self.keep_detail else latents
         return rearrange(codes, "1 c f h w -> f c h w")
@@ -152,13 +179,14 @@ class PassThroughGenerator:
     """Gives every face back as it came: exercises everything around the networks."""
 
     resolution: int
+    windows_at_once: int = 1
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """Nothing to prepare."""
 
-    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
-        """(f, 3, R, R) uint8 -> the same faces in [-1, 1]."""
-        return faces.float() / 127.5 - 1.0
+    def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
+        """The same faces in [-1, 1]."""
+        return [window.faces.float() / 127.5 - 1.0 for window in windows]
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
         """The codes already are faces."""

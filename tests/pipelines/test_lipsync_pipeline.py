@@ -121,7 +121,7 @@ def test_no_face_anywhere_is_an_error_that_leaves_nothing(
     pipeline: LipsyncPipeline, faceless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(PassThroughGenerator, "sample", lambda *_: calls.append(1))
+    monkeypatch.setattr(PassThroughGenerator, "sample_windows", lambda *_: calls.append(1))
     before = {path.name for path in tmp_path.iterdir()}
     threads = threading.active_count()
     with pytest.raises(FaceNotFoundError, match="No usable face in any of the 10 frames"):
