@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -17,12 +17,19 @@ from latentsync.diffusion.ddim import NoiseSchedule, Prediction
 from latentsync.errors import ConfigError
 from latentsync.face.detector import FaceDetector
 from latentsync.face.masks import load_mask
+from latentsync.models import cuda
+from latentsync.models.graph_predictor import GraphPredictor
 from latentsync.models.loading import load_unet
+from latentsync.models.predictor import UNetPredictor
+from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_spec import UNetSpec
 from latentsync.models.vae import load_vae
 from latentsync.pipelines.generator import DiffusionGenerator
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 from latentsync.whisper.audio_encoder import load_audio_encoder
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +60,8 @@ PRESETS = {
 """Best first: without a choice, the first one whose weights are all there is taken."""
 
 # On a CPU the activations of more frames leave the caches, and of eight even the heap: a third slower.
-_VAE_BATCH = {"cpu": 2}
+_VAE_BATCH = {"cpu": 2, "cuda": 4}
+_COMPILED_CODE = Path.home() / ".cache" / "latentsync" / "compiled"
 
 # Keys of the published files whose values no published network varies.
 _FIXED_MODEL_KEYS = (
@@ -145,6 +153,20 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return known[name]
 
 
+def choose_compiled(name: str, device: torch.device) -> bool:
+    """Whether networks are compiled: "yes", "no", or "auto", which compiles on CUDA where a C compiler is there.
+
+    Raises:
+        ConfigError: unknown name, or "yes" where it cannot be done.
+    """
+    if name not in ("auto", "yes", "no"):
+        raise ConfigError(f"Compile: got {name!r}; expected auto, yes or no")
+    possible = device.type == "cuda" and cuda.can_compile()
+    if name == "yes" and not possible:
+        raise ConfigError("--compile yes needs a CUDA device, Triton and a C compiler (gcc); leave it out, or say no")
+    return possible and name != "no"
+
+
 def build_unet_spec(model: ModelConfig) -> UNetSpec:
     """The network that a configuration's model section describes.
 
@@ -222,7 +244,12 @@ def build_face_detector(kind: str, root: Path, device: torch.device) -> Callable
 
 
 def build_pipeline(
-    files: ModelFiles, device: torch.device, dtype: torch.dtype, make_detector: Callable[[], FaceDetector]
+    files: ModelFiles,
+    device: torch.device,
+    dtype: torch.dtype,
+    make_detector: Callable[[], FaceDetector],
+    *,
+    compiled: bool = False,
 ) -> LipsyncPipeline:
     """Load all networks and join them.
 
@@ -231,6 +258,7 @@ def build_pipeline(
         device: where everything but decoding, detection and encoding runs.
         dtype: of weights and activations.
         make_detector: see `build_face_detector`.
+        compiled: see `choose_compiled`.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -245,7 +273,7 @@ def build_pipeline(
     left, right = config.data.audio_feat_length
     return LipsyncPipeline(
         generator=DiffusionGenerator(
-            unet,
+            _predictor(unet, vae, config.data.num_frames, compiled=compiled),
             vae,
             mask,
             build_schedule(config),
@@ -265,5 +293,16 @@ def build_pipeline(
             "device": str(device),
             "dtype": str(dtype).removeprefix("torch."),
             "torch": torch.__version__,
+            "compiled": compiled,
         },
     )
+
+
+def _predictor(unet: UNet3DConditionModel, vae: AutoencoderKL, window_length: int, *, compiled: bool) -> UNetPredictor:
+    """The way to run the U-Net on its device, both networks made ready for it."""
+    if unet.conv_in.weight.device.type != "cuda":
+        return UNetPredictor(unet)
+    cuda.keep_compiled_code(_COMPILED_CODE)
+    cuda.pack_unet(unet)
+    cuda.prepare_vae(vae, compiled=compiled)
+    return GraphPredictor(unet, window_length, compiled=compiled)

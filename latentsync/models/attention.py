@@ -35,6 +35,7 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_dim or dim, dim, bias=qkv_bias)
         # A list of one: published files call the output projection "to_out.0".
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        self.attends_itself = context_dim is None
         self.register_buffer("packed", None, persistent=False)
 
     def pack(self) -> None:

@@ -11,12 +11,10 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
-from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise, initial_noise
+from latentsync.diffusion.denoise import NoisePredictor, SamplerOptions, WindowCondition, denoise, initial_noise
 from latentsync.face.colour import ColourMatch
 from latentsync.face.detail import SteadyDetail
 from latentsync.face.masks import latent_mask
-from latentsync.models.predictor import UNetPredictor
-from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
 from latentsync.profiling import StageClock
 
@@ -66,7 +64,7 @@ class DiffusionGenerator:
     """The real generator: audio-conditioned latent diffusion.
 
     Attributes:
-        unet: the noise predictor.
+        predictor: predicts the noise.
         vae: the autoencoder; both on one device, in one dtype.
         mask: (3, R, R) float, 1 = keep, 0 = repaint.
         schedule: the training noise schedule.
@@ -75,7 +73,7 @@ class DiffusionGenerator:
         windows_at_once: see `FaceGenerator`.
     """
 
-    unet: UNet3DConditionModel
+    predictor: NoisePredictor
     vae: AutoencoderKL
     mask: Tensor
     schedule: NoiseSchedule
@@ -83,14 +81,12 @@ class DiffusionGenerator:
     keep_detail: bool = False
     windows_at_once: int = 1
     resolution: int = field(init=False)
-    predictor: UNetPredictor = field(init=False)
 
     def __post_init__(self) -> None:
-        parameter = next(self.unet.parameters())
+        parameter = next(self.vae.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self.resolution = self.mask.shape[-1]
         self.mask = self.mask.to(self._device, self._dtype)
-        self.predictor = UNetPredictor(self.unet)
         self._mask_latents = latent_mask(self.mask[:1]).to(self._device, self._dtype)
         self.start(0, SamplerOptions(), StageClock(self._device))
 

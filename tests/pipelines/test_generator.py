@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, denoise
+from latentsync.models.predictor import UNetPredictor
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_spec import UNetSpec
 from latentsync.pipelines.generator import DiffusionGenerator, WindowInput
@@ -43,7 +44,7 @@ def tiny_generator(case: Golden, dtype: torch.dtype = torch.float32) -> Diffusio
     vae_weights = load_golden(case.attrs["vae_weights"])
     vae = AutoencoderKL(**vae_weights.attrs, scaling_factor=0.18215).eval()
     vae.load_state_dict(vae_weights.weights)
-    return DiffusionGenerator(unet.to(dtype), vae.to(dtype), case.inputs["mask"], NoiseSchedule())
+    return DiffusionGenerator(UNetPredictor(unet.to(dtype)), vae.to(dtype), case.inputs["mask"], NoiseSchedule())
 
 
 def sampler_of(run: dict[str, Any]) -> SamplerOptions:
