@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from latentsync.models import kernels
 from latentsync.models.attention import GEGLU, Attention
 from latentsync.models.resnet import FrameGroupNorm, to_channels_last
 from latentsync.models.unet import UNet3DConditionModel
@@ -43,7 +44,8 @@ def keep_compiled_code(folder: Path) -> None:
 def pack_unet(unet: UNet3DConditionModel) -> None:
     """Lay the U-Net's weights out for fused kernels, in place; a third of a gigabyte more at full size."""
     for module in unet.modules():
-        if isinstance(module, GEGLU) or (isinstance(module, Attention) and module.attends_itself):
+        packs_more = isinstance(module, GEGLU) and kernels.AVAILABLE
+        if packs_more or (isinstance(module, Attention) and module.attends_itself):
             module.pack()
 
 
