@@ -44,8 +44,9 @@ def keep_compiled_code(folder: Path) -> None:
 def pack_unet(unet: UNet3DConditionModel) -> None:
     """Lay the U-Net's weights out for fused kernels, in place; a third of a gigabyte more at full size."""
     for module in unet.modules():
-        packs_more = isinstance(module, GEGLU) and kernels.AVAILABLE
-        if packs_more or (isinstance(module, Attention) and module.attends_itself):
+        if isinstance(module, Attention) and module.attends_itself:
+            module.pack()
+        elif isinstance(module, GEGLU) and kernels.AVAILABLE:
             module.pack()
 
 

@@ -22,6 +22,7 @@ class UNetPredictor:
         self._fixed: Tensor | None = None
         self._heard: tuple[Heard, Heard] = ([], [])
         self._kept: Tensor | None = None
+        self._kept_guided = False
 
     def begin(self, fixed: Tensor, audio: Tensor) -> None:
         """Start on other windows; what was kept of earlier ones is dropped.
@@ -49,19 +50,19 @@ class UNetPredictor:
             (b, 4, f, h, w).
 
         Raises:
-            RuntimeError: called before `begin`, or "reuse" before "keep".
+            RuntimeError: called before `begin`, or "reuse" without "keep" under the same guidance before it.
         """
-        if self._fixed is None or (features == "reuse" and self._kept is None):
+        guided = guidance_scale > 1
+        if self._fixed is None or (features == "reuse" and (self._kept is None or self._kept_guided != guided)):
             raise RuntimeError("The predictor has nothing to continue from: call begin, then predict with 'keep'.")
         sample = torch.cat([latents, self._fixed], dim=1)
         time = torch.full((), timestep, device=latents.device)
-        guided = guidance_scale > 1
         heard = self._heard[guided]
         if features == "reuse" and self._kept is not None:
             output = self._unet.forward_shallow(sample, time, heard, self._kept)
         else:
             output, deep = self._unet.forward_full(sample, time, heard)
-            self._kept = deep if features == "keep" else None
+            self._kept, self._kept_guided = (deep if features == "keep" else None), guided
         return guide(output, guidance_scale) if guided and len(output) > len(latents) else output
 
 

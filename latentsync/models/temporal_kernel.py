@@ -16,7 +16,9 @@ _POSITIONS = 2  # at once: with windows of 16 frames tiles are 32 x 32, the fast
 def fits(query: Tensor, heads: int, frames: int) -> bool:
     """Whether the kernel can run on such tensors ((b frames), s, (heads d)): sizes that its tiles divide."""
     width = query.shape[-1] // heads
-    return frames >= 4 and frames & (frames - 1) == 0 and query.shape[1] % _POSITIONS == 0 and width <= 256
+    return (
+        frames * _POSITIONS >= 16 and frames & (frames - 1) == 0 and query.shape[1] % _POSITIONS == 0 and width <= 256
+    )
 
 
 @torch.library.custom_op("latentsync::attend_across_frames", mutates_args=())

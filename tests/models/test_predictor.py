@@ -6,10 +6,16 @@ import torch
 from latentsync.models.attention import GEGLU, Attention
 from latentsync.models.cuda import pack_unet
 from latentsync.models.graph_predictor import GraphPredictor
-from latentsync.models.predictor import UNetPredictor
+from latentsync.models.predictor import Features, UNetPredictor
 from tests.models.builders import SMALL_SPEC, small_inputs, small_unet
 
 FRAMES = 4
+STEPS: list[tuple[int, float, Features]] = [
+    (901, 1.5, "keep"),
+    (801, 1.5, "reuse"),
+    (701, 1.0, "keep"),
+    (1, 1.0, "reuse"),
+]
 
 
 def window(batch=1):
@@ -38,6 +44,8 @@ def test_features_are_reused_until_they_are_kept_anew(guidance_scale):
     predictor.begin(fixed, audio)
     kept = predictor.predict(latents, 501, guidance_scale, "keep")
     torch.testing.assert_close(predictor.predict(latents, 501, guidance_scale, "reuse"), kept, atol=1e-5, rtol=1e-4)
+    with pytest.raises(RuntimeError, match="'keep'"):
+        predictor.predict(latents, 451, 3 - guidance_scale, "reuse")
     later = predictor.predict(latents + 1, 451, guidance_scale, "reuse")
     fresh = predictor.predict(latents + 1, 451, guidance_scale)
     assert (later - fresh).abs().max() > 1e-4
@@ -81,12 +89,7 @@ def test_graphs_give_what_the_network_gives(compiled):
         plain.begin(fixed, audio)
         recorded.begin(fixed, audio)
         history = []
-        for timestep, scale, features in [
-            (901, 1.5, "keep"),
-            (801, 1.5, "reuse"),
-            (701, 1.0, "keep"),
-            (1, 1.0, "reuse"),
-        ]:
+        for timestep, scale, features in STEPS:
             expected = plain.predict(latents, timestep, scale, features)
             found = recorded.predict(latents, timestep, scale, features)
             history.append((found, found.clone()))
