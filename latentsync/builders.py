@@ -153,18 +153,14 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return known[name]
 
 
-def choose_compiled(name: str, device: torch.device) -> bool:
-    """Whether networks are compiled: "yes", "no", or "auto", which compiles on CUDA where a C compiler is there.
+def check_compiling(device: torch.device) -> None:
+    """See that networks can be compiled for a device.
 
     Raises:
-        ConfigError: unknown name, or "yes" where it cannot be done.
+        ConfigError: they cannot.
     """
-    if name not in ("auto", "yes", "no"):
-        raise ConfigError(f"Compile: got {name!r}; expected auto, yes or no")
-    possible = device.type == "cuda" and cuda.can_compile()
-    if name == "yes" and not possible:
-        raise ConfigError("--compile yes needs a CUDA device, Triton and a C compiler (gcc); leave it out, or say no")
-    return possible and name != "no"
+    if device.type != "cuda" or not cuda.can_compile():
+        raise ConfigError(f"--compile on {device}: needs a CUDA device, Triton and a C compiler (gcc); leave it out")
 
 
 def build_unet_spec(model: ModelConfig) -> UNetSpec:
@@ -258,7 +254,7 @@ def build_pipeline(
         device: where everything but decoding, detection and encoding runs.
         dtype: of weights and activations.
         make_detector: see `build_face_detector`.
-        compiled: see `choose_compiled`.
+        compiled: fuse the networks by torch.compile, see `check_compiling`.
 
     Raises:
         ConfigError: the configuration cannot be used.

@@ -62,7 +62,7 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--checkpoints", type=Path, default=checkpoints.default_root(), help="checkpoint folder (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--dtype", default="auto", help="auto, float32, float16, bfloat16")
-    add("--compile", default="auto", help="fuse the networks on a GPU: auto, yes, no; the first start takes minutes")
+    add("--compile", action="store_true", help="fuse the networks for a GPU: minutes at the first start, faster then")
     add("--detector", default="auto", choices=builders.DETECTORS, help="face detector (%(default)s)")
     add = parser.add_argument_group("how to make it").add_argument
     add("--inference_steps", type=int, help="denoising steps; default: the model's own")
@@ -219,10 +219,11 @@ def load_pipeline(options: argparse.Namespace, files: builders.ModelFiles) -> Li
         CheckpointError: weights are damaged or do not fit the configuration.
     """
     device = builders.choose_device(options.device)
-    compiled = builders.choose_compiled(options.compile, device)
+    if options.compile:
+        builders.check_compiling(device)
     make_detector = builders.build_face_detector(options.detector, options.checkpoints, device)
     dtype = builders.choose_dtype(options.dtype, device)
-    return builders.build_pipeline(files, device, dtype, make_detector, compiled=compiled)
+    return builders.build_pipeline(files, device, dtype, make_detector, compiled=options.compile)
 
 
 def prepare_measurement(options: argparse.Namespace, video_out_path: Path) -> tuple[LipsyncPipeline, LipsyncJob]:

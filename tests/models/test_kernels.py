@@ -27,8 +27,8 @@ def test_attention_across_frames(heads, width, frames, positions, dtype):
         found = kernels.attend_across_frames(query, key, value, heads, frames)
     expected = []
     for parts in zip(*(part.double().split(frames) for part in (query, key, value)), strict=True):
-        tracks = (to_tracks(part, heads) for part in parts)
-        expected.append(from_tracks(F.scaled_dot_product_attention(*tracks)))
+        q, k, v = (to_tracks(part, heads) for part in parts)
+        expected.append(from_tracks(F.scaled_dot_product_attention(q, k, v)))
     assert relative_error(found, torch.cat(expected)) < (1e-3 if dtype == torch.float16 else 8e-3)
 
 
