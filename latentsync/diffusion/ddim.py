@@ -62,6 +62,21 @@ class NoiseSchedule:
         last = self.num_train_timesteps - 1
         return [min(i * stride + self.steps_offset, last) for i in reversed(range(steps))]
 
+    def spread_timesteps(self, steps: int, model_steps: int) -> list[int]:
+        """``steps`` timesteps spread evenly from the noisiest to the cleanest of ``timesteps(model_steps)``.
+
+        A model is used to the noise level at which its usual number of steps begins. With fewer, evenly spaced
+        ("leading") steps it would begin at a cleaner level, which pure noise is no sample of: 6 would start at 831.
+
+        Raises:
+            ConfigError: a number of steps is out of range.
+        """
+        usual = self.timesteps(max(model_steps, steps))
+        first, last = usual[0], usual[-1]
+        if steps > first - last + 1:
+            raise ConfigError(f"Inference steps: got {steps}, this solver takes at most {first - last + 1}")
+        return [first - round(index * (first - last) / max(steps - 1, 1)) for index in range(steps)]
+
     def as_noise(self, prediction: Tensor, sample: Tensor, alpha: float) -> Tensor:
         """The noise that a network's output stands for.
 
