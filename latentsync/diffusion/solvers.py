@@ -5,8 +5,8 @@ estimates of the steps before (Lu et al. 2022, https://arxiv.org/abs/2211.01095,
 al. 2023, https://arxiv.org/abs/2302.04867, B(h) = e^h - 1, order 2) in addition redoes each step once the estimate at
 its end is known; that costs no further call of the network.
 
-With alpha the square root of alpha_cumprod, sigma that of 1 - alpha_cumprod, and lambda = log(alpha / sigma), every step
-is a weighted sum of latents and clean estimates. The weights are Python floats computed before the first step.
+With alpha the square root of alpha_cumprod, sigma that of 1 - alpha_cumprod, and lambda = log(alpha / sigma), every
+step is a weighted sum of latents and clean estimates. The weights are Python floats computed before the first step.
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ def multistep_table(
     return tuple(steps)
 
 
-def multistep(
-    step: MultistepStep, sample: Tensor, clean: Tensor, state: SolverState
-) -> tuple[Tensor, SolverState]:
+def multistep(step: MultistepStep, sample: Tensor, clean: Tensor, state: SolverState) -> tuple[Tensor, SolverState]:
     """Go on to the next noise level.
 
     Args:
