@@ -55,24 +55,24 @@ def speech_weights(
         (num_frames,) float32 in [0, 1].
     """
     options = options or SilenceOptions()
-    weights = np.ones(num_frames, np.float32)
     levels = _frame_levels(waveform, sample_rate, fps)
+    total = max(num_frames, len(levels))  # of a preview too, or its end would pass for the track's
+    weights = np.ones(total, np.float32)
     loud = float(np.percentile(levels, _LOUD_PERCENTILE))
     if loud == 0:
-        return weights
-    silent = np.ones(num_frames, bool)
-    heard = min(num_frames, len(levels))
-    silent[:heard] = levels[:heard] < loud * 10 ** (-options.below_speech / 20)
+        return weights[:num_frames]
+    silent = np.ones(total, bool)
+    silent[: len(levels)] = levels < loud * 10 ** (-options.below_speech / 20)
     margin, fade = float(options.margin * fps), float(options.fade * fps)
     for start, stop in _runs(silent):
         if stop - start < options.shortest * fps:
             continue
         # Frames between this one and the sound before and after; beyond the track's ends there is none.
         since = np.arange(stop - start) if start else np.full(stop, np.inf)
-        until = np.arange(stop - start)[::-1] if stop < num_frames else np.full(stop - start, np.inf)
+        until = np.arange(stop - start)[::-1] if stop < total else np.full(stop - start, np.inf)
         inside = np.minimum(since, until) + 1 - margin
         weights[start:stop] = np.clip(1 - inside / (fade + 1), 0, 1)
-    return weights
+    return weights[:num_frames]
 
 
 def _frame_levels(waveform: npt.NDArray[np.float32], sample_rate: int, fps: Fraction) -> npt.NDArray[np.float64]:

@@ -63,7 +63,9 @@ def test_without_speech_nothing_is_left_out(waveform: np.ndarray) -> None:
 def test_frames_beyond_the_sound_are_silent_and_a_preview_judges_by_the_whole_track() -> None:
     speech = sound((1.0, 0.0), (1.0, 0.1))
     assert (weights(speech, 75)[-15:] == 0).all()
-    assert (weights(speech, 20) == 0).all()
+    for frames in (5, 20):
+        assert (weights(speech, frames) == weights(speech, 75)[:frames]).all()
+    assert (weights(speech, 5) == 0).all()
 
 
 @pytest.mark.parametrize("fps", [Fraction(30000, 1001), Fraction(12), Fraction(60)])
