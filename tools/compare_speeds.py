@@ -12,8 +12,8 @@ import logging
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from latentsync import checkpoints
 from latentsync.build_networks import load_syncnet
 from latentsync.builders import (
     REPOSITORY,
-    ModelFiles,
     build_pipeline,
     build_schedule,
     choose_device,
@@ -33,7 +32,7 @@ from latentsync.builders import (
     preset_files,
 )
 from latentsync.config import Config, load_config, load_syncnet_config
-from latentsync.diffusion.denoise import plan_window
+from latentsync.diffusion.denoise import SamplerOptions, plan_window
 from latentsync.diffusion.plan import network_calls
 from latentsync.diffusion.speed import SPEEDS, SamplerRequest
 from latentsync.errors import ConfigError, DependencyError
@@ -43,6 +42,7 @@ from latentsync.media.syncnet_mel import syncnet_mel
 from latentsync.metrics.dub_quality import DubFolder, Figures, aligned_crops, likeness_figures, opening_figures
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
+from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 from latentsync.synthetic.dub_cases import bundled_case, write_case
 from latentsync.synthetic.head import HeadRenderer
 from tools.command import exit_code
@@ -98,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoints", type=Path, default=REPOSITORY / "checkpoints")
     add("--unet_config_path", type=Path, help="a U-Net of your own, with --inference_ckpt_path")
     add("--inference_ckpt_path", type=Path)
+    add("--inference_steps", type=int, help="instead of the model's own")
+    add("--guidance_scale", type=float, help="instead of the model's own")
     add("--syncnet_config_path", type=Path, default=REPOSITORY / "configs/syncnet/demo.yaml")
     add("--syncnet_ckpt_path", type=Path, help="default: demo/syncnet.safetensors of --checkpoints")
     add("--device", default="auto", help="auto, cpu, cuda (default %(default)s)")
@@ -115,20 +117,29 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     else:
         files = preset_files(arguments.preset, arguments.checkpoints)
     config, device = load_config(files.config_path), choose_device(arguments.device)
-    chosen = _chosen(variants(config.run.inference_steps, config.run.guidance_scale), arguments.only)
+    run = config.run
+    if arguments.inference_steps is not None:
+        run.inference_steps = arguments.inference_steps
+    if arguments.guidance_scale is not None:
+        run.guidance_scale = arguments.guidance_scale
+    chosen = _chosen(variants(run.inference_steps, run.guidance_scale), arguments.only)
     with torch.inference_mode():
         case = write_case(bundled_case(REPOSITORY / "assets/demo_video.mp4", 0, 0), folder, HeadRenderer(device))
     meter = _sync_meter(arguments, device)
     rows = [_plan_row(variant, config) for variant in chosen]
-    _generate(files, chosen, rows, case, arguments)
+    pipeline = build_pipeline(files, device, choose_dtype("auto", device), _detector(case))
+    for variant, row in zip(chosen, rows):
+        sampler = variant.request.options(run.inference_steps, run.guidance_scale)
+        row["denoise_seconds"] = _generate(pipeline, _dub(variant.name, case), sampler, arguments.seconds)
+        logger.info("%s: %.1f seconds of denoising", variant.name, row["denoise_seconds"])
     for variant, row in zip(chosen, rows):
         row |= _measure(variant, case, config.data.resolution, meter)
         logger.info("%s", row)
     report = {
         "settings": {
             "model": files.name,
-            "steps": config.run.inference_steps,
-            "guidance_scale": config.run.guidance_scale,
+            "steps": run.inference_steps,
+            "guidance_scale": run.guidance_scale,
             "seconds": arguments.seconds,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         },
@@ -167,20 +178,14 @@ def _plan_row(variant: Variant, config: Config) -> dict[str, Any]:
     }
 
 
-def _generate(
-    files: ModelFiles, chosen: list[Variant], rows: list[dict[str, Any]], case: Path, arguments: argparse.Namespace
-) -> None:
-    """Lip-sync the case once for every row and note how long denoising took."""
-    device, run = choose_device(arguments.device), load_config(files.config_path).run
-    points = DubFolder(case).control_points
-    pipeline = build_pipeline(files, device, choose_dtype("auto", device), partial(KnownPointsDetector, points))
-    for variant, row in zip(chosen, rows):
-        dub = _dub(variant.name, case)
-        sampler = variant.request.options(run.inference_steps, run.guidance_scale)
-        job = LipsyncJob(dub.source, dub.speech, dub.result, sampler, preview_seconds=arguments.seconds)
-        result = pipeline(replace(job, overwrite=True))
-        row["denoise_seconds"] = result.stage_seconds.get("denoise", 0.0)
-        logger.info("%s: %.1f frames per second", variant.name, result.frames_per_second)
+def _detector(case: Path) -> Callable[[], KnownPointsDetector]:
+    return partial(KnownPointsDetector, DubFolder(case).control_points)
+
+
+def _generate(pipeline: LipsyncPipeline, dub: DubFolder, sampler: SamplerOptions, seconds: float) -> float:
+    """Lip-sync the case; returns how long denoising took in seconds."""
+    job = LipsyncJob(dub.source, dub.speech, dub.result, sampler, preview_seconds=seconds, overwrite=True)
+    return pipeline(job).stage_seconds.get("denoise", 0.0)
 
 
 def _measure(variant: Variant, case: Path, resolution: int, meter: tuple[SyncMeter, int] | None) -> dict[str, Any]:

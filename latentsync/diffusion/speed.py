@@ -11,6 +11,7 @@ from latentsync.errors import ConfigError
 
 PUBLISHED_CACHE_INTERVAL = 3
 WHOLE = (0.0, 1.0)
+_LEAST_COMPUTED = 3
 T = TypeVar("T")
 
 
@@ -22,7 +23,8 @@ class Speed:
         steps_share: share of the model's own number of steps that is taken.
         min_steps: but never fewer than these, nor more than the model's own.
         solver: see `SamplerOptions`.
-        cache_interval: see `SamplerOptions`.
+        cache_interval: see `SamplerOptions`; less where deep features would be computed at fewer than three steps,
+            for then they are too old.
         guidance_interval: see `SamplerOptions`.
     """
 
@@ -36,11 +38,15 @@ class Speed:
         """Steps for a model that usually takes ``model_steps``."""
         return min(max(round(model_steps * self.steps_share), self.min_steps), model_steps)
 
+    def cache(self, steps: int) -> int:
+        """Cache interval for ``steps``."""
+        return max(min(self.cache_interval, steps // _LEAST_COMPUTED), 1)
+
 
 SPEEDS = {
     "exact": Speed(),
-    "fast": Speed(cache_interval=PUBLISHED_CACHE_INTERVAL),
-    "realtime": Speed(0.3, 3, "unipc", cache_interval=2, guidance_interval=(0.0, 0.7)),
+    "fast": Speed(0.75, 3, "dpm++", cache_interval=PUBLISHED_CACHE_INTERVAL),
+    "realtime": Speed(0.3, 2, "dpm++", cache_interval=2, guidance_interval=(0.0, 0.7)),
 }
 
 
@@ -76,10 +82,11 @@ class SamplerRequest:
         if self.speed not in SPEEDS:
             raise ConfigError(f"Speed: got {self.speed!r}, expected one of {', '.join(SPEEDS)}")
         speed = SPEEDS[self.speed]
+        steps = _given(self.steps, speed.steps(model_steps))
         return SamplerOptions(
-            steps=_given(self.steps, speed.steps(model_steps)),
+            steps=steps,
             guidance_scale=_given(self.guidance_scale, model_guidance),
-            cache_interval=_given(self._cache(), speed.cache_interval),
+            cache_interval=_given(self._cache(), speed.cache(steps)),
             published=self.published,
             solver=_given(self.solver, speed.solver),
             guidance_interval=_given(self.guidance_interval, speed.guidance_interval),

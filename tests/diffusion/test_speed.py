@@ -24,6 +24,16 @@ def test_exact_is_what_the_model_brings() -> None:
     assert calls("exact", 20, 1.5) == {"full guided": 20}
 
 
+def test_fast_takes_a_third_of_the_time() -> None:
+    made = calls("fast", 20, 1.5)
+    assert made == {"full guided": 5, "shallow guided": 10}
+
+
+@pytest.mark.parametrize(("speed", "steps"), [("exact", 4), ("fast", 3), ("realtime", 2)])
+def test_few_steps_without_guidance_reuse_nothing(speed: str, steps: int) -> None:
+    assert calls(speed, 4, 1.0) == {"full": steps}
+
+
 def test_realtime_leaves_time_for_everything_else() -> None:
     made = calls("realtime", 20, 1.5)
     assert made == {"full guided": 2, "shallow guided": 2, "full": 1, "shallow": 1}
