@@ -24,6 +24,7 @@ from latentsync import checkpoints
 from latentsync.build_networks import load_syncnet
 from latentsync.builders import (
     REPOSITORY,
+    ModelFiles,
     build_pipeline,
     build_schedule,
     choose_device,
@@ -112,16 +113,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
-    if arguments.unet_config_path and arguments.inference_ckpt_path:
-        files = custom_files(arguments.unet_config_path, arguments.inference_ckpt_path, arguments.checkpoints)
-    else:
-        files = preset_files(arguments.preset, arguments.checkpoints)
-    config, device = load_config(files.config_path), choose_device(arguments.device)
-    run = config.run
-    if arguments.inference_steps is not None:
-        run.inference_steps = arguments.inference_steps
-    if arguments.guidance_scale is not None:
-        run.guidance_scale = arguments.guidance_scale
+    files, config = _model(arguments)
+    run, device = config.run, choose_device(arguments.device)
     chosen = _chosen(variants(run.inference_steps, run.guidance_scale), arguments.only)
     with torch.inference_mode():
         case = write_case(bundled_case(REPOSITORY / "assets/demo_video.mp4", 0, 0), folder, HeadRenderer(device))
@@ -135,17 +128,31 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     for variant, row in zip(chosen, rows):
         row |= _measure(variant, case, config.data.resolution, meter)
         logger.info("%s", row)
-    report = {
-        "settings": {
-            "model": files.name,
-            "steps": run.inference_steps,
-            "guidance_scale": run.guidance_scale,
-            "seconds": arguments.seconds,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        },
-        "rows": rows,
+    settings = {
+        "model": files.name,
+        "steps": run.inference_steps,
+        "guidance_scale": run.guidance_scale,
+        "seconds": arguments.seconds,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
-    table = markdown(rows)
+    _write(arguments, {"settings": settings, "rows": rows})
+
+
+def _model(arguments: argparse.Namespace) -> tuple[ModelFiles, Config]:
+    """The files of the model, and its configuration with the steps and the guidance asked for."""
+    if arguments.unet_config_path and arguments.inference_ckpt_path:
+        files = custom_files(arguments.unet_config_path, arguments.inference_ckpt_path, arguments.checkpoints)
+    else:
+        files = preset_files(arguments.preset, arguments.checkpoints)
+    config = load_config(files.config_path)
+    for name in ("inference_steps", "guidance_scale"):
+        if getattr(arguments, name) is not None:
+            setattr(config.run, name, getattr(arguments, name))
+    return files, config
+
+
+def _write(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
+    table = markdown(report["rows"])
     sys.stdout.write(table)
     if arguments.table:
         arguments.table.write_text(table, encoding="utf-8")
