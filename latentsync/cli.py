@@ -49,7 +49,7 @@ _JOB_OPTIONS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("inference_steps", "cache_interval", "seed", "crf"), int),
     **dict.fromkeys(("guidance_scale", "preview"), float),
     **dict.fromkeys(("speed", "solver", "face", "windows", "output_fps", "loop"), str),
-    **dict.fromkeys(("enable_deepcache", "side_by_side", "overwrite"), bool),
+    **dict.fromkeys(("enable_deepcache", "keep_silent_frames", "side_by_side", "overwrite"), bool),
     "guidance_interval": _two_numbers,
 }
 _KINDS: dict[Callable[[Any], Any], str] = {
@@ -94,6 +94,7 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--windows", default="blend", help="blend, tail, or published (as the public system cuts, pastes and listens)")
     add("--output_fps", default="source", help="source (50 and 60 are halved) or a number such as 25")
     add("--loop", default="pingpong", help="when the speech is longer: pingpong, hold, or error")
+    add("--keep_silent_frames", action="store_true", help="leave the source's mouth in silences of 0.5 s and longer")
     add("--preview", type=float, metavar="SECONDS", help="make only the beginning")
     add("--side_by_side", action="store_true", help="show the source to the left of the result")
     add("--crf", type=int, default=14, help="x264 quality, 0 (lossless) to 51 (%(default)s)")
@@ -199,6 +200,7 @@ def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:
         output_fps=str(values["output_fps"]),
         loop=values["loop"],
         preview_seconds=values["preview"],
+        keep_silent_frames=values["keep_silent_frames"],
         side_by_side=values["side_by_side"],
         overwrite=values["overwrite"],
         crf=values["crf"],

@@ -44,6 +44,7 @@ ADDED = {
     "--windows",
     "--output_fps",
     "--loop",
+    "--keep_silent_frames",
     "--preview",
     "--side_by_side",
     "--crf",

@@ -54,6 +54,11 @@ class _Pending:
     face: Tensor | None = None
     code: Tensor | None = None
 
+    @property
+    def generated(self) -> bool:
+        """Whether the frame is to carry a new mouth."""
+        return self.face is not None and self.frame.face.weight > 0
+
 
 class Compositor:
     """Runs the device's part of the pipeline over a stream of aligned frames, holding about two windows of them."""
@@ -107,7 +112,7 @@ class Compositor:
     def _sample(self, window: Window, audio: Callable[[Window], Tensor]) -> None:
         """Generate the window's codes and merge them into the pending frames."""
         entries = [self._pending[index] for index in window.indices]
-        if all(entry.face is None for entry in entries[window.new_from :]):
+        if not any(entry.generated for entry in entries[window.new_from :]):
             return
         with self._clock.on_device("audio"):
             audio_windows = audio(window)
@@ -123,13 +128,11 @@ class Compositor:
         """Decode and paste the frames up to `stop`, and let them go."""
         entries = [self._pending[index] for index in range(self._next_out, stop)]
         self._next_out = stop
-        made = [entry for entry in entries if entry.face is not None and entry.frame.face.weight > 0]
-        pictures = self._restore(made)
+        pictures = self._restore([entry for entry in entries if entry.generated])
         for entry in entries:
             frame = entry.frame
-            generated = entry.face is not None and frame.face.weight > 0
             yield FinishedFrame(
-                frame.index, frame.pixels, next(pictures) if generated else frame.pixels, frame.face.reason
+                frame.index, frame.pixels, next(pictures) if entry.generated else frame.pixels, frame.face.reason
             )
 
     def _restore(self, entries: list[_Pending]) -> Iterator[NDArray[np.uint8]]:
