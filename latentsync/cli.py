@@ -23,26 +23,39 @@ from yaml import YAMLError
 from latentsync import builders, checkpoints
 from latentsync.config import load_config
 from latentsync.config_sections import RunConfig
-from latentsync.diffusion.denoise import SamplerOptions
+from latentsync.diffusion.speed import PUBLISHED_CACHE_INTERVAL, SPEEDS, SamplerRequest
 from latentsync.errors import ConfigError, LatentSyncError
 from latentsync.pipelines.job import LipsyncJob, LipsyncResult
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED_CACHE_INTERVAL = 3
 _NO_MEMORY = (
     "The device's memory is full (%s). Close other programs that use it, choose a smaller model with --preset 1.5 or "
     "demo, or --device cpu"
 )
-_JOB_OPTIONS: dict[str, type] = {
+
+
+def _two_numbers(value: Any) -> tuple[float, float]:
+    """A list of two numbers, as YAML and the command line give it."""
+    if not isinstance(value, list | tuple):
+        raise TypeError("no list")
+    low, high = map(float, value)
+    return low, high
+
+
+_JOB_OPTIONS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("video_path", "audio_path", "video_out_path"), Path),
-    **dict.fromkeys(("inference_steps", "seed", "crf"), int),
+    **dict.fromkeys(("inference_steps", "cache_interval", "seed", "crf"), int),
     **dict.fromkeys(("guidance_scale", "preview"), float),
-    **dict.fromkeys(("face", "windows", "output_fps", "loop"), str),
-    **dict.fromkeys(("enable_deepcache", "side_by_side", "overwrite"), bool),
+    **dict.fromkeys(("speed", "solver", "face", "windows", "output_fps", "loop"), str),
+    **dict.fromkeys(("enable_deepcache", "keep_silent_frames", "side_by_side", "overwrite"), bool),
+    "guidance_interval": _two_numbers,
 }
-_KINDS = {Path: "a path", int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+_KINDS: dict[Callable[[Any], Any], str] = {
+    **{Path: "a path", int: "a whole number", float: "a number", str: "a word", bool: "true or false"},
+    _two_numbers: "two numbers",
+}
 
 
 def inference_parser() -> argparse.ArgumentParser:
@@ -65,14 +78,24 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--compile", action="store_true", help="fuse the networks for a GPU: minutes at the first start, faster then")
     add("--detector", default="auto", choices=builders.DETECTORS, help="face detector (%(default)s)")
     add = parser.add_argument_group("how to make it").add_argument
+    add("--speed", default="exact", help=f"{', '.join(SPEEDS)}: what the options below are if not given (%(default)s)")
     add("--inference_steps", type=int, help="denoising steps; default: the model's own")
     add("--guidance_scale", type=float, help="1.0 to 3.0: more follows the speech harder; default: the model's own")
     add("--seed", type=int, help="equal seeds give equal videos; -1 draws a fresh one; default: the model's own")
-    add("--enable_deepcache", action="store_true", help="reuse deep features for two of three steps: faster, softer")
+    add(
+        "--enable_deepcache",
+        action="store_true",
+        help=f"the same as --cache_interval {PUBLISHED_CACHE_INTERVAL}: faster, softer",
+    )
+    add("--cache_interval", type=int, metavar="N", help="compute deep features in every N-th step only; 1 = in all")
+    add("--solver", help="ddim (as published), dpm++ or unipc, which need fewer steps")
+    interval = "guide only in these shares of the steps, 0 (noisiest) to 1"
+    add("--guidance_interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help=interval)
     add("--face", default="largest", help="largest, leftmost, rightmost, center, or 0, 1, ... counted from the left")
     add("--windows", default="blend", help="blend, tail, or published (as the public system cuts, pastes and listens)")
     add("--output_fps", default="source", help="source (50 and 60 are halved) or a number such as 25")
     add("--loop", default="pingpong", help="when the speech is longer: pingpong, hold, or error")
+    add("--keep_silent_frames", action="store_true", help="leave the source's mouth in silences of 0.5 s and longer")
     add("--preview", type=float, metavar="SECONDS", help="make only the beginning")
     add("--side_by_side", action="store_true", help="show the source to the left of the result")
     add("--crf", type=int, default=14, help="x264 quality, 0 (lossless) to 51 (%(default)s)")
@@ -143,7 +166,7 @@ def _typed(entry: dict[str, Any], where: str) -> dict[str, Any]:
     return given
 
 
-def _converted(value: Any, kind: type) -> Any:
+def _converted(value: Any, kind: Callable[[Any], Any]) -> Any:
     """The value as that kind, None if it is none: `true` is no number and 7.5 no whole one, but 25 may be a word."""
     if isinstance(value, bool) != (kind is bool) or (kind is int and isinstance(value, float) and value % 1):
         return None
@@ -157,31 +180,32 @@ def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:
     missing = [key for key in ("video_path", "audio_path", "video_out_path") if values[key] is None]
     if missing:
         raise ConfigError(f"Needed: {', '.join('--' + key for key in missing)} (or --tasks FILE)")
-    sampler = SamplerOptions(
-        steps=_given(values["inference_steps"], defaults.inference_steps),
-        guidance_scale=_given(values["guidance_scale"], defaults.guidance_scale),
-        cache_interval=PUBLISHED_CACHE_INTERVAL if values["enable_deepcache"] else 1,
+    request = SamplerRequest(
+        speed=values["speed"],
+        steps=values["inference_steps"],
+        guidance_scale=values["guidance_scale"],
+        solver=values["solver"],
+        cache_interval=values["cache_interval"],
+        deepcache=values["enable_deepcache"],
+        guidance_interval=values["guidance_interval"] and _two_numbers(values["guidance_interval"]),
         published=values["windows"] == "published",
     )
     return LipsyncJob(
         video_path=Path(values["video_path"]),
         audio_path=Path(values["audio_path"]),
         video_out_path=Path(values["video_out_path"]),
-        sampler=sampler,
-        seed=_given(values["seed"], defaults.seed),
+        sampler=request.options(defaults.inference_steps, defaults.guidance_scale),
+        seed=defaults.seed if values["seed"] is None else values["seed"],
         face=str(values["face"]),
         windows=values["windows"],
         output_fps=str(values["output_fps"]),
         loop=values["loop"],
         preview_seconds=values["preview"],
+        keep_silent_frames=values["keep_silent_frames"],
         side_by_side=values["side_by_side"],
         overwrite=values["overwrite"],
         crf=values["crf"],
     )
-
-
-def _given(value: Any, default: Any) -> Any:
-    return default if value is None else value
 
 
 def run_job(pipeline: LipsyncPipeline, job: LipsyncJob) -> LipsyncResult:
@@ -238,8 +262,8 @@ def prepare_measurement(options: argparse.Namespace, video_out_path: Path) -> tu
         raise ConfigError(f"--tasks {options.tasks}: one job is measured; give its --video_path and --audio_path")
     assets = builders.REPOSITORY / "assets"
     paths = {
-        "video_path": _given(options.video_path, assets / "demo_video.mp4"),
-        "audio_path": _given(options.audio_path, assets / "demo_speech.wav"),
+        "video_path": options.video_path or (assets / "demo_video.mp4"),
+        "audio_path": options.audio_path or (assets / "demo_speech.wav"),
         "video_out_path": video_out_path,
     }
     files = select_files(options)

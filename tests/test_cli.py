@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from latentsync import builders
-from latentsync.cli import inference_parser, prepare_measurement, read_jobs, run_inference, select_files
+from latentsync.cli import inference_parser, load_pipeline, prepare_measurement, read_jobs, run_inference, select_files
 from latentsync.config_sections import RunConfig
+from latentsync.diffusion.speed import SamplerRequest
 from latentsync.errors import CheckpointError, ConfigError
 from tests.tiny_models import write_tiny_models
 
@@ -29,6 +31,11 @@ PUBLISHED = {
     "--enable_deepcache",
 }
 ADDED = {
+    "--compile",
+    "--speed",
+    "--cache_interval",
+    "--solver",
+    "--guidance_interval",
     "--tasks",
     "--preset",
     "--checkpoints",
@@ -39,6 +46,7 @@ ADDED = {
     "--windows",
     "--output_fps",
     "--loop",
+    "--keep_silent_frames",
     "--preview",
     "--side_by_side",
     "--crf",
@@ -60,6 +68,31 @@ def test_options_win_over_the_models_own_defaults() -> None:
     (given,) = read_jobs(inference_parser().parse_args([*options, "--windows", "published"]), DEFAULTS)
     assert (given.sampler.steps, given.sampler.guidance_scale, given.seed) == (5, 2.0, 1)
     assert given.sampler.cache_interval == 3 and given.sampler.published
+
+
+def test_compiling_needs_a_gpu() -> None:
+    options = inference_parser().parse_args([*PATHS, "--preset", "demo", "--device", "cpu", "--compile"])
+    with pytest.raises(ConfigError, match="--compile on cpu"):
+        load_pipeline(options, select_files(options))
+
+
+def test_speed_sets_what_is_not_given() -> None:
+    options = [*PATHS, "--speed", "realtime", "--guidance_interval", "0", "0.5"]
+    (job,) = read_jobs(inference_parser().parse_args(options), RunConfig())
+    expected = replace(SamplerRequest("realtime").options(20, 1.5), guidance_interval=(0.0, 0.5))
+    assert job.sampler == expected and expected.steps < 20
+
+
+def test_tasks_may_differ_in_how_they_are_sampled(tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.yaml"
+    paths = "video_path: a.mp4, audio_path: a.wav"
+    tasks.write_text(
+        f"- {{{paths}, video_out_path: one.mp4, solver: dpm++, cache_interval: 2, guidance_interval: [0.1, 0.9]}}\n"
+        f"- {{{paths}, video_out_path: two.mp4, speed: exact}}\n"
+    )
+    one, two = read_jobs(inference_parser().parse_args(["--tasks", str(tasks), "--speed", "fast"]), DEFAULTS)
+    assert one.sampler == SamplerRequest("fast", None, None, "dpm++", 2, False, (0.1, 0.9)).options(12, 1.25)
+    assert two.sampler == SamplerRequest().options(12, 1.25)
 
 
 def test_task_files_hold_jobs_that_may_differ_in_any_option(tmp_path: Path) -> None:
@@ -87,6 +120,9 @@ def test_task_files_hold_jobs_that_may_differ_in_any_option(tmp_path: Path) -> N
         ("- {seed: true}", "seed: got True, expected a whole number"),
         ("- {video_path: 3}", "Task 1: video_path: got 3, expected a path"),
         ("- {side_by_side: 'no'}", "side_by_side: got 'no', expected true or false"),
+        ("- {guidance_interval: 0.5}", "guidance_interval: got 0.5, expected two numbers"),
+        ("- {guidance_interval: [0, 0.5, 1]}", "expected two numbers"),
+        ("- {video_path: v, audio_path: a, video_out_path: o.mp4, speed: warp}", "exact, fast, realtime"),
         ("- &job {video_path: v, audio_path: a, video_out_path: o.mp4}\n- *job", "two results would be called o"),
     ],
 )
@@ -144,7 +180,7 @@ def test_errors_end_with_exit_code_one_and_a_message(tmp_path: Path, caplog: pyt
 def test_a_full_device_is_told_without_a_traceback(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
     monkeypatch.setattr(builders, "build_pipeline", full)

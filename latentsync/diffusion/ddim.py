@@ -62,6 +62,32 @@ class NoiseSchedule:
         last = self.num_train_timesteps - 1
         return [min(i * stride + self.steps_offset, last) for i in reversed(range(steps))]
 
+    def spread_timesteps(self, steps: int, model_steps: int) -> list[int]:
+        """Timesteps for a multistep solver: evenly spaced in the logarithm of the signal-to-noise ratio.
+
+        Evenly spaced timesteps would end with a step over most of that range, across which such a solver has nothing
+        to extrapolate from. These
+        begin where ``timesteps(model_steps)`` do: the noise level at which pure noise is given to the model as usual.
+
+        Args:
+            steps: how many, all different, from noisy to clean; the level after the last is that of timestep 0.
+            model_steps: number of steps that the model is usually sampled with.
+
+        Raises:
+            ConfigError: a number of steps is out of range.
+        """
+        first = self.timesteps(max(model_steps, steps))[0]
+        if steps > first:
+            raise ConfigError(f"Inference steps: got {steps}, a multistep solver takes at most {first} here")
+        log_snr = torch.logit(self.alphas_cumprod.double())
+        wanted = torch.linspace(float(log_snr[first]), float(log_snr[0]), steps + 1, dtype=torch.float64)
+        nearest = (log_snr[:, None] - wanted[:-1]).abs().argmin(dim=0).tolist()
+        chosen: list[int] = []
+        for index, timestep in enumerate(nearest):
+            highest = chosen[-1] - 1 if chosen else first
+            chosen.append(max(min(timestep, highest), steps - index))
+        return chosen
+
     def as_noise(self, prediction: Tensor, sample: Tensor, alpha: float) -> Tensor:
         """The noise that a network's output stands for.
 

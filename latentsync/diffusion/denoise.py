@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from functools import cache
+from typing import Protocol, get_args
 
 import torch
 from einops import repeat
 from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule, ddim_step
+from latentsync.diffusion.plan import Features, PlannedStep, plan_steps
+from latentsync.diffusion.solvers import MultistepStep, Solver, SolverState, multistep, multistep_table
 from latentsync.errors import ConfigError
-
-Features = Literal["fresh", "keep", "reuse"]
-"""What becomes of the network's deep features at a step: computed, computed and kept, or taken from the last kept."""
 
 
 class NoisePredictor(Protocol):
@@ -54,22 +55,36 @@ class SamplerOptions:
     """How a window is sampled.
 
     Attributes:
-        steps: number of DDIM steps.
+        steps: number of steps.
         guidance_scale: 1 follows the audio alone; above 1 pushes away from the zero-audio prediction and doubles
             the work. The published range is 1 to 3.
         cache_interval: every how many steps the deep U-Net layers are computed; 1 computes them always.
         published: as the public system does, draw the conditioning latents from the encoder's distribution (otherwise
             its mean is taken, the same for every window) and leave colours as the decoder gives them.
+        solver: "ddim", as published, or "dpm++" or "unipc", which need fewer steps.
+        guidance_interval: shares of the steps between which guidance is applied, 0 = noisiest, 1 = cleanest.
+        model_steps: as many steps as the model is usually sampled with. Solvers other than DDIM begin at the noise
+            level at which that many DDIM steps begin, however few they take; None takes ``steps``.
     """
 
     steps: int = 20
     guidance_scale: float = 1.5
     cache_interval: int = 1
     published: bool = False
+    solver: Solver = "ddim"
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    model_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"Inference steps: got {self.steps}, expected at least 1")
+        if self.steps < 1 or (self.model_steps is not None and self.model_steps < 1):
+            raise ConfigError(f"Inference steps: got {self.steps} (model: {self.model_steps}), expected at least 1")
+        if self.solver not in get_args(Solver):
+            raise ConfigError(f"Solver: got {self.solver!r}, expected one of {', '.join(get_args(Solver))}")
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise ConfigError(
+                f"Guidance interval: got {low} to {high}, expected rising shares of the steps between 0 and 1"
+            )
         if not 0 <= self.guidance_scale <= 20:
             raise ConfigError(f"Guidance scale: got {self.guidance_scale}, expected 0 to 20 (1.0 to 3.0 is usual)")
         if self.cache_interval < 1:
@@ -103,29 +118,68 @@ def denoise(
     schedule: NoiseSchedule,
     options: SamplerOptions,
 ) -> Tensor:
-    """Sample windows from noise with DDIM.
+    """Sample windows from noise.
 
     Args:
         predictor: predicts the noise.
         latents: (b, 4, f, h, w) initial noise.
         condition: what the windows show and say.
         schedule: the training noise schedule.
-        options: steps, guidance, feature cache.
+        options: solver, steps, guidance, feature cache.
 
     Returns:
         (b, 4, f, h, w) clean, scaled latents.
     """
     predictor.begin(condition.stacked(), condition.audio)
-    steps = zip(schedule.timesteps(options.steps), schedule.alpha_pairs(options.steps))
-    for index, (timestep, (alpha, alpha_prev)) in enumerate(steps):
-        features = _features(index, options.cache_interval)
-        noise_pred = predictor.predict(latents, timestep, options.guidance_scale, features)
-        latents = ddim_step(latents, schedule.as_noise(noise_pred, latents, alpha), alpha, alpha_prev)
+    advance = _ddim(schedule, options) if options.solver == "ddim" else _multistep(schedule, options)
+    for index, step in enumerate(plan_window(schedule, options)):
+        noise_pred = predictor.predict(latents, step.timestep, step.guidance_scale, step.features)
+        latents = advance(index, latents, noise_pred)
     return latents
 
 
-def _features(index: int, cache_interval: int) -> Features:
-    """What a step does with deep features when every `cache_interval`-th step computes them."""
-    if cache_interval == 1:
-        return "fresh"
-    return "keep" if index % cache_interval == 0 else "reuse"
+@cache
+def plan_window(schedule: NoiseSchedule, options: SamplerOptions) -> tuple[PlannedStep, ...]:
+    """Every call of the network that a window takes."""
+    if options.solver == "ddim":
+        timesteps = schedule.timesteps(options.steps)
+    else:
+        timesteps = schedule.spread_timesteps(options.steps, options.model_steps or options.steps)
+    return plan_steps(timesteps, options.guidance_scale, options.guidance_interval, options.cache_interval)
+
+
+_Advance = Callable[[int, Tensor, Tensor], Tensor]
+"""(index of the step, latents, the network's output) -> latents at the next, cleaner level."""
+
+
+def _ddim(schedule: NoiseSchedule, options: SamplerOptions) -> _Advance:
+    pairs = schedule.alpha_pairs(options.steps)
+
+    def advance(index: int, latents: Tensor, prediction: Tensor) -> Tensor:
+        alpha, alpha_prev = pairs[index]
+        return ddim_step(latents, schedule.as_noise(prediction, latents, alpha), alpha, alpha_prev)
+
+    return advance
+
+
+def _multistep(schedule: NoiseSchedule, options: SamplerOptions) -> _Advance:
+    levels, table = _weights(schedule, options)
+    state = SolverState()
+
+    def advance(index: int, latents: Tensor, prediction: Tensor) -> Tensor:
+        nonlocal state
+        clean = schedule.as_clean(prediction, latents, levels[index])
+        latents, state = multistep(table[index], latents, clean, state)
+        return latents
+
+    return advance
+
+
+@cache
+def _weights(schedule: NoiseSchedule, options: SamplerOptions) -> tuple[list[float], tuple[MultistepStep, ...]]:
+    """The noise levels of a multistep solver, down to timestep 0 as in DDIM, and the weights of its steps."""
+    plan = plan_window(schedule, options)
+    alphas_cumprod = schedule.alphas_cumprod.tolist()
+    levels = [alphas_cumprod[timestep] for timestep in [*(step.timestep for step in plan), 0]]
+    restarts = [index for index, step in enumerate(plan) if step.switches]
+    return levels, multistep_table(levels, restarts, corrected=options.solver == "unipc")

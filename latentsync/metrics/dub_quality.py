@@ -37,9 +37,10 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class DubFolder:
-    """A case on disk. Raises MediaError where files are missing or damaged."""
+    """A case on disk, one of whose results is looked at. Raises MediaError where files are missing or damaged."""
 
     path: Path
+    result_name: str = "result.mp4"
 
     @property
     def source(self) -> Path:
@@ -59,7 +60,7 @@ class DubFolder:
     @property
     def result(self) -> Path:
         """What came out."""
-        return self.path / "result.mp4"
+        return self.path / self.result_name
 
     @cached_property
     def source_truth(self) -> dict[str, Any]:
@@ -154,6 +155,23 @@ def picture_figures(case: DubFolder, painted: Tensor) -> Figures:
         "flicker_still": moves.still,
         "flicker_still_true": moves_true.still,
     }
+
+
+def likeness_figures(case: DubFolder, other: Path, resolution: int) -> Figures:
+    """How near a result comes to another one of the same case, on aligned crops.
+
+    Args:
+        case: with a result.
+        other: a video of the same frames.
+        resolution: side R of the crops.
+
+    Returns:
+        ``psnr_mouth`` and ``ssim_mouth``, in the box round the mouth.
+    """
+    made, wanted = (
+        mouth_region(aligned_crops(video, case.control_points, resolution)) for video in (case.result, other)
+    )
+    return {"psnr_mouth": psnr(made, wanted), "ssim_mouth": ssim(made, wanted)}
 
 
 def sync_figures(case: DubFolder, meter: SyncMeter, resolution: int) -> Figures:

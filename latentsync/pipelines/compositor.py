@@ -48,7 +48,7 @@ class _Pending:
 
     @property
     def generated(self) -> bool:
-        """Whether a face will be pasted."""
+        """Whether the frame is to carry a new mouth."""
         return self.cut is not None and self.frame.face.weight > 0
 
 
@@ -119,7 +119,7 @@ class Compositor:
         needed, inputs = [], []
         for window in windows:
             entries = [self._pending[index] for index in window.indices]
-            if all(entry.cut is None for entry in entries[window.new_from :]):
+            if not any(entry.generated for entry in entries[window.new_from :]):
                 continue
             with self._clock.on_device("audio"):
                 audio_windows = audio(window)

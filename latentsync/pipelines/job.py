@@ -36,6 +36,7 @@ class LipsyncJob:
         output_fps: "source" (halved and so on until at most 30) or a number.
         loop: what follows when the speech outlasts the video.
         preview_seconds: make only the beginning; None makes everything.
+        keep_silent_frames: leave the source's mouth where the speech is silent for half a second or longer.
         side_by_side: put the source picture to the left of the result.
         overwrite: replace files that exist.
         crf: x264 quality, lower is better and larger.
@@ -51,6 +52,7 @@ class LipsyncJob:
     output_fps: str = "source"
     loop: LoopMode = "pingpong"
     preview_seconds: float | None = None
+    keep_silent_frames: bool = False
     side_by_side: bool = False
     overwrite: bool = False
     crf: int = 14

@@ -22,6 +22,7 @@ from latentsync.face.tracker import FaceTracker
 from latentsync.media.audio import SpeechAudio, load_speech
 from latentsync.media.audio_muxer import AudioTrack
 from latentsync.media.probe import VideoInfo, probe_video
+from latentsync.media.silence import Weights, speech_weights
 from latentsync.media.timeline import FrameSource, output_fps, output_frame_count
 from latentsync.media.video_writer import VideoWriter, WriterOptions
 from latentsync.pipelines.align import SourceItem, align_frames
@@ -29,6 +30,7 @@ from latentsync.pipelines.compositor import Compositor
 from latentsync.pipelines.finished import FinishedFrame
 from latentsync.pipelines.generator import FaceGenerator
 from latentsync.pipelines.job import FrameLog, LipsyncJob, LipsyncResult
+from latentsync.pipelines.silent_frames import SILENCE, keep_silent_frames
 from latentsync.pipelines.stages import Prefetch, Sink
 from latentsync.pipelines.windows import Window, plan_windows
 from latentsync.profiling import StageClock
@@ -92,6 +94,7 @@ class _Run:
         self._warnings: list[str] = []
         self._started = time.perf_counter()
         self._first_frame_seconds: float | None = None
+        self._weights: Weights | None = None
 
     def execute(self) -> LipsyncResult:
         """Make the video and its report."""
@@ -103,6 +106,8 @@ class _Run:
         source = FrameSource(job.video_path, fps, num_frames, job.loop)
         seed = job.drawn_seed()
         self._pipeline.generator.start(seed, job.sampler, self._clock)
+        if job.keep_silent_frames:
+            self._weights = speech_weights(speech.waveform, speech.sample_rate, fps, num_frames)
         width, height = self._generate(info, fps, source, self._audio_windows(speech, fps, num_frames))
         self._warnings.extend(source.warnings)
         result = LipsyncResult(
@@ -163,14 +168,17 @@ class _Run:
             # while it works. The CPU would gain nothing: there all stages share the cores.
             at_once = pipeline.window_length * pipeline.generator.windows_at_once
             depth = _QUEUE_DEPTH if pipeline.device.type == "cpu" else at_once
-            aligned = stack.enter_context(Prefetch(align_frames(frames, detector, tracker, clock), depth, "detect"))
+            faces = align_frames(frames, detector, tracker, clock)
+            if self._weights is not None:
+                faces = keep_silent_frames(faces, self._weights)
+            aligned = stack.enter_context(Prefetch(faces, depth, "detect"))
             sink = stack.enter_context(Sink(partial(self._write, writer), depth, "encode"))
             self._progress(0, len(audio))
             for frame in compositor.run(aligned, plan, partial(window_audio, audio)):
                 self._log.add(frame.index, frame.generated, frame.reason)
                 sink.put(frame)
                 self._progress(frame.index + 1, len(audio))
-            if not self._log.counts["generated"]:
+            if not self._log.counts["generated"] and SILENCE not in {span.reason for span in self._log.spans}:
                 raise FaceNotFoundError(self._no_face_message(len(audio)))
         return writer.encoded_size
 

@@ -40,6 +40,26 @@ def test_timesteps_fall_and_stay_in_range(steps: int) -> None:
     assert timesteps[-1] >= 0 and timesteps[0] < 1000
 
 
+@given(steps=st.integers(1, 999), model_steps=st.integers(1, 100))
+def test_spread_timesteps_begin_where_the_models_own_do(steps: int, model_steps: int) -> None:
+    schedule = NoiseSchedule()
+    first = schedule.timesteps(max(steps, model_steps))[0]
+    if steps > first:
+        with pytest.raises(ConfigError, match=f"at most {first}"):
+            schedule.spread_timesteps(steps, model_steps)
+        return
+    timesteps = schedule.spread_timesteps(steps, model_steps)
+    assert len(timesteps) == steps and timesteps[0] == first and timesteps[-1] >= 1
+    assert all(earlier > later for earlier, later in zip(timesteps, timesteps[1:]))
+
+
+def test_spread_timesteps_are_even_in_the_log_of_the_signal_to_noise_ratio() -> None:
+    schedule = NoiseSchedule()
+    timesteps = schedule.spread_timesteps(6, 20)
+    places = torch.logit(schedule.alphas_cumprod)[[*timesteps, 0]]
+    assert places.diff().tolist() == pytest.approx([float(places[-1] - places[0]) / 6] * 6, rel=0.07)
+
+
 @given(timestep=st.integers(0, 999), seed=st.integers(0, 100))
 def test_clean_estimate_inverts_adding_noise(timestep: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -13,6 +13,7 @@ from latentsync.media.video_reader import VideoReader
 from latentsync.metrics.dub_quality import (
     DubFolder,
     aligned_crops,
+    likeness_figures,
     mean_figures,
     opening_figures,
     picture_figures,
@@ -49,6 +50,13 @@ def test_the_perfect_dub_gets_perfect_figures(made_case: Path, tmp_path: Path):
     assert figures["ssim_mouth"] == pytest.approx(1)
     assert figures["flicker"] == figures["flicker_true"] > 0
     assert 15 < figures["psnr_mouth_source"] < 45
+
+
+def test_results_of_one_case_are_compared_with_each_other(made_case: Path):
+    case = DubFolder(made_case, "source.mp4")
+    assert likeness_figures(case, case.result, RESOLUTION) == {"psnr_mouth": 100, "ssim_mouth": pytest.approx(1)}
+    figures = likeness_figures(case, case.truth, RESOLUTION)
+    assert 15 < figures["psnr_mouth"] < 45 and figures["ssim_mouth"] < 0.995
 
 
 def test_the_untouched_source_is_the_least_to_beat(made_case: Path, tmp_path: Path):

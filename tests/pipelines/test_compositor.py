@@ -17,6 +17,7 @@ from latentsync.pipelines.align import AlignedFrame
 from latentsync.pipelines.compositor import Compositor
 from latentsync.pipelines.finished import FinishedFrame
 from latentsync.pipelines.generator import WindowInput
+from latentsync.pipelines.silent_frames import keep_silent_frames
 from latentsync.pipelines.windows import Window, WindowMode, plan_windows
 from latentsync.profiling import StageClock
 
@@ -150,3 +151,22 @@ def test_no_face_at_all_never_calls_the_generator() -> None:
     finished, generator = run(40, "blend", frozenset(range(40)))
     assert generator.calls == []
     assert not any(frame.generated for frame in finished)
+
+
+def test_windows_of_silence_cost_nothing_and_fade_at_both_ends() -> None:
+    weights = np.ones(64, np.float32)
+    weights[10:56] = 0
+    weights[8:10] = weights[57:55:-1] = 2 / 3, 1 / 3
+    generator = BrightnessGenerator()
+    compositor = Compositor(generator, FaceRestorer(RESOLUTION), CPU, StageClock(CPU))
+    stream = keep_silent_frames(frames(64, frozenset({20})), weights)
+    plan = list(plan_windows(64, 16, "tail"))
+    finished = list(compositor.run(stream, plan, lambda window: torch.zeros(len(window.indices), 50, 4)))
+    assert generator.calls == [16, 16]  # the two windows in the middle are all silent
+    assert [frame.generated for frame in finished] == (weights > 0).tolist()
+    reasons = {frame.reason for frame in finished if not frame.generated and frame.index != 20}
+    assert reasons == {"silence"} and finished[20].reason == "no face"
+    assert all(frame.reason is None for frame in finished if frame.generated)
+    new = [abs(float(frame.pixels.mean()) - float(frame.source.mean())) for frame in finished]
+    assert new[7] > new[8] > new[9] > new[10] == 0
+    assert new[55] == 0 < new[56] < new[57] < new[58]

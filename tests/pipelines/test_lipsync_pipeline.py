@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import wave
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,7 @@ from latentsync.builders import REPOSITORY
 from latentsync.errors import FaceNotFoundError, MediaError
 from latentsync.face.masks import load_mask
 from latentsync.face.mediapipe_detector import MediapipeDetector
+from latentsync.media.audio import read_audio
 from latentsync.media.video_reader import VideoReader
 from latentsync.media.video_writer import VideoWriter
 from latentsync.pipelines.generator import PassThroughGenerator
@@ -149,3 +151,27 @@ def test_two_runs_in_one_folder_do_not_touch_each_other(pipeline: LipsyncPipelin
     assert (tmp_path / "one.mp4").read_bytes() == before
     with pytest.raises(MediaError, match="exists already"):
         pipeline(job(tmp_path / "one.mp4"))
+
+
+def write_speech(path: Path, *pieces: np.ndarray) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes((np.concatenate(pieces) * 32767).astype("<i2").tobytes())
+    return path
+
+
+def test_long_silences_keep_the_source_if_asked(pipeline: LipsyncPipeline, tmp_path: Path) -> None:
+    words, silence = read_audio(SPEECH)[8000:16000], np.zeros(16000, np.float32)
+    speech = write_speech(tmp_path / "speech.wav", words, silence, words)
+    result = pipeline(LipsyncJob(VIDEO, speech, tmp_path / "out.mp4", keep_silent_frames=True))
+    (span,) = result.spans
+    assert span.reason == "silence" and 12 <= span.first <= 22 and 29 <= span.last <= 38
+    assert result.original_frames == span.last - span.first + 1
+    assert result.settings["keep_silent_frames"]
+
+
+def test_a_preview_of_silence_alone_is_the_source(pipeline: LipsyncPipeline, tmp_path: Path) -> None:
+    words, silence = read_audio(SPEECH)[8000:16000], np.zeros(16000, np.float32)
+    speech = write_speech(tmp_path / "speech.wav", silence, words)
+    result = pipeline(LipsyncJob(VIDEO, speech, tmp_path / "out.mp4", keep_silent_frames=True, preview_seconds=0.4))
+    assert (result.generated_frames, result.original_frames) == (0, 10)

@@ -1,0 +1,248 @@
+"""What each way of sampling costs and what it changes, on a clip whose true dub is known.
+
+    python -m tools.compare_speeds --preset demo --out outputs/speeds.json --table outputs/speeds.md
+
+Lip-syncs the beginning of the bundled clip once for every row: the three speeds, and single options. Every mouth is
+compared with the one that all steps of the model make under the same guidance. docs/speed.md explains the columns.
+"""
+
+import argparse
+import json
+import logging
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentsync import checkpoints
+from latentsync.build_networks import load_syncnet
+from latentsync.builders import (
+    REPOSITORY,
+    ModelFiles,
+    build_pipeline,
+    build_schedule,
+    choose_device,
+    choose_dtype,
+    custom_files,
+    preset_files,
+)
+from latentsync.config import Config, load_config, load_syncnet_config
+from latentsync.diffusion.denoise import SamplerOptions, plan_window
+from latentsync.diffusion.plan import network_calls
+from latentsync.diffusion.speed import SPEEDS, SamplerRequest
+from latentsync.errors import ConfigError, DependencyError
+from latentsync.face.known_points import KnownPointsDetector
+from latentsync.media.audio import read_audio
+from latentsync.media.syncnet_mel import syncnet_mel
+from latentsync.metrics.dub_quality import DubFolder, Figures, aligned_crops, likeness_figures, opening_figures
+from latentsync.metrics.sync_conf import SyncMeter
+from latentsync.pipelines.job import LipsyncJob
+from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.synthetic.dub_cases import bundled_case, write_case
+from latentsync.synthetic.head import HeadRenderer
+from tools.command import exit_code
+
+logger = logging.getLogger("compare_speeds")
+
+GUIDED = 1.5
+"""Guidance of the rows about guidance, for models that have none of their own."""
+_KINDS = ("full guided", "full", "shallow guided", "shallow")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table: a way of sampling, and the name of the row that it is compared with."""
+
+    name: str
+    request: SamplerRequest
+    like: str = "exact"
+
+
+def variants(model_steps: int, model_guidance: float) -> list[Variant]:
+    """The rows for a model with those steps and guidance of its own; what others are compared with comes first."""
+    half = max(model_steps // 2, 1)
+    rows = [Variant(name, SamplerRequest(name)) for name in SPEEDS]
+    for solver in ("ddim", "dpm++", "unipc"):
+        rows.append(Variant(f"{solver}, {half} steps", SamplerRequest(solver=solver, steps=half)))
+    rows += [Variant(f"cache_interval {n}", SamplerRequest(cache_interval=n)) for n in (2, 3)]
+    whole, scale = "exact", model_guidance
+    if model_guidance <= 1:
+        whole, scale = f"guidance {GUIDED}", GUIDED
+        rows += [
+            Variant(whole, SamplerRequest(guidance_scale=scale), whole),
+            Variant(f"{whole}, realtime", SamplerRequest("realtime", guidance_scale=scale), whole),
+        ]
+    for interval in ((0.0, 0.5), (0.5, 1.0)):
+        request = SamplerRequest(guidance_scale=scale, guidance_interval=interval)
+        rows.append(Variant(f"guidance_interval {interval[0]:g} {interval[1]:g}", request, whole))
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the command line and measure; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with tempfile.TemporaryDirectory() as temporary:
+        return exit_code(lambda: _run(arguments, arguments.keep or Path(temporary)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--preset", help="default: the best one whose weights are here")
+    add("--checkpoints", type=Path, default=REPOSITORY / "checkpoints")
+    add("--unet_config_path", type=Path, help="a U-Net of your own, with --inference_ckpt_path")
+    add("--inference_ckpt_path", type=Path)
+    add("--inference_steps", type=int, help="instead of the model's own")
+    add("--guidance_scale", type=float, help="instead of the model's own")
+    add("--syncnet_config_path", type=Path, default=REPOSITORY / "configs/syncnet/demo.yaml")
+    add("--syncnet_ckpt_path", type=Path, help="default: demo/syncnet.safetensors of --checkpoints")
+    add("--device", default="auto", help="auto, cpu, cuda (default %(default)s)")
+    add("--seconds", type=float, default=2.0, help="of the bundled clip, at least 1.3 (default %(default)s)")
+    add("--only", nargs="+", metavar="NAME", help="only these rows, and those that they are compared with")
+    add("--keep", type=Path, help="folder to leave the videos in")
+    add("--out", type=Path, help="file for the figures (.json)")
+    add("--table", type=Path, help="file for the table (.md); it is printed anyway")
+    return parser
+
+
+def _run(arguments: argparse.Namespace, folder: Path) -> None:
+    files, config = _model(arguments)
+    run, device = config.run, choose_device(arguments.device)
+    chosen = _chosen(variants(run.inference_steps, run.guidance_scale), arguments.only)
+    with torch.inference_mode():
+        case = write_case(bundled_case(REPOSITORY / "assets/demo_video.mp4", 0, 0), folder, HeadRenderer(device))
+    meter = _sync_meter(arguments, device)
+    rows = [_plan_row(variant, config) for variant in chosen]
+    pipeline = build_pipeline(files, device, choose_dtype("auto", device), _detector(case))
+    for variant, row in zip(chosen, rows):
+        sampler = variant.request.options(run.inference_steps, run.guidance_scale)
+        row["denoise_seconds"] = _generate(pipeline, _dub(variant.name, case), sampler, arguments.seconds)
+        logger.info("%s: %.1f seconds of denoising", variant.name, row["denoise_seconds"])
+    for variant, row in zip(chosen, rows):
+        row |= _measure(variant, case, config.data.resolution, meter)
+        logger.info("%s", row)
+    settings = {
+        "model": files.name,
+        "steps": run.inference_steps,
+        "guidance_scale": run.guidance_scale,
+        "seconds": arguments.seconds,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+    _write(arguments, {"settings": settings, "rows": rows})
+
+
+def _model(arguments: argparse.Namespace) -> tuple[ModelFiles, Config]:
+    """The files of the model, and its configuration with the steps and the guidance asked for."""
+    if arguments.unet_config_path and arguments.inference_ckpt_path:
+        files = custom_files(arguments.unet_config_path, arguments.inference_ckpt_path, arguments.checkpoints)
+    else:
+        files = preset_files(arguments.preset, arguments.checkpoints)
+    config = load_config(files.config_path)
+    for name in ("inference_steps", "guidance_scale"):
+        if getattr(arguments, name) is not None:
+            setattr(config.run, name, getattr(arguments, name))
+    return files, config
+
+
+def _write(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
+    table = markdown(report["rows"])
+    sys.stdout.write(table)
+    if arguments.table:
+        arguments.table.write_text(table, encoding="utf-8")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _chosen(rows: list[Variant], only: list[str] | None) -> list[Variant]:
+    """The rows asked for, and those that they are compared with."""
+    if only is None:
+        return rows
+    unknown = set(only) - {row.name for row in rows}
+    if unknown:
+        known = ", ".join(repr(row.name) for row in rows)
+        raise ConfigError(f"--only: unknown {', '.join(sorted(unknown))}; the rows of this model are {known}")
+    needed = {*only, *(row.like for row in rows if row.name in only)}
+    return [row for row in rows if row.name in needed]
+
+
+def _plan_row(variant: Variant, config: Config) -> dict[str, Any]:
+    """What is known before anything is made."""
+    options = variant.request.options(config.run.inference_steps, config.run.guidance_scale)
+    calls = network_calls(plan_window(build_schedule(config), options))
+    return {
+        "name": variant.name,
+        "like": variant.like,
+        "solver": options.solver,
+        "steps": options.steps,
+        "calls": {kind: calls.get(kind, 0) for kind in _KINDS},
+    }
+
+
+def _detector(case: Path) -> Callable[[], KnownPointsDetector]:
+    return partial(KnownPointsDetector, DubFolder(case).control_points)
+
+
+def _generate(pipeline: LipsyncPipeline, dub: DubFolder, sampler: SamplerOptions, seconds: float) -> float:
+    """Lip-sync the case; returns how long denoising took in seconds."""
+    job = LipsyncJob(dub.source, dub.speech, dub.result, sampler, preview_seconds=seconds, overwrite=True)
+    return pipeline(job).stage_seconds.get("denoise", 0.0)
+
+
+def _measure(variant: Variant, case: Path, resolution: int, meter: tuple[SyncMeter, int] | None) -> dict[str, Any]:
+    """All figures of a row, rounded; None where one cannot be measured."""
+    dub = _dub(variant.name, case)
+    figures: Figures = {}
+    if variant.name != variant.like:
+        figures |= likeness_figures(dub, _dub(variant.like, case).result, resolution)
+    if meter is not None:
+        judge, side = meter
+        mel = syncnet_mel(torch.from_numpy(read_audio(dub.speech)))
+        figures["sync_conf"] = judge.score(aligned_crops(dub.result, dub.control_points, side), mel).sync_conf
+    try:
+        figures["r"] = opening_figures(dub)["r"]
+    except DependencyError as error:
+        logger.warning("The opening of the mouth is not measured: %s", error)
+    return {name: round(value, 4) if math.isfinite(value) else None for name, value in figures.items()}
+
+
+def _dub(name: str, case: Path) -> DubFolder:
+    """The case with the result of a row."""
+    return DubFolder(case, "".join(letter if letter.isalnum() else "_" for letter in name) + ".mp4")
+
+
+def _sync_meter(arguments: argparse.Namespace, device: torch.device) -> tuple[SyncMeter, int] | None:
+    """A SyncNet with the resolution it judges at; None where there is none."""
+    weights = arguments.syncnet_ckpt_path or checkpoints.find("demo-syncnet", arguments.checkpoints)
+    if weights is None:
+        return None
+    config = load_syncnet_config(arguments.syncnet_config_path)
+    network = load_syncnet(config, weights).to(device)
+    return SyncMeter(network, config.data.num_frames, config.data.lower_half), config.data.resolution
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table in Markdown; a figure that a row lacks is a dash."""
+    heads = ["way", "steps", "network calls per window", "compared with", "PSNR", "SSIM", "`sync_conf`", "`r`"]
+    lines = [heads, ["---"] * len(heads)]
+    for row in rows:
+        calls = ", ".join(f"{count} {kind}" for kind, count in row["calls"].items() if count)
+        own = row["like"] == row["name"]
+        lines.append([row["name"], str(row["steps"]), calls, "-" if own else row["like"]])
+        lines[-1] += [_shown(row.get("psnr_mouth"), ".1f", " dB"), _shown(row.get("ssim_mouth"), ".3f")]
+        lines[-1] += [_shown(row.get(name), ".3f") for name in ("sync_conf", "r")]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _shown(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
