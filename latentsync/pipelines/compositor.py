@@ -111,7 +111,8 @@ class Compositor:
             return
         with self._clock.on_device("audio"):
             audio_windows = audio(window)
-        codes = self._generator.sample(_faces_with_gaps_filled(entries), audio_windows)
+        faces, shown = _faces_with_gaps_filled(entries)
+        codes = self._generator.sample(faces, audio_windows, shown)
         for slot, (entry, code) in enumerate(zip(entries, codes, strict=True)):
             fade = window.fade_in(slot)
             if entry.code is None:
@@ -163,8 +164,9 @@ def _matrices(entries: list[_Pending]) -> NDArray[np.float32]:
     return np.stack([entry.frame.face.matrix for entry in entries if entry.frame.face.matrix is not None])
 
 
-def _faces_with_gaps_filled(entries: list[_Pending]) -> Tensor:
-    """(f, 3, R, R) uint8; a slot without a face shows the nearest that has one, since slots influence each other."""
+def _faces_with_gaps_filled(entries: list[_Pending]) -> tuple[Tensor, list[int]]:
+    """(f, 3, R, R) uint8, and the frame each is of; a slot without a face shows the nearest that has one, since slots
+    influence each other."""
     have = [slot for slot, entry in enumerate(entries) if entry.face is not None]
-    faces = [entries[min(have, key=lambda other: abs(other - slot))].face for slot in range(len(entries))]
-    return torch.stack([face for face in faces if face is not None])
+    chosen = [entries[min(have, key=lambda other: abs(other - slot))] for slot in range(len(entries))]
+    return torch.stack([entry.face for entry in chosen if entry.face is not None]), [e.frame.index for e in chosen]

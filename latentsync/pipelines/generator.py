@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,8 +32,12 @@ class FaceGenerator(Protocol):
         """Begin a new video: equal seeds give equal videos."""
         ...
 
-    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
-        """Faces (f, 3, R, R) uint8 and audio (f, 50, d) -> a code per frame (f, ...), safe to blend linearly."""
+    def sample(self, faces: Tensor, audio: Tensor, shown: Sequence[Hashable] | None = None) -> Tensor:
+        """Faces (f, 3, R, R) uint8 and audio (f, 50, d) -> a code per frame (f, ...), safe to blend linearly.
+
+        shown names the face of each slot: equal names, also of the window before, stand for equal faces, which need
+        not be looked at twice.
+        """
         ...
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
@@ -64,8 +69,10 @@ class DiffusionGenerator:
     def __post_init__(self) -> None:
         parameter = next(self.unet.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
+        # bfloat16 holds about half the levels of a pixel, which would show where the source is kept.
+        self._pixel_dtype = torch.float32 if self._dtype == torch.bfloat16 else self._dtype
         self.resolution = self.mask.shape[-1]
-        self.mask = self.mask.to(self._device, self._dtype)
+        self.mask = self.mask.to(self._device, self._pixel_dtype)
         self._mask_latents = latent_mask(self.mask[:1]).to(self._device, self._dtype)
         self.start(0, SamplerOptions(), StageClock(self._device))
 
@@ -73,15 +80,23 @@ class DiffusionGenerator:
         """See `FaceGenerator.start`. The one noise draw of the video is made here."""
         self._options, self._clock = options, clock
         self._match_colours, self._detail_share = ColourMatch(self.mask), SteadyDetail()
+        self._encoded: dict[Hashable, Tensor] = {}
         self._generator = torch.Generator(self._device).manual_seed(seed)
         size = self.resolution // 8
-        self._noise = initial_noise((self.vae.config["latent_channels"], size, size), 1, self._generator, self._dtype)
+        shape = (self.vae.config["latent_channels"], size, size)
+        self._noise = initial_noise(shape, 1, self._generator, self._pixel_dtype).to(self._dtype)
 
     @torch.inference_mode()
-    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
-        """See `FaceGenerator.sample`: (f, 3, R, R) uint8, (f, 50, d) -> (f, 4, R/8, R/8) clean scaled latents."""
+    def sample(self, faces: Tensor, audio: Tensor, shown: Sequence[Hashable] | None = None) -> Tensor:
+        """See `FaceGenerator.sample`: (f, 3, R, R) uint8, (f, 50, d) -> (f, 4, R/8, R/8) clean scaled latents.
+
+        With ``keep_detail`` the reference latents follow in the second dimension: (f, 8, R/8, R/8).
+        """
         with self._clock.on_device("encode"):
-            condition = self.condition(faces, audio, *self._encoder_noise(len(faces)))
+            if shown is None or self._options.published:
+                condition = self.condition(faces, audio, *self._encoder_noise(len(faces)))
+            else:
+                condition = self._window_condition(self._encode_once(faces, shown), audio)
         with self._clock.on_device("denoise"):
             noise = self._noise.expand(-1, -1, len(faces), -1, -1)
             latents = denoise(self.unet, noise, condition, self.schedule, self._options)
@@ -99,14 +114,33 @@ class DiffusionGenerator:
             masked_noise: (f, 4, R/8, R/8) for sampling the masked latents; None takes the mean.
             ref_noise: the same for the reference latents.
         """
-        ref_pixel_values = self.pixels(faces)
-        masked_latents = encode_latents(self.vae, ref_pixel_values * self.mask, masked_noise, self.vae_batch)
-        ref_latents = encode_latents(self.vae, ref_pixel_values, ref_noise, self.vae_batch)
-        mask = self._mask_latents.expand(1, 1, len(faces), -1, -1)
+        return self._window_condition(self._encode(faces, masked_noise, ref_noise), audio)
+
+    def _encode(self, faces: Tensor, masked_noise: Tensor | None = None, ref_noise: Tensor | None = None) -> Tensor:
+        """Masked and reference latents, (f, 3, R, R) uint8 -> (f, 8, R/8, R/8)."""
+        pixels = self.pixels(faces)
+        masked_latents = encode_latents(self.vae, (pixels * self.mask).to(self._dtype), masked_noise, self.vae_batch)
+        ref_latents = encode_latents(self.vae, pixels.to(self._dtype), ref_noise, self.vae_batch)
+        return torch.cat([masked_latents, ref_latents], dim=1)
+
+    def _encode_once(self, faces: Tensor, shown: Sequence[Hashable]) -> Tensor:
+        """As `_encode`, but only faces that neither this window nor the one before has had already."""
+        fresh: dict[Hashable, Tensor] = {}
+        for name, face in zip(shown, faces, strict=True):
+            if name not in self._encoded:
+                fresh.setdefault(name, face)
+        if fresh:
+            self._encoded.update(zip(fresh, self._encode(torch.stack(list(fresh.values()))), strict=True))
+        self._encoded = {name: self._encoded[name] for name in shown}
+        return torch.stack([self._encoded[name] for name in shown])
+
+    def _window_condition(self, encoded: Tensor, audio: Tensor) -> WindowCondition:
+        """From `_encode`'s latents (f, 8, R/8, R/8) and audio (f, 50, d)."""
+        masked_latents, ref_latents = rearrange(encoded, "f (two c) h w -> two 1 c f h w", two=2)
         return WindowCondition(
-            mask=mask,
-            masked_latents=rearrange(masked_latents, "f c h w -> 1 c f h w"),
-            ref_latents=rearrange(ref_latents, "f c h w -> 1 c f h w"),
+            mask=self._mask_latents.expand(1, 1, len(encoded), -1, -1),
+            masked_latents=masked_latents,
+            ref_latents=ref_latents,
             audio=audio.to(self._device, self._dtype),
         )
 
@@ -116,9 +150,9 @@ class DiffusionGenerator:
         with self._clock.on_device("decode"):
             source = self.pixels(faces)
             channels = self.vae.config["latent_channels"]
-            decoded = decode_latents(self.vae, codes[:, :channels].to(self._dtype), self.vae_batch)
+            decoded = self._render(codes[:, :channels])
             if not self._options.published:
-                decoded = self._refine(decoded, codes[:, channels:].to(self._dtype), source)
+                decoded = self._refine(decoded, codes[:, channels:], source)
             return torch.lerp(decoded, source, self.mask)
 
     def _refine(self, decoded: Tensor, ref_latents: Tensor, source: Tensor) -> Tensor:
@@ -126,12 +160,16 @@ class DiffusionGenerator:
         matched = self._match_colours(decoded, source)
         if not self.keep_detail:
             return matched
-        rendered = decode_latents(self.vae, ref_latents, self.vae_batch)
+        rendered = self._render(ref_latents)
         return torch.lerp(matched, decoded + source - rendered, self._detail_share(decoded, rendered, source))
 
+    def _render(self, latents: Tensor) -> Tensor:
+        """Scaled latents (n, 4, R/8, R/8) -> pixels (n, 3, R, R), about [-1, 1]."""
+        return decode_latents(self.vae, latents.to(self._dtype), self.vae_batch).to(self._pixel_dtype)
+
     def pixels(self, faces: Tensor) -> Tensor:
-        """(n, 3, R, R) uint8 -> the same in [-1, 1], in the networks' dtype."""
-        return faces.to(self._device, self._dtype) / 127.5 - 1.0
+        """(n, 3, R, R) uint8 -> the same in [-1, 1], in the networks' dtype (float32 instead of bfloat16)."""
+        return faces.to(self._device, self._pixel_dtype) / 127.5 - 1.0
 
     def _encoder_noise(self, num_frames: int) -> tuple[Tensor | None, Tensor | None]:
         """Masked first, then reference: the order in which the public system draws them."""
@@ -139,9 +177,10 @@ class DiffusionGenerator:
             return None, None
         shape = (num_frames, self.vae.config["latent_channels"], self.resolution // 8, self.resolution // 8)
         draws = [
-            torch.randn(shape, generator=self._generator, device=self._device, dtype=self._dtype) for _ in range(2)
+            torch.randn(shape, generator=self._generator, device=self._device, dtype=self._pixel_dtype)
+            for _ in range(2)
         ]
-        return draws[0], draws[1]
+        return draws[0].to(self._dtype), draws[1].to(self._dtype)
 
 
 @dataclass
@@ -153,7 +192,7 @@ class PassThroughGenerator:
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """Nothing to prepare."""
 
-    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
+    def sample(self, faces: Tensor, audio: Tensor, shown: Sequence[Hashable] | None = None) -> Tensor:
         """(f, 3, R, R) uint8 -> the same faces in [-1, 1]."""
         return faces.float() / 127.5 - 1.0
 
