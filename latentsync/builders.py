@@ -150,7 +150,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 itself, twice as fast as float32; one that emulates it is far slower."""
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch cannot tell
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 

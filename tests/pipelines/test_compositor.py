@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -29,12 +29,14 @@ class BrightnessGenerator:
 
     def __init__(self) -> None:
         self.calls: list[int] = []
+        self.shown: list[tuple[Hashable, Tensor]] = []
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         pass
 
-    def sample(self, faces: Tensor, audio: Tensor) -> Tensor:
+    def sample(self, faces: Tensor, audio: Tensor, shown: Sequence[Hashable] | None = None) -> Tensor:
         self.calls.append(len(faces))
+        self.shown.extend(zip(shown or (), faces, strict=True))
         return torch.full((len(faces), 1), float(len(self.calls)))
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
@@ -115,3 +117,12 @@ def test_no_face_at_all_never_calls_the_generator() -> None:
     finished, generator = run(40, "blend", frozenset(range(40)))
     assert generator.calls == []
     assert not any(frame.generated for frame in finished)
+
+
+def test_equal_names_stand_for_equal_faces_also_where_gaps_are_filled() -> None:
+    _, generator = run(37, "blend", without=frozenset({13, 14, 15, 16, 36}))
+    known: dict[Hashable, Tensor] = {}
+    for name, face in generator.shown:
+        assert torch.equal(known.setdefault(name, face), face)
+    assert len(generator.shown) == 16 * len(generator.calls)
+    assert set(known) == set(range(37)) - {13, 14, 15, 16, 36}
