@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -150,7 +150,9 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 itself, twice as fast as float32; one that emulates it is far slower."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch cannot tell
+    # Older releases of torch cannot tell.
+    ask: Callable[[], Mapping[str, bool]] = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities = ask()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 

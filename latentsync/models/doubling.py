@@ -1,7 +1,8 @@
 """Nearest-neighbour doubling and a 3x3 convolution as one transposed convolution: 4/9 of the products.
 
 Doubling shows every pixel to the kernel up to four times. What the kernel multiplies by the same pixel is added up
-beforehand, which leaves a 4x4 kernel that is moved by two (Shi et al. 2016, arXiv 1609.07009). Only the order of additions differs from doing both.
+beforehand, which leaves a 4x4 kernel that is moved by two (Shi et al. 2016, arXiv 1609.07009). Only the order of
+additions differs from doing both.
 """
 
 import torch

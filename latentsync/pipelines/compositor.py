@@ -165,8 +165,7 @@ def _matrices(entries: list[_Pending]) -> NDArray[np.float32]:
 
 
 def _faces_with_gaps_filled(entries: list[_Pending]) -> tuple[Tensor, list[int]]:
-    """(f, 3, R, R) uint8, and the frame each is of; a slot without a face shows the nearest that has one, since slots
-    influence each other."""
+    """(f, 3, R, R) and the frame each is of; a slot without a face shows the nearest, as slots act on each other."""
     have = [slot for slot, entry in enumerate(entries) if entry.face is not None]
     chosen = [entries[min(have, key=lambda other: abs(other - slot))] for slot in range(len(entries))]
     return torch.stack([entry.face for entry in chosen if entry.face is not None]), [e.frame.index for e in chosen]

@@ -7,7 +7,6 @@ import functools
 import platform
 from collections.abc import Callable
 
-
 # Parameters of mallopt, from malloc.h, and their value: more than any block of a network at 512 pixels.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGE = 2**30
