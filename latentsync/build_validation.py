@@ -17,6 +17,7 @@ from latentsync.config import Config
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.errors import LatentSyncError
 from latentsync.face.masks import load_mask
+from latentsync.models.predictor import UNetPredictor
 from latentsync.pipelines.generator import DiffusionGenerator
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
@@ -63,7 +64,7 @@ def _pipeline(config: Config, networks: FrozenNetworks, network: nn.Module, devi
     left, right = config.data.audio_feat_length
     return LipsyncPipeline(
         generator=DiffusionGenerator(
-            unet,  # type: ignore[arg-type]  # the task's network is one
+            UNetPredictor(unet),  # type: ignore[arg-type]  # the task's network is one
             networks.vae,
             mask,
             build_schedule(config),

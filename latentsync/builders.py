@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -17,13 +17,20 @@ from latentsync.diffusion.ddim import NoiseSchedule, Prediction
 from latentsync.errors import ConfigError
 from latentsync.face.detector import FaceDetector
 from latentsync.face.masks import load_mask
+from latentsync.models import cuda
+from latentsync.models.graph_predictor import GraphPredictor
 from latentsync.models.loading import load_unet
+from latentsync.models.predictor import UNetPredictor
+from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_spec import UNetSpec
 from latentsync.models.vae import load_vae
 from latentsync.pipelines.generator import DiffusionGenerator
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 from latentsync.pipelines.memory import keep_large_blocks
 from latentsync.whisper.audio_encoder import load_audio_encoder
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +61,8 @@ PRESETS = {
 """Best first: without a choice, the first one whose weights are all there is taken."""
 
 # On a CPU more frames at once gain nothing and cost memory.
-_VAE_BATCH = {"cpu": 2}
+_VAE_BATCH = {"cpu": 2, "cuda": 4}
+_COMPILED_CODE = Path.home() / ".cache" / "latentsync" / "compiled"
 
 # Keys of the published files whose values no published network varies.
 _FIXED_MODEL_KEYS = (
@@ -156,6 +164,20 @@ def _cpu_has_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
+def choose_compiled(name: str, device: torch.device) -> bool:
+    """Whether networks are compiled: "yes", "no", or "auto", which compiles on CUDA where a C compiler is there.
+
+    Raises:
+        ConfigError: unknown name, or "yes" where it cannot be done.
+    """
+    if name not in ("auto", "yes", "no"):
+        raise ConfigError(f"Compile: got {name!r}; expected auto, yes or no")
+    possible = device.type == "cuda" and cuda.can_compile()
+    if name == "yes" and not possible:
+        raise ConfigError("--compile yes needs a CUDA device, Triton and a C compiler (gcc); leave it out, or say no")
+    return possible and name != "no"
+
+
 def build_unet_spec(model: ModelConfig) -> UNetSpec:
     """The network that a configuration's model section describes.
 
@@ -233,7 +255,12 @@ def build_face_detector(kind: str, root: Path, device: torch.device) -> Callable
 
 
 def build_pipeline(
-    files: ModelFiles, device: torch.device, dtype: torch.dtype, make_detector: Callable[[], FaceDetector]
+    files: ModelFiles,
+    device: torch.device,
+    dtype: torch.dtype,
+    make_detector: Callable[[], FaceDetector],
+    *,
+    compiled: bool = False,
 ) -> LipsyncPipeline:
     """Load all networks and join them.
 
@@ -242,6 +269,7 @@ def build_pipeline(
         device: where everything but decoding, detection and encoding runs.
         dtype: of weights and activations.
         make_detector: see `build_face_detector`.
+        compiled: see `choose_compiled`.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -251,17 +279,12 @@ def build_pipeline(
     spec = build_unet_spec(config.model)
     unet = load_unet(spec, files.unet, device, dtype)
     vae = load_vae(files.vae, device, dtype)
-    if device.type == "cpu":
-        from latentsync.models.vae_cpu import arrange_for_cpu  # imports diffusers, see load_vae
-
-        arrange_for_cpu(vae)
-        keep_large_blocks()
     audio_encoder = load_audio_encoder(files.audio_encoder, device, dtype, spec.cross_attention_dim)
     mask = load_mask(config.data.mask_image_path, config.data.resolution)
     left, right = config.data.audio_feat_length
     return LipsyncPipeline(
         generator=DiffusionGenerator(
-            unet,
+            _predictor(unet, vae, config.data.num_frames, compiled=compiled),
             vae,
             mask,
             build_schedule(config),
@@ -281,5 +304,22 @@ def build_pipeline(
             "device": str(device),
             "dtype": str(dtype).removeprefix("torch."),
             "torch": torch.__version__,
+            "compiled": compiled,
         },
     )
+
+
+def _predictor(unet: UNet3DConditionModel, vae: AutoencoderKL, window_length: int, *, compiled: bool) -> UNetPredictor:
+    """The way to run the U-Net on its device, both networks made ready for it."""
+    device = unet.conv_in.weight.device
+    if device.type == "cpu":
+        from latentsync.models.vae_cpu import arrange_for_cpu  # imports diffusers, see load_vae
+
+        arrange_for_cpu(vae)
+        keep_large_blocks()
+    if device.type != "cuda":
+        return UNetPredictor(unet)
+    cuda.keep_compiled_code(_COMPILED_CODE)
+    cuda.pack_unet(unet)
+    cuda.prepare_vae(vae, compiled=compiled)
+    return GraphPredictor(unet, window_length, compiled=compiled)

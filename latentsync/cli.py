@@ -62,6 +62,7 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--checkpoints", type=Path, default=checkpoints.default_root(), help="checkpoint folder (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--dtype", default="auto", help="auto, float32, float16, bfloat16")
+    add("--compile", default="auto", help="fuse the networks on a GPU: auto, yes, no; the first start takes minutes")
     add("--detector", default="auto", choices=builders.DETECTORS, help="face detector (%(default)s)")
     add = parser.add_argument_group("how to make it").add_argument
     add("--inference_steps", type=int, help="denoising steps; default: the model's own")
@@ -210,14 +211,55 @@ def describe(result: LipsyncResult) -> str:
     return "\n".join(lines)
 
 
+def load_pipeline(options: argparse.Namespace, files: builders.ModelFiles) -> LipsyncPipeline:
+    """The pipeline that the options ask for, loaded; every command that lip-syncs gets it here.
+
+    Raises:
+        ConfigError: a device, precision or detector that cannot be used.
+        CheckpointError: weights are damaged or do not fit the configuration.
+    """
+    device = builders.choose_device(options.device)
+    compiled = builders.choose_compiled(options.compile, device)
+    make_detector = builders.build_face_detector(options.detector, options.checkpoints, device)
+    dtype = builders.choose_dtype(options.dtype, device)
+    return builders.build_pipeline(files, device, dtype, make_detector, compiled=compiled)
+
+
+def prepare_measurement(options: argparse.Namespace, video_out_path: Path) -> tuple[LipsyncPipeline, LipsyncJob]:
+    """The pipeline and the one job that a measurement repeats: the bundled clip and speech where none are given.
+
+    Raises:
+        ConfigError: a list of jobs is given, or an option cannot be used.
+        CheckpointError: weights are missing or damaged.
+        MediaError: a file cannot be read or written.
+    """
+    if options.tasks is not None:
+        raise ConfigError(f"--tasks {options.tasks}: one job is measured; give its --video_path and --audio_path")
+    assets = builders.REPOSITORY / "assets"
+    paths = {
+        "video_path": _given(options.video_path, assets / "demo_video.mp4"),
+        "audio_path": _given(options.audio_path, assets / "demo_speech.wav"),
+        "video_out_path": video_out_path,
+    }
+    files = select_files(options)
+    (job,) = read_jobs(argparse.Namespace(**{**vars(options), **paths}), load_config(files.config_path).run)
+    job.check_paths()
+    return load_pipeline(options, files), job
+
+
 def run_inference(arguments: Sequence[str] | None = None) -> int:
     """Run the inference command line; returns the exit code: 0, 1 after an error, 130 after Ctrl-C."""
     options = inference_parser().parse_args(arguments)
+    return run_command(options, partial(_run_all, options))
+
+
+def run_command(options: argparse.Namespace, work: Callable[[], int]) -> int:
+    """Do a command's work; returns its exit code, or 1 after an error and 130 after Ctrl-C, each told in the log."""
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("latentsync").setLevel(logging.INFO)
     _tidy_up_when_stopped()
     try:
-        return _run_all(options)
+        return work()
     except LatentSyncError as error:
         logger.error("%s", error)
         return 1
@@ -236,9 +278,7 @@ def _run_all(options: argparse.Namespace) -> int:
     usable = [job for job in jobs if _succeeds(job, job.check_paths, several)]
     if not usable:
         return 1
-    device = builders.choose_device(options.device)
-    make_detector = builders.build_face_detector(options.detector, options.checkpoints, device)
-    pipeline = builders.build_pipeline(files, device, builders.choose_dtype(options.dtype, device), make_detector)
+    pipeline = load_pipeline(options, files)
     made = [job for job in usable if _succeeds(job, partial(_make, pipeline, job), several)]
     if several and len(made) < len(jobs):
         logger.error("%d of %d jobs failed", len(jobs) - len(made), len(jobs))

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from latentsync import builders
-from latentsync.cli import inference_parser, read_jobs, run_inference, select_files
+from latentsync.cli import inference_parser, prepare_measurement, read_jobs, run_inference, select_files
 from latentsync.config_sections import RunConfig
 from latentsync.errors import CheckpointError, ConfigError
+from tests.tiny_models import write_tiny_models
 
 DEFAULTS = RunConfig(guidance_scale=1.25, inference_steps=12, seed=9)
 PATHS = ["--video_path", "v.mp4", "--audio_path", "a.wav", "--video_out_path", "o.mp4"]
@@ -94,6 +95,19 @@ def test_bad_task_files_are_refused(tmp_path: Path, content: str, message: str) 
     tasks.write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_jobs(inference_parser().parse_args(["--tasks", str(tasks)]), DEFAULTS)
+
+
+def test_a_measurement_is_of_the_bundled_clip_unless_paths_are_given(tmp_path: Path) -> None:
+    models = write_tiny_models(tmp_path / "models")
+    own = tmp_path / "words.wav"
+    own.touch()
+    options = inference_parser().parse_args([*models.options, "--audio_path", str(own), "--seed", "3"])
+    pipeline, job = prepare_measurement(options, tmp_path / "out.mp4")
+    assert job.video_path == builders.REPOSITORY / "assets" / "demo_video.mp4" and job.audio_path == own
+    assert (job.video_out_path, job.seed, pipeline.settings["model"]) == (tmp_path / "out.mp4", 3, "custom")
+    options.tasks = Path("tasks.yaml")
+    with pytest.raises(ConfigError, match="--tasks tasks.yaml: one job is measured"):
+        prepare_measurement(options, tmp_path / "out.mp4")
 
 
 def test_own_configuration_and_weights_belong_together() -> None:

@@ -12,9 +12,6 @@ import argparse
 import json
 import logging
 import math
-import os
-import platform
-import resource
 import shutil
 import statistics
 import sys
@@ -27,21 +24,18 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from latentsync import builders
-from latentsync.cli import inference_parser, read_jobs, select_files
-from latentsync.config import load_config
+from latentsync.cli import inference_parser, prepare_measurement
 from latentsync.errors import ConfigError, LatentSyncError
-from latentsync.media.output_file import check_output, partial_path, publish
+from latentsync.media.output_file import check_output, whole_file
 from latentsync.media.video_reader import VideoReader
 from latentsync.metrics.visual_quality import psnr
-from latentsync.pipelines.job import LipsyncJob, LipsyncResult
-from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.pipelines.job import LipsyncResult
+from latentsync.profiling.machine import machine_facts, peak_memory, reset_peak_memory
 from tools.command import exit_code
 
 logger = logging.getLogger("benchmark")
 
 _LEAST_SHARE = 0.02  # of the whole; rates of shorter stages say little
-_MIB = 2**20
 
 
 class RegressionError(LatentSyncError):
@@ -82,13 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
-    if own.repeats < 1 or not 0 <= own.tolerance < 1:
-        raise ConfigError(f"--repeats 1 or more and --tolerance from 0 to below 1 are needed, got {own}")
-    if own.out:
-        own.out.parent.mkdir(parents=True, exist_ok=True)
-        check_output(own.out.with_suffix(".mp4"), overwrite=options.overwrite)
-        if own.out.exists() and not options.overwrite:
-            raise ConfigError(f"--out {own.out} exists already; give another name, or --overwrite")
+    _check(own, options)
     base = _read(own.compare) if own.compare else None
     with tempfile.TemporaryDirectory(prefix="latentsync_benchmark_") as folder:
         report, video = measure(options, own.repeats, Path(folder))
@@ -102,77 +90,55 @@ def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
             _tell(worse)
 
 
+def _check(own: argparse.Namespace, options: argparse.Namespace) -> None:
+    if own.repeats < 1 or not 0 <= own.tolerance < 1:
+        raise ConfigError(f"--repeats 1 or more and --tolerance from 0 to below 1 are needed, got {own}")
+    if options.video_out_path:
+        raise ConfigError(f"--video_out_path {options.video_out_path}: the video is kept beside --out; give that")
+    if own.out:
+        own.out.parent.mkdir(parents=True, exist_ok=True)
+        check_output(own.out.with_suffix(".mp4"), overwrite=options.overwrite)
+        if own.out.exists() and not options.overwrite:
+            raise ConfigError(f"--out {own.out} exists already; give another name, or --overwrite")
+
+
 def measure(options: argparse.Namespace, repeats: int, folder: Path) -> tuple[dict[str, Any], Path]:
     """Run once to warm up and ``repeats`` times; returns the figures and the last video, which lies in ``folder``."""
-    device = builders.choose_device(options.device)
-    files = select_files(options)
-    job = _job(options, files, folder / "warm_up.mp4")
-    job.check_paths()
-    make_detector = builders.build_face_detector(options.detector, options.checkpoints, device)
-    pipeline = builders.build_pipeline(files, device, builders.choose_dtype(options.dtype, device), make_detector)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    pipeline, job = prepare_measurement(options, folder / "warm_up.mp4")
+    reset_peak_memory(pipeline.device)
     pipeline(job)
     results = []
     for number in range(1, repeats + 1):
         results.append(pipeline(replace(job, video_out_path=folder / f"run_{number}.mp4")))
         logger.info("run %d of %d: %.2f frames/s", number, repeats, results[-1].frames_per_second)
-    return _report(pipeline, results), results[-1].video_out_path
+    return _report(pipeline.device, results), results[-1].video_out_path
 
 
-def _job(options: argparse.Namespace, files: builders.ModelFiles, out: Path) -> LipsyncJob:
-    given = vars(options)
-    assets = builders.REPOSITORY / "assets"
-    paths = {
-        "video_path": given["video_path"] or assets / "demo_video.mp4",
-        "audio_path": given["audio_path"] or assets / "demo_speech.wav",
-        "video_out_path": out,
-        "tasks": None,
-    }
-    (job,) = read_jobs(argparse.Namespace(**{**given, **paths}), load_config(files.config_path).run)
-    return job
-
-
-def _report(pipeline: LipsyncPipeline, results: Sequence[LipsyncResult]) -> dict[str, Any]:
+def _report(device: torch.device, results: Sequence[LipsyncResult]) -> dict[str, Any]:
     frames = results[0].num_frames
     seconds = statistics.median(result.total_seconds for result in results)
     stages = {
         name: statistics.median(each.stage_seconds[name] for each in results) for name in results[0].stage_seconds
     }
     return {
-        "machine": _machine(pipeline.device),
+        "machine": machine_facts(device),
         "settings": {key: str(value) for key, value in results[-1].settings.items() if not key.endswith("_path")},
         "picture": [results[0].width, results[0].height],
         "frames": frames,
         "seconds": seconds,
         "frames_per_second": round(frames / seconds, 3),
+        "first_frame_seconds": statistics.median(result.first_frame_seconds for result in results),
         "all_frames_per_second": [round(result.frames_per_second, 3) for result in results],
         "stages": {
-            name: {"seconds": value, "frames_per_second": round(frames / value, 3) if value else None}
+            name: {
+                "seconds": value,
+                "share": round(value / seconds, 3),
+                "frames_per_second": round(frames / value, 3) if value else None,
+            }
             for name, value in sorted(stages.items(), key=lambda item: -item[1])
         },
-        "peak_mib": _peak(pipeline.device),
+        "peak_mib": peak_memory(device),
     }
-
-
-def _machine(device: torch.device) -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-        "torch": torch.__version__,
-    }
-
-
-def _peak(device: torch.device) -> dict[str, int]:
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kilobytes on Linux
-    peak = {"resident": resident // _MIB}
-    if device.type == "cuda":
-        peak["cuda_tensors"] = torch.cuda.max_memory_allocated(device) // _MIB
-        peak["cuda_reserved"] = torch.cuda.max_memory_reserved(device) // _MIB
-    return peak
 
 
 def compare(
@@ -234,12 +200,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _keep(report: Mapping[str, Any], video: Path, out: Path, overwrite: bool) -> None:
-    unfinished = partial_path(out.with_suffix(".mp4"))
-    shutil.copyfile(video, unfinished)
-    publish(unfinished, out.with_suffix(".mp4"), overwrite)
-    unfinished = partial_path(out)
-    unfinished.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    publish(unfinished, out, overwrite)
+    with whole_file(out.with_suffix(".mp4"), overwrite) as unfinished:
+        shutil.copyfile(video, unfinished)
+    with whole_file(out, overwrite) as unfinished:
+        unfinished.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

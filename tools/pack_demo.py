@@ -20,7 +20,7 @@ from latentsync.build_networks import load_syncnet
 from latentsync.builders import REPOSITORY, build_unet_spec
 from latentsync.config import load_config, load_syncnet_config
 from latentsync.errors import ConfigError
-from latentsync.media.output_file import partial_path, publish
+from latentsync.media.output_file import whole_file
 from latentsync.models.loading import load_unet
 from latentsync.models.vae import load_vae
 from latentsync.training.run_log import save_half
@@ -87,9 +87,8 @@ def _loaded(arguments: argparse.Namespace) -> dict[str, Callable[[Path], None]]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    unfinished = partial_path(target)
-    shutil.copyfile(source, unfinished)
-    publish(unfinished, target, overwrite=True)
+    with whole_file(target, overwrite=True) as unfinished:
+        shutil.copyfile(source, unfinished)
 
 
 if __name__ == "__main__":

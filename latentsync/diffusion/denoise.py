@@ -1,47 +1,42 @@
-"""The denoising loop of one window as a pure function: noise and conditions in, clean latents out."""
+"""The denoising loop of a window as a pure function: noise and conditions in, clean latents out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule, ddim_step
 from latentsync.errors import ConfigError
 
+Features = Literal["fresh", "keep", "reuse"]
+"""What becomes of the network's deep features at a step: computed, computed and kept, or taken from the last kept."""
 
-class Denoiser(Protocol):
-    """What the loop needs of a U-Net; see `latentsync.models.unet.UNet3DConditionModel`."""
 
-    def __call__(self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None) -> Tensor:
-        """(b, 13, f, h, w), (), (b*f, 50, d) -> predicted noise (b, 4, f, h, w)."""
+class NoisePredictor(Protocol):
+    """What the loop needs of a network; see `latentsync.models.predictor.UNetPredictor`."""
+
+    def begin(self, fixed: Tensor, audio: Tensor) -> None:
+        """Start on other windows: constant channels (b, 9, f, h, w) and audio windows (b, f, 50, d)."""
         ...
 
-    def forward_full(
-        self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """As a call, and the deep features that `forward_shallow` continues from."""
-        ...
-
-    def forward_shallow(
-        self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None, cached: Tensor
-    ) -> Tensor:
-        """Predicted noise from fresh outer layers and cached deep features."""
+    def predict(self, latents: Tensor, timestep: int, guidance_scale: float, features: Features = "fresh") -> Tensor:
+        """Noisy latents (b, 4, f, h, w) at a timestep 0..999 -> the network's output, guided (b, 4, f, h, w)."""
         ...
 
 
 @dataclass(frozen=True)
 class WindowCondition:
-    """Everything a window is conditioned on, constant over the steps.
+    """Everything windows are conditioned on, constant over the steps.
 
     Attributes:
-        mask: (1, 1, f, h, w), 1 = keep, 0 = repaint, on the latent grid.
-        masked_latents: (1, 4, f, h, w) scaled latents of the frames with the repainted region blanked.
-        ref_latents: (1, 4, f, h, w) scaled latents of the reference frames.
-        audio: (f, 50, d) audio windows.
+        mask: (b, 1, f, h, w), 1 = keep, 0 = repaint, on the latent grid; b windows.
+        masked_latents: (b, 4, f, h, w) scaled latents of the frames with the repainted region blanked.
+        ref_latents: (b, 4, f, h, w) scaled latents of the reference frames.
+        audio: (b, f, 50, d) audio windows.
     """
 
     mask: Tensor
@@ -50,7 +45,7 @@ class WindowCondition:
     audio: Tensor
 
     def stacked(self) -> Tensor:
-        """The nine constant input channels in the order the checkpoints expect: (1, 9, f, h, w)."""
+        """The nine constant input channels in the order the checkpoints expect: (b, 9, f, h, w)."""
         return torch.cat([self.mask, self.masked_latents, self.ref_latents], dim=1)
 
 
@@ -100,45 +95,37 @@ def initial_noise(
     return repeat(noise, "1 c 1 h w -> 1 c f h w", f=num_frames)
 
 
-def apply_guidance(noise_pred: Tensor, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): (2, 4, f, h, w) [zero audio, audio] -> (1, 4, f, h, w)."""
-    noise_uncond, noise_audio = noise_pred.chunk(2)
-    return torch.lerp(noise_uncond, noise_audio, guidance_scale)
-
-
 @torch.inference_mode()
 def denoise(
-    unet: Denoiser, latents: Tensor, condition: WindowCondition, schedule: NoiseSchedule, options: SamplerOptions
+    predictor: NoisePredictor,
+    latents: Tensor,
+    condition: WindowCondition,
+    schedule: NoiseSchedule,
+    options: SamplerOptions,
 ) -> Tensor:
-    """Sample one window from noise with DDIM.
+    """Sample windows from noise with DDIM.
 
     Args:
-        unet: the noise predictor.
-        latents: (1, 4, f, h, w) initial noise.
-        condition: what the window shows and says.
+        predictor: predicts the noise.
+        latents: (b, 4, f, h, w) initial noise.
+        condition: what the windows show and say.
         schedule: the training noise schedule.
         options: steps, guidance, feature cache.
 
     Returns:
-        (1, 4, f, h, w) clean, scaled latents.
+        (b, 4, f, h, w) clean, scaled latents.
     """
-    guided = options.guidance_scale > 1
-    copies = 2 if guided else 1
-    fixed = repeat(condition.stacked(), "1 c f h w -> b c f h w", b=copies)
-    audio = rearrange(condition.audio, "f s d -> 1 f s d")
-    if guided:
-        audio = torch.cat([torch.zeros_like(audio), audio])
-    timesteps = torch.tensor(schedule.timesteps(options.steps), device=latents.device)
-    cached: Tensor | None = None
-    for index, (alpha, alpha_prev) in enumerate(schedule.alpha_pairs(options.steps)):
-        sample = torch.cat([repeat(latents, "1 c f h w -> b c f h w", b=copies), fixed], dim=1)
-        if options.cache_interval == 1:
-            noise_pred = unet(sample, timesteps[index], audio)
-        elif cached is None or index % options.cache_interval == 0:
-            noise_pred, cached = unet.forward_full(sample, timesteps[index], audio)
-        else:
-            noise_pred = unet.forward_shallow(sample, timesteps[index], audio, cached)
-        if guided:
-            noise_pred = apply_guidance(noise_pred, options.guidance_scale)
+    predictor.begin(condition.stacked(), condition.audio)
+    steps = zip(schedule.timesteps(options.steps), schedule.alpha_pairs(options.steps))
+    for index, (timestep, (alpha, alpha_prev)) in enumerate(steps):
+        features = _features(index, options.cache_interval)
+        noise_pred = predictor.predict(latents, timestep, options.guidance_scale, features)
         latents = ddim_step(latents, schedule.as_noise(noise_pred, latents, alpha), alpha, alpha_prev)
     return latents
+
+
+def _features(index: int, cache_interval: int) -> Features:
+    """What a step does with deep features when every `cache_interval`-th step computes them."""
+    if cache_interval == 1:
+        return "fresh"
+    return "keep" if index % cache_interval == 0 else "reuse"

@@ -9,15 +9,14 @@ opens and closes beside a new mouth that rests, skin would turn soft and sharp w
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from latentsync.face.cuts import SceneCuts
 from latentsync.face.morphology import gaussian_blur
 
 _TOLERANCE = 0.08  # difference, in pixel values of [-1, 1], at which a third of the detail is left
 _RADIUS = 1 / 28  # how far a change reaches, as a share of the face
 _RETURN_FRAMES = 16  # in which detail comes back: too slow to be seen as a pulse
-_GLANCE, _CUT = 8, 0.25  # side of a face at a glance, and how much of [-1, 1] it changes by where another one is shown
 
 
 def detail_share(generated: Tensor, rendered: Tensor, source: Tensor) -> Tensor:
@@ -41,18 +40,31 @@ class SteadyDetail:
     """`detail_share` over the frames of a video in their order: it falls at once, and rises slowly but at a cut."""
 
     def __init__(self) -> None:
-        self._before: tuple[Tensor, Tensor] | None = None  # share and glance of the last frame
+        self._cuts = SceneCuts()
+        self._last: Tensor | None = None  # share of the last frame, (1, 1, R, R)
 
     def __call__(self, generated: Tensor, rendered: Tensor, source: Tensor) -> Tensor:
         """As `detail_share`, for the next frames."""
         shares = detail_share(generated, rendered, source).nan_to_num(0.0)  # a frame that overflowed spoils no other
-        glances = F.adaptive_avg_pool2d(source.float(), _GLANCE)
-        steady = []
-        for share, glance in zip(shares, glances):
-            if self._before is not None:
-                last, seen = self._before
-                is_same = (glance - seen).abs().mean() < _CUT  # stays on the device, which nothing here waits for
-                share = torch.where(is_same, torch.minimum(share, last + 1 / _RETURN_FRAMES), share)
-            self._before = share, glance
-            steady.append(share)
-        return torch.stack(steady)
+        begins = self._cuts(source)
+        if self._last is not None:
+            shares, begins = torch.cat([self._last, shares]), torch.cat([begins.new_zeros(1), begins])
+        steady = _rise_slowly(shares, begins.float().cumsum(0))
+        given, self._last = steady[-len(source) :], steady[-1:]
+        return given
+
+
+def _rise_slowly(shares: Tensor, scenes: Tensor) -> Tensor:
+    """Shares (n, 1, R, R) that rise by 1 / _RETURN_FRAMES a frame at most while the scene (n,) stays the same.
+
+    That is the least of ``share[i - k] + k / _RETURN_FRAMES``; every pass doubles the k that are looked at, and as
+    shares end at 1, no k from _RETURN_FRAMES on counts.
+    """
+    step = 1
+    while step < min(_RETURN_FRAMES, len(shares)):
+        earlier = shares[:-step] + step / _RETURN_FRAMES
+        same = (scenes[step:] == scenes[:-step])[:, None, None, None]
+        later = torch.where(same, torch.minimum(shares[step:], earlier), shares[step:])
+        shares = torch.cat([shares[:step], later])
+        step *= 2
+    return shares

@@ -8,6 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from latentsync.transfer import to_device
+
 _TAPS = 8
 _FIXED_POINT = 2048  # OpenCV keeps uint8 coefficients in 11 bits
 
@@ -28,8 +30,8 @@ def _taps(size_in: int, size_out: int, device: torch.device) -> tuple[Tensor, Te
         total = sum(raw)
         weights.append([round(value / total * _FIXED_POINT) / _FIXED_POINT for value in raw])
         indices.append([min(max(base - 3 + tap, 0), size_in - 1) for tap in range(_TAPS)])
-    index_table = torch.tensor(indices, device=device).T.contiguous()
-    return index_table, torch.tensor(weights, device=device).T.contiguous()[..., None]
+    index_table = torch.tensor(indices).T.contiguous()
+    return to_device(index_table, device), to_device(torch.tensor(weights).T.contiguous()[..., None], device)
 
 
 def _lanczos(x: float) -> float:

@@ -8,8 +8,7 @@ a colour shift of the autoencoder do not show. ``published`` pastes the whole cr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,38 +22,16 @@ from latentsync.errors import ConfigError
 from latentsync.face.affine import apply_affine, crop_size, invert_affine, stretch_matrix
 from latentsync.face.masks import load_mask
 from latentsync.face.morphology import erode, gaussian_blur
+from latentsync.face.patches import Boxes, IntArray, boxes_round, pixels_at_once
 from latentsync.face.warp import sampling_points
+from latentsync.transfer import to_device
 
 Blend = Literal["mask", "published"]
 
 _MARGIN = 3  # pixels round the face, so that its mask is zero at the rim of the region
 _MIN_SIDE = 64
-_PIXELS_AT_ONCE = 2_000_000  # bounds the working memory for 4K pictures to a few hundred megabytes
+_SPARE = 1.5  # regions are computed together while the greatest has no more than that many times the least one's pixels
 _FEATHER = 32  # the soft edge is resolution / _FEATHER wide on either side of its middle
-
-
-@dataclass(frozen=True)
-class _Regions:
-    """Rectangles of one size, one per frame: `corners` (f, 2) int left and top; all lie inside the picture."""
-
-    corners: npt.NDArray[np.int64]
-    width: int
-    height: int
-
-    def cut(self, frames: Tensor, index: int) -> Tensor:
-        """View (3, h, w) of frame `index`, which must be the frame of row `index` of the corners."""
-        left, top = self.corners[index].tolist()
-        return frames[index, :, top : top + self.height, left : left + self.width]
-
-
-def _regions(outlines: npt.NDArray[np.float32], frame_size: tuple[int, int]) -> _Regions:
-    """Smallest common-size rectangles round outlines (f, k, 2) inside a picture of (width, height)."""
-    limit = np.array(frame_size)
-    low = np.clip(np.floor(outlines.min(axis=1)) - _MARGIN, 0, limit - 1)
-    high = np.clip(np.ceil(outlines.max(axis=1)) + _MARGIN + 1, low + 1, limit)
-    side = np.minimum(np.maximum((high - low).max(axis=0), _MIN_SIDE), limit).astype(np.int64)
-    corners = np.minimum(low.astype(np.int64), limit - side)
-    return _Regions(corners, int(side[0]), int(side[1]))
 
 
 def _clip(polygon: list[tuple[float, float]], normal: tuple[float, float], limit: float) -> list[tuple[float, float]]:
@@ -148,65 +125,104 @@ class FaceRestorer:
         """
         shares = _on_host(weights)
         places = _on_host(matrices)
-        wrong_size = self.blend == "mask" and faces.shape[-1] != self.resolution
-        if wrong_size or not len(frames) == len(faces) == len(shares) == len(places):
+        if not len(frames) == len(faces) == len(shares) == len(places):
             raise ConfigError(
                 f"Cannot paste faces: got frames {tuple(frames.shape)}, faces {tuple(faces.shape)}, matrices "
-                f"{places.shape}, weights {shares.shape}; expected one of each per frame, faces {self.resolution} wide."
+                f"{places.shape}, weights {shares.shape}; expected one of each per frame."
             )
         result = frames if inplace else frames.clone()
-        for chosen, regions in self._chunks(places, shares, (frames.shape[-1], frames.shape[-2])):
-            local = result[chosen[0] : chosen[-1] + 1]
-            source = torch.stack([regions.cut(local, index) for index in range(len(chosen))]).float()
-            pasted = self._paste(source, faces[chosen[0] : chosen[-1] + 1].float(), places[chosen], regions, local)
-            weight = _on_device(shares[chosen], frames.device)[:, None, None, None]
+        chosen = [index for index, share in enumerate(shares) if share > 0]
+        if chosen:
+            regions = self.regions(places[chosen], (frames.shape[-1], frames.shape[-2]))
+            sources = [result[(frame, slice(None), *regions.slices(index))] for index, frame in enumerate(chosen)]
+            fresh = torch.stack([faces[index] for index in chosen])
+            for source, pasted in zip(sources, self.paste(sources, fresh, places[chosen], shares[chosen], regions)):
+                source.copy_(pasted)
+        return result
+
+    def regions(self, matrices: npt.NDArray[np.float32], frame_size: tuple[int, int]) -> Boxes:
+        """The part of each picture of (width, height) that a paste by matrices (f, 2, 3) image -> crop can touch."""
+        outlines = apply_affine(invert_affine(matrices), self._outline)
+        return boxes_round(outlines, frame_size, _MARGIN, _MIN_SIDE)
+
+    def paste(
+        self,
+        sources: Sequence[Tensor],
+        faces: Tensor,
+        matrices: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.float32],
+        regions: Boxes,
+    ) -> list[Tensor]:
+        """The regions with the faces in them, whichever frames are given together; waits for nothing.
+
+        Args:
+            sources: of each frame its region (3, h, w) uint8, on the device where the work shall run.
+            faces: (f, 3, R, R) float in [-1, 1], same device; blend "published" takes any size and resizes it.
+            matrices: (f, 2, 3) image -> crop, on the host.
+            weights: (f,) above 0 and up to 1, on the host.
+            regions: as `regions` gives them for these matrices.
+
+        Returns the new regions, (3, h, w) uint8 each.
+        Raises ConfigError when the face size does not fit.
+        """
+        if self.blend == "mask" and faces.shape[-1] != self.resolution:
+            raise ConfigError(
+                f"Cannot paste faces {tuple(faces.shape)}: they must be {self.resolution} wide, as the mask is."
+            )
+        targets = self._targets(matrices)
+        result: list[Tensor] = []
+        for run in _runs(regions, targets, pixels_at_once(faces.device)):
+            source = _padded(sources[run], regions[run])
+            pasted = self._pasted(source, faces[run].float(), matrices[run], regions[run], targets[run.start])
+            weight = to_device(weights[run], source.device)[:, None, None, None]
             mixed = torch.where(weight < 1, torch.lerp(source, pasted, weight), pasted)
             # The published system cuts off the fraction; rounding is right where we are free to choose.
             levels = (mixed if self.blend == "published" else mixed.round_()).clamp_(0, 255).to(torch.uint8)
-            for index in range(len(chosen)):
-                regions.cut(local, index).copy_(levels[index])
+            sizes = regions.sizes[run].tolist()
+            result.extend(picture[:, :height, :width] for picture, (width, height) in zip(levels, sizes))
         return result
 
-    def _chunks(
-        self, matrices: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], frame_size: tuple[int, int]
-    ) -> Iterator[tuple[list[int], _Regions]]:
-        """Runs of neighbouring frames with a face, short enough for bounded memory, with their regions."""
-        run: list[int] = []
-        limit = len(weights)
-        for index in range(len(weights) + 1):
-            if index < len(weights) and weights[index] > 0:
-                if not run:
-                    one = _regions(apply_affine(invert_affine(matrices[index]), self._outline)[None], frame_size)
-                    limit = max(1, _PIXELS_AT_ONCE // (one.width * one.height))
-                run.append(index)
-            if run and (len(run) >= limit or index == len(weights) or weights[index] <= 0):
-                outlines = apply_affine(invert_affine(matrices[run]), self._outline)
-                yield run, _regions(outlines, frame_size)
-                run = []
+    def _targets(self, matrices: npt.NDArray[np.float32]) -> IntArray:
+        """(f, 2) width and height to which each face is shrunk (antialiased) before it is sampled.
 
-    def _paste(
-        self, source: Tensor, faces: Tensor, matrices: npt.NDArray[np.float32], regions: _Regions, frames: Tensor
+        Only one that is small in the picture is: no larger than there. A large one is sampled as it is.
+        """
+        if self.blend == "published":
+            return np.tile(np.array([crop_size(self.resolution)], np.int64), (len(matrices), 1))
+        scale = np.sqrt(np.abs(np.linalg.det(matrices[..., :2]))).astype(np.float64)  # crop pixels per picture pixel
+        sizes = np.ceil(np.array(crop_size(self.resolution)) / scale[:, None])
+        return np.minimum(sizes, self.resolution).astype(np.int64)
+
+    def _pasted(
+        self,
+        source: Tensor,
+        faces: Tensor,
+        matrices: npt.NDArray[np.float32],
+        regions: Boxes,
+        target: IntArray,
     ) -> Tensor:
         """Regions with the face in them at full weight: (f, 3, h, w) float32 in [0, 255]."""
         if self.blend == "mask":
-            return self._paste_mask(source, faces, matrices, regions)
-        return self._paste_published(source, faces, matrices, regions, (frames.shape[-1], frames.shape[-2]))
+            return self._paste_mask(source, faces, matrices, regions, target)
+        return self._paste_published(source, faces, matrices, regions)
 
     def _paste_mask(
-        self, source: Tensor, faces: Tensor, matrices: npt.NDArray[np.float32], regions: _Regions
+        self,
+        source: Tensor,
+        faces: Tensor,
+        matrices: npt.NDArray[np.float32],
+        regions: Boxes,
+        target: IntArray,
     ) -> Tensor:
-        width, height = crop_size(self.resolution)
-        scale = float(np.sqrt(np.abs(np.linalg.det(matrices[..., :2])).mean()))  # crop pixels per picture pixel
-        # A face that is small in the picture is shrunk first (antialiased); one that is large is sampled as it is.
-        target_w = min(self.resolution, math.ceil(width / scale))
-        target_h = min(self.resolution, math.ceil(height / scale))
+        target_w, target_h = target.tolist()
         if self._share.device != faces.device:
-            self._share = self._share.to(faces.device)
+            self._share = to_device(self._share, faces.device)
         layers = torch.cat([faces, self._share.expand(len(faces), -1, -1, -1)], 1)
         if (target_h, target_w) != layers.shape[-2:]:
             layers = F.interpolate(layers, (target_h, target_w), mode="bicubic", antialias=True)
-        local = stretch_matrix(_shifted(matrices, regions.corners), (width, height), (target_w, target_h))
-        grid, _, _ = _grid(_on_device(local, faces.device), regions, (target_h, target_w))
+        shifted = _shifted(matrices, regions.corners)
+        local = to_device(stretch_matrix(shifted, crop_size(self.resolution), (target_w, target_h)), faces.device)
+        grid, _, _ = _grid(local, source, (target_h, target_w))
         sampled = F.grid_sample(layers, grid, mode="bicubic", padding_mode="border", align_corners=True)
         share = sampled[:, 3:].clamp(0, 1)
         # Bicubic weights ring around zero: below half a grey level the source's own pixel stays.
@@ -215,24 +231,22 @@ class FaceRestorer:
         return torch.lerp(source, _to_levels(sampled[:, :3]), share)
 
     def _paste_published(
-        self,
-        source: Tensor,
-        faces: Tensor,
-        matrices: npt.NDArray[np.float32],
-        regions: _Regions,
-        frame_size: tuple[int, int],
+        self, source: Tensor, faces: Tensor, matrices: npt.NDArray[np.float32], regions: Boxes
     ) -> Tensor:
         width, height = crop_size(self.resolution)
         resized = F.interpolate(faces, (height, width), mode="bicubic", antialias=True)
-        local = _on_device(_shifted(matrices, regions.corners), faces.device)
-        grid, x, y = _grid(local, regions, (height, width))
+        local = to_device(_shifted(matrices, regions.corners), faces.device)
+        grid, x, y = _grid(local, source, (height, width))
         # Off the crop the published system has white, but no mask reaches there: the edge pixel will do.
         levels = _to_levels(F.grid_sample(resized, grid, padding_mode="border", align_corners=True))
         ramp_x = torch.minimum(x + 1, width - x).clamp_(0, 1)
         ramp_y = torch.minimum(y + 1, height - y).clamp_(0, 1)
         eroded = erode((ramp_x * ramp_y)[:, None], 1, 0)
-        edges = [int(math.sqrt(_mask_area(matrix, (width, height), frame_size))) // 20 for matrix in matrices]
-        soft = torch.cat([_soften(eroded[index : index + 1], edge) for index, edge in enumerate(edges)])
+        soft = torch.zeros_like(eroded)
+        for index, (matrix, (region_w, region_h)) in enumerate(zip(matrices, regions.sizes.tolist())):
+            edge = int(math.sqrt(_mask_area(matrix, (width, height), regions.frame_size))) // 20
+            own = (slice(index, index + 1), slice(None), slice(region_h), slice(region_w))
+            soft[own] = _soften(eroded[own], edge)
         # The blur may reach a pixel past the crop, where the published system darkens the frame a little: not here.
         soft = soft.masked_fill(eroded <= 0, 0)
         return soft * (eroded * levels) + (1 - soft) * source
@@ -255,11 +269,6 @@ def _on_host(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return np.asarray(given, np.float32)
 
 
-def _on_device(values: npt.NDArray[np.float32], device: torch.device) -> Tensor:
-    """Copied without waiting for the work queued on the device."""
-    return torch.from_numpy(values).to(device, non_blocking=True)
-
-
 def _shifted(matrices: npt.NDArray[np.float32], corners: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Matrices from the picture -> matrices from the region whose left top corner is given."""
     moved = matrices.astype(np.float64)
@@ -267,8 +276,36 @@ def _shifted(matrices: npt.NDArray[np.float32], corners: npt.NDArray[np.int64]) 
     return moved.astype(np.float32)
 
 
-def _grid(matrices: Tensor, regions: _Regions, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the regions look in a picture of (height, width): a grid (f, h, w, 2), corners aligned, and its x, y."""
-    x, y = sampling_points(matrices, regions.height, regions.width)
+def _padded(sources: Sequence[Tensor], regions: Boxes) -> Tensor:
+    """Regions (3, h, w) uint8, one by one in the left top corner of a (f, 3, H, W) float32 that fits the greatest."""
+    width, height = regions.sizes.max(axis=0).tolist()
+    batch = torch.zeros(len(sources), 3, height, width, device=sources[0].device)
+    for room, source in zip(batch, sources, strict=True):
+        room[:, : source.shape[-2], : source.shape[-1]] = source
+    return batch
+
+
+def _runs(regions: Boxes, targets: IntArray, limit: int) -> Iterator[slice]:
+    """Neighbouring frames to compute together: no more than `limit` pixels, regions much alike, equal targets.
+
+    Each frame has its own region and target, so its pixels are the same whatever run it is in.
+    """
+    start, common, least = 0, regions.sizes[0], regions.sizes[0].prod()
+    for index in range(1, len(regions)):
+        size = regions.sizes[index]
+        wider, smaller = np.maximum(common, size), min(least, size.prod())
+        area = wider.prod()
+        fits = area * (index + 1 - start) <= limit and area <= _SPARE * smaller
+        if fits and (targets[index] == targets[start]).all():
+            common, least = wider, smaller
+        else:
+            yield slice(start, index)
+            start, common, least = index, size, size.prod()
+    yield slice(start, len(regions))
+
+
+def _grid(matrices: Tensor, source: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Where regions (f, 3, h, w) look in a picture of (height, width): an aligned grid (f, h, w, 2), its x and y."""
+    x, y = sampling_points(matrices, source.shape[-2], source.shape[-1])
     pair = torch.stack([x * (2 / max(size[1] - 1, 1)) - 1, y * (2 / max(size[0] - 1, 1)) - 1])
     return rearrange(pair, "k f h w -> f h w k"), x, y

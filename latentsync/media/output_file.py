@@ -2,7 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from latentsync.errors import MediaError
@@ -67,10 +68,27 @@ def publish(partial: Path, path: Path, overwrite: bool) -> None:
     """
     try:
         if not overwrite and os.path.lexists(path):
-            raise MediaError(f"{str(path)!r} has appeared while the video was made; it is not overwritten.")
+            raise MediaError(f"{str(path)!r} has appeared meanwhile; it is not overwritten.")
         os.replace(partial, path)
     except OSError as error:
         raise MediaError(f"Cannot give {str(path)!r} its final name ({error.strerror}).") from error
+
+
+@contextmanager
+def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a file to fill beside ``path``; it gets that name when the block ends well, and is removed when not.
+
+    Raises:
+        MediaError: the folder does not allow it, the disk is full, or the name is taken and ``overwrite`` is off.
+    """
+    partial = partial_path(path)
+    try:
+        yield partial
+        publish(partial, path, overwrite)
+    except OSError as error:
+        raise MediaError(f"Cannot write {str(path)!r} ({error.strerror or error}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _same_file(first: Path, second: Path) -> bool:

@@ -1,14 +1,31 @@
 """Attention and feed-forward blocks on token sequences, and the per-frame spatial transformer of the U-Net."""
 
+from typing import NamedTuple, cast
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentsync.models.layout import from_tokens, merge_heads, split_heads, to_tokens
+from latentsync.models import kernels
+from latentsync.models.layout import from_tokens, merge_heads, repeat_frames, split_heads, to_tokens
 from latentsync.models.resnet import FrameGroupNorm
+
+
+class HeardAudio(NamedTuple):
+    """What one transformer hears: the audio through its projections, the same at every denoising step."""
+
+    key: Tensor
+    """(m, heads, k, d), one row for each of m frames."""
+    value: Tensor
+    """(m, heads, k, d)."""
+    guided: bool
+    """Whether frames without audio (half of them, in front) are to be computed beside those that hear it."""
 
 
 class Attention(nn.Module):
     """Multi-head attention; keys and values come from ``context`` or, without one, from the tokens themselves."""
+
+    packed: Tensor | None
 
     def __init__(self, dim: int, heads: int, context_dim: int | None = None, *, qkv_bias: bool = False) -> None:
         super().__init__()
@@ -18,17 +35,44 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_dim or dim, dim, bias=qkv_bias)
         # A list of one: published files call the output projection "to_out.0".
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        self.attends_itself = context_dim is None
+        self.register_buffer("packed", None, persistent=False)
+
+    def pack(self) -> None:
+        """Lay the three projections of a self-attention side by side, so that one matrix product makes all.
+
+        For networks that are not trained any more; the weights keep their names, as views.
+        """
+        projections = (self.to_q, self.to_k, self.to_v)
+        self.packed = torch.cat([layer.weight.detach() for layer in projections])
+        for layer, part in zip(projections, self.packed.chunk(3), strict=True):
+            layer.weight.data = part
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens that attend to each other: (n, s, dim) -> three of the same shape."""
+        if self.packed is None:
+            return self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        query, key, value = F.linear(tokens, self.packed).chunk(3, dim=-1)
+        return query, key, value
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         """Attend.
 
         tokens (n, s, dim), context (n, k, context_dim) or None -> (n, s, dim)
         """
-        source = tokens if context is None else context
-        query = split_heads(self.to_q(tokens), self.heads)
-        key = split_heads(self.to_k(source), self.heads)
-        value = split_heads(self.to_v(source), self.heads)
-        output: Tensor = self.to_out[0](merge_heads(F.scaled_dot_product_attention(query, key, value)))
+        if context is not None:
+            return self.attend(self.to_q(tokens), *self.keys_and_values(context))
+        query, key, value = self.project(tokens)
+        return self.attend(query, split_heads(key, self.heads), split_heads(value, self.heads))
+
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Project what is attended to: (n, k, context_dim) -> two of (n, heads, k, d)."""
+        return split_heads(self.to_k(context), self.heads), split_heads(self.to_v(context), self.heads)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend and project: query (n, s, dim), the others (n, heads, k, d) -> (n, s, dim)."""
+        mixed = F.scaled_dot_product_attention(split_heads(query, self.heads), key, value)
+        output: Tensor = self.to_out[0](merge_heads(mixed))
         return output
 
 
@@ -38,9 +82,19 @@ class GEGLU(nn.Module):
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__()
         self.proj = nn.Linear(dim_in, 2 * dim_out)
+        self.register_buffer("packed_weight", None, persistent=False)
+        self.register_buffer("packed_bias", None, persistent=False)
+
+    def pack(self) -> None:
+        """Keep the weights a second time as the fused kernel needs them, for networks that are not trained any more."""
+        self.packed_weight = kernels.interleave(self.proj.weight.detach())
+        self.packed_bias = kernels.interleave(self.proj.bias.detach())
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Gate the tokens: (..., dim_in) -> (..., dim_out)."""
+        if self.packed_weight is not None and self.packed_bias is not None and kernels.usable(tokens):
+            if kernels.geglu_fits(tokens, self.packed_weight):
+                return kernels.geglu(tokens, self.packed_weight, self.packed_bias)
         # Two products instead of one whose halves lie apart in memory: the element-wise part is then twice as fast.
         weights, biases = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
         values, gate = (F.linear(tokens, weight, bias) for weight, bias in zip(weights, biases, strict=True))
@@ -84,15 +138,27 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.ff = FeedForward(dim)
 
-    def forward(self, tokens: Tensor, audio: Tensor | None) -> Tensor:
-        """Transform one frame's tokens.
+    def forward(self, tokens: Tensor, audio: HeardAudio | None) -> Tensor:
+        """Transform each frame's tokens.
 
-        tokens (n, s, dim), audio (n, k, audio_dim); None leaves the audio attention out -> (n, s, dim)
+        tokens (n, s, dim), audio of m frames; None leaves the audio attention out -> (n, s, dim), or (2m, s, dim)
+        where the audio is guided: n is then m as long as frames with and without audio are the same, 2m later
         """
         tokens = tokens + self.attn1(self.norm1(tokens))
-        if audio is not None and self.attn2 is not None and self.norm2 is not None:
-            tokens = tokens + self.attn2(self.norm2(tokens), audio)
+        if audio is not None:
+            tokens = self._hear(tokens, audio)
         return tokens + self.ff(self.norm3(tokens))
+
+    def _hear(self, tokens: Tensor, audio: HeardAudio) -> Tensor:
+        if self.attn2 is None or self.norm2 is None:
+            return tokens
+        hearing = tokens[-len(audio.key) :]
+        heard = hearing + self.attn2.attend(self.attn2.to_q(self.norm2(hearing)), audio.key, audio.value)
+        if not audio.guided:
+            return heard
+        # Zero audio has zero keys and values, so attention to it gives exactly the bias of its last projection.
+        deaf = tokens[: len(audio.key)] + cast(nn.Linear, self.attn2.to_out[0]).bias
+        return torch.cat([deaf, heard])
 
 
 class SpatialTransformer(nn.Module):
@@ -100,17 +166,25 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, channels: int, heads: int, groups: int, audio_dim: int | None) -> None:
         super().__init__()
+        self.place = 0  # among the network's transformers, set by the network
         self.norm = FrameGroupNorm(groups, channels, eps=1e-6)
         self.proj_in = PointwiseConv(channels, channels)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, audio_dim)])
         self.proj_out = PointwiseConv(channels, channels)
 
-    def forward(self, hidden: Tensor, audio: Tensor | None) -> Tensor:
+    def hear(self, audio: Tensor, *, guided: bool) -> HeardAudio | None:
+        """Project audio (m, k, audio_dim) for :meth:`forward`; None for a transformer without audio attention."""
+        attention = cast(TransformerBlock, self.transformer_blocks[0]).attn2
+        return None if attention is None else HeardAudio(*attention.keys_and_values(audio), guided)
+
+    def forward(self, hidden: Tensor, audio: HeardAudio | None) -> Tensor:
         """Transform each frame.
 
-        hidden (n, c, h, w), audio (n, k, audio_dim) or None -> (n, c, h, w); n = batch times frames
+        hidden (n, c, h, w), audio from :meth:`hear` or None -> (n, c, h, w), n = batch times frames; guided audio makes
+        twice its own number of frames of them, if there were not so many already
         """
         tokens = self.proj_in(to_tokens(self.norm(hidden)))
         for block in self.transformer_blocks:
             tokens = block(tokens, audio)
-        return hidden + from_tokens(self.proj_out(tokens), hidden.shape[-2])
+        output = from_tokens(self.proj_out(tokens), hidden.shape[-2])
+        return repeat_frames(hidden, len(output)) + output

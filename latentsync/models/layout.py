@@ -2,9 +2,10 @@
 
 They are plain tensor methods because a compiler would trace a pattern language's parser anew at each of the hundreds
 of places (measured: 0.1 s each). Letters: b videos, f frames, n = b * f pictures, c channels, s = h * w positions.
-On channels-last memory all but the pixel tracks of several videos are views.
+On channels-last memory most are views.
 """
 
+import torch
 from torch import Tensor
 
 
@@ -28,14 +29,20 @@ def from_tokens(tokens: Tensor, height: int) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, (height, -1))
 
 
-def to_pixel_tracks(pictures: Tensor, frames: int) -> Tensor:
-    """List what each pixel shows over time: ((b f), c, h, w) -> ((b h w), f, c)."""
-    return pictures.unflatten(0, (-1, frames)).permute(0, 3, 4, 1, 2).flatten(0, 2)
+def to_tracks(tokens: Tensor, heads: int) -> Tensor:
+    """List what each position shows over time: (f, s, (heads d)) -> (s, heads, f, d), a view."""
+    return tokens.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3)
 
 
-def from_pixel_tracks(tracks: Tensor, height: int, width: int) -> Tensor:
-    """Undo :func:`to_pixel_tracks`: ((b h w), f, c) -> ((b f), c, h, w)."""
-    return tracks.unflatten(0, (-1, height, width)).permute(0, 3, 4, 1, 2).flatten(0, 1)
+def from_tracks(tracks: Tensor) -> Tensor:
+    """Undo :func:`to_tracks`: (s, heads, f, d) -> (f, s, (heads d))."""
+    return tracks.permute(2, 0, 1, 3).flatten(2)
+
+
+def repeat_frames(pictures: Tensor, count: int) -> Tensor:
+    """Repeat the whole run of frames until there are ``count``: (n, c, h, w) -> (count, c, h, w), a multiple of n."""
+    # Not Tensor.repeat, which would lay channels-last memory out anew.
+    return pictures if len(pictures) == count else torch.cat([pictures] * (count // len(pictures)))
 
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:

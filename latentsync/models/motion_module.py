@@ -4,13 +4,15 @@ At construction the last projection is zero, so that a network without trained m
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from latentsync.models.attention import Attention, FeedForward
-from latentsync.models.layout import from_pixel_tracks, to_pixel_tracks
+from latentsync.models.layout import from_tokens, to_tokens
 from latentsync.models.resnet import FrameGroupNorm
+from latentsync.models.temporal_attention import attend_across_frames
 from latentsync.models.unet_spec import MOTION_NORM_GROUPS
 
 
@@ -42,9 +44,9 @@ class PositionTable(nn.Module):
         table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[None]
         self.pe = table.to(self.pe.device, self.pe.dtype)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Add positions 0, 1, ...: (n, f, dim) -> (n, f, dim)."""
-        return tokens + self.pe[:, : tokens.shape[1]]
+    def forward(self, tokens: Tensor, frames: int) -> Tensor:
+        """Add each frame's position in its window: ((b frames), s, dim) -> the same shape."""
+        return (tokens.unflatten(0, (-1, frames)) + self.pe[0, :frames, None]).flatten(0, 1)
 
 
 class TemporalAttention(Attention):
@@ -54,9 +56,12 @@ class TemporalAttention(Attention):
         super().__init__(dim, heads)
         self.pos_encoder = PositionTable(dim, max_len)
 
-    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        """Attend across frames: (n, f, dim) -> (n, f, dim)."""
-        return super().forward(self.pos_encoder(tokens), context)
+    def mix(self, tokens: Tensor, frames: int) -> Tensor:
+        """Attend across the frames of each window: ((b frames), s, dim) -> the same shape."""
+        query, key, value = self.project(self.pos_encoder(tokens, frames))
+        mixed = attend_across_frames(query, key, value, self.heads, frames)
+        output: Tensor = self.to_out[0](mixed)
+        return output
 
 
 class TemporalTransformerBlock(nn.Module):
@@ -69,10 +74,10 @@ class TemporalTransformerBlock(nn.Module):
         self.ff = FeedForward(dim)
         self.ff_norm = nn.LayerNorm(dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Transform one pixel's frames: (n, f, dim) -> (n, f, dim)."""
+    def forward(self, tokens: Tensor, frames: int) -> Tensor:
+        """Transform windows: ((b frames), s, dim) -> the same shape."""
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
-            tokens = tokens + attention(norm(tokens))
+            tokens = tokens + cast(TemporalAttention, attention).mix(norm(tokens), frames)
         return tokens + self.ff(self.ff_norm(tokens))
 
 
@@ -93,11 +98,10 @@ class TemporalTransformer(nn.Module):
 
         hidden ((b frames), c, h, w) -> the same shape; frames <= max_len
         """
-        height, width = hidden.shape[-2:]
-        tokens = self.proj_in(to_pixel_tracks(self.norm(hidden), frames))
+        tokens = self.proj_in(to_tokens(self.norm(hidden)))
         for block in self.transformer_blocks:
-            tokens = block(tokens)
-        return hidden + from_pixel_tracks(self.proj_out(tokens), height, width)
+            tokens = block(tokens, frames)
+        return hidden + from_tokens(self.proj_out(tokens), hidden.shape[-2])
 
 
 class MotionModule(nn.Module):

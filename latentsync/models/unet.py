@@ -7,10 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentsync.models.attention import HeardAudio, SpatialTransformer
 from latentsync.models.layout import to_pictures, to_video
 from latentsync.models.resnet import FrameGroupNorm, to_channels_last
 from latentsync.models.unet_blocks import Condition, DownLevel, MidLevel, UpLevel
 from latentsync.models.unet_spec import UNetSpec
+
+Heard = list[HeardAudio | None]
 
 
 class ZeroConv(nn.Conv2d):
@@ -60,7 +63,31 @@ class UNet3DConditionModel(nn.Module):
         self.up_blocks = nn.ModuleList([UpLevel(spec, level, in_channels) for level, in_channels in _up_widths(spec)])
         self.conv_norm_out = FrameGroupNorm(spec.norm_num_groups, widths[0], eps=spec.norm_eps)
         self.conv_out = ZeroConv(widths[0], spec.out_channels, kernel_size=3, padding=1)
+        for place, transformer in enumerate(self._transformers()):
+            transformer.place = place
         to_channels_last(self)
+
+    def _transformers(self) -> list[SpatialTransformer]:
+        return [module for module in self.modules() if isinstance(module, SpatialTransformer)]
+
+    def hear(self, encoder_hidden_states: Tensor | None, *, guided: bool = False) -> Heard:
+        """Audio as the transformers need it: computed once, it serves all steps.
+
+        encoder_hidden_states ((b f), k, d) or (b, f, k, d), or None to leave the audio attention out. guided: give
+        predictions without audio (with zeros in its place) and, behind them, those with it, for classifier-free
+        guidance; what both have in common is computed once, and attention to zeros not at all. Raises ValueError when
+        the width is not the network's.
+        """
+        if encoder_hidden_states is None:
+            return [None] * len(self._transformers())
+        width = encoder_hidden_states.shape[-1]
+        if encoder_hidden_states.ndim not in (3, 4) or width != self.spec.cross_attention_dim:
+            raise ValueError(
+                f"encoder_hidden_states has shape {tuple(encoder_hidden_states.shape)}, expected ((b f), k, "
+                f"{self.spec.cross_attention_dim}) or (b, f, k, {self.spec.cross_attention_dim})."
+            )
+        audio = encoder_hidden_states.flatten(0, -3)
+        return [transformer.hear(audio, guided=guided) for transformer in self._transformers()]
 
     def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Recompute each layer's activations in the backward pass (less memory, about a third more time)."""
@@ -71,19 +98,19 @@ class UNet3DConditionModel(nn.Module):
         """Predict the noise.
 
         sample (b, in_channels, f, h, w): noisy latents, mask (1 = keep), masked latents, reference latents;
-        timesteps () or (b,), 0..999; encoder_hidden_states ((b f), k, d) or (b, f, k, d), or None to leave the
-        audio attention out -> (b, out_channels, f, h, w). Raises ValueError when the shapes do not fit.
+        timesteps () or (b,), 0..999; encoder_hidden_states as in :meth:`hear` -> (b, out_channels, f, h, w). Raises
+        ValueError when the shapes do not fit.
         """
-        return self.forward_full(sample, timesteps, encoder_hidden_states)[0]
+        return self.forward_full(sample, timesteps, self.hear(encoder_hidden_states))[0]
 
-    def forward_full(
-        self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward_full(self, sample: Tensor, timesteps: Tensor, heard: Heard) -> tuple[Tensor, Tensor]:
         """Predict the noise and hand out what :meth:`forward_shallow` can reuse at the next step.
 
-        Arguments as in :meth:`forward` -> noise_pred (b, out_channels, f, h, w), cached features ((b f), c, h, w)
+        sample, timesteps as in :meth:`forward`, heard from :meth:`hear`; where it is guided, timesteps is () and the
+        results hold 2b windows, those without audio first
+        -> noise_pred (b, out_channels, f, h, w), cached features ((b f), c, h, w)
         """
-        stem, condition = self._enter(sample, timesteps, encoder_hidden_states)
+        stem, condition = self._enter(sample, timesteps, heard)
         skips = [stem]
         for down in self.down_blocks:
             skips.extend(down(skips[-1], condition))
@@ -92,48 +119,38 @@ class UNet3DConditionModel(nn.Module):
             hidden, cached = up(hidden, skips, condition)
         return self._leave(hidden, condition), cached
 
-    def forward_shallow(
-        self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None, cached: Tensor
-    ) -> Tensor:
+    def forward_shallow(self, sample: Tensor, timesteps: Tensor, heard: Heard, cached: Tensor) -> Tensor:
         """Predict the noise from the deep features of an earlier step; only the outermost layer is run.
 
-        Arguments as in :meth:`forward`, cached = second result of :meth:`forward_full` for the same window
+        Arguments as in :meth:`forward_full`, cached = its second result for the same window
         -> (b, out_channels, f, h, w)
         """
-        stem, condition = self._enter(sample, timesteps, encoder_hidden_states)
+        stem, condition = self._enter(sample, timesteps, heard)
         last = cast(UpLevel, self.up_blocks[-1])
         return self._leave(last.last_layer(cached, stem, condition), condition)
 
-    def _enter(
-        self, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor | None
-    ) -> tuple[Tensor, Condition]:
-        self._check_shapes(sample, encoder_hidden_states)
-        batch, _, frames, _, _ = sample.shape
-        time_emb = F.silu(self.time_embedding(timesteps.expand(batch)))
-        audio = encoder_hidden_states
-        if audio is not None and audio.ndim == 4:
-            audio = audio.flatten(0, 1)
+    def _enter(self, sample: Tensor, timesteps: Tensor, heard: Heard) -> tuple[Tensor, Condition]:
+        self._check_shapes(sample, heard)
+        time_emb = F.silu(self.time_embedding(timesteps.reshape(-1)))
         pixels = to_pictures(sample).contiguous(memory_format=torch.channels_last)
-        return self.conv_in(pixels), Condition(time_emb, audio, frames)
+        return self.conv_in(pixels), Condition(time_emb, heard, sample.shape[2])
 
     def _leave(self, hidden: Tensor, condition: Condition) -> Tensor:
         hidden = self.conv_out(F.silu(self.conv_norm_out(hidden, condition.frames)))
         return to_video(hidden, condition.frames)
 
-    def _check_shapes(self, sample: Tensor, audio: Tensor | None) -> None:
+    def _check_shapes(self, sample: Tensor, heard: Heard) -> None:
         spec = self.spec
         if sample.ndim != 5 or sample.shape[1] != spec.in_channels:
             raise ValueError(f"sample has shape {tuple(sample.shape)}, expected (b, {spec.in_channels}, f, h, w).")
         batch, _, frames = sample.shape[:3]
         if spec.use_motion_module and frames > spec.motion_max_len:
             raise ValueError(f"A window of {frames} frames is too long, this network takes {spec.motion_max_len}.")
-        if audio is None:
-            return
-        leading = (batch, frames) if audio.ndim == 4 else (batch * frames,)
-        if audio.ndim not in (3, 4) or audio.shape[:-2] != leading or audio.shape[-1] != spec.cross_attention_dim:
+        lengths = {len(audio.key) for audio in heard if audio is not None}
+        if lengths - {batch * frames}:
             raise ValueError(
-                f"encoder_hidden_states has shape {tuple(audio.shape)}, expected ({batch * frames}, k, "
-                f"{spec.cross_attention_dim}) or ({batch}, {frames}, k, {spec.cross_attention_dim})."
+                f"encoder_hidden_states describes {max(lengths)} frames, expected {batch * frames} for sample "
+                f"{tuple(sample.shape)}."
             )
 
 

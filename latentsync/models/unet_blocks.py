@@ -1,12 +1,14 @@
 """Levels of the U-Net: each a list of layers (residual block, transformer, motion module) and a resampler."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentsync.models.attention import SpatialTransformer
+from latentsync.models.attention import HeardAudio, SpatialTransformer
+from latentsync.models.layout import repeat_frames
 from latentsync.models.motion_module import MotionModule
 from latentsync.models.resnet import Downsample, ResnetBlock, Upsample
 from latentsync.models.unet_spec import UNetSpec
@@ -16,9 +18,9 @@ class Condition(NamedTuple):
     """What every layer is told besides the picture."""
 
     time_emb: Tensor
-    """(b, 4 * first width), already through SiLU."""
-    audio: Tensor | None
-    """((b f), k, cross_attention_dim), or None to leave the audio attention out."""
+    """(b, 4 * first width), already through SiLU; one row may serve all windows."""
+    audio: Sequence[HeardAudio | None]
+    """For every transformer of the network in order; None leaves its audio attention out."""
     frames: int
     """f, the frames of a window."""
 
@@ -70,7 +72,8 @@ class Level(nn.Module):
     def _layer(self, index: int, hidden: Tensor, condition: Condition) -> Tensor:
         hidden = self.resnets[index](hidden, condition.time_emb, condition.frames)
         if self.attentions is not None:
-            hidden = self.attentions[index](hidden, condition.audio)
+            transformer = cast(SpatialTransformer, self.attentions[index])
+            hidden = transformer(hidden, condition.audio[transformer.place])
         if self.motion_modules is not None:
             hidden = self.motion_modules[index](hidden, condition.frames)
         return hidden
@@ -114,7 +117,7 @@ class UpLevel(Level):
         last layer ((b f), channels, h, w)
         """
         for index in range(len(self.resnets) - 1):
-            hidden = self.layer(index, torch.cat([hidden, skips.pop()], dim=1), condition)
+            hidden = self.layer(index, _join(hidden, skips.pop()), condition)
         before_last = hidden
         hidden = self.last_layer(hidden, skips.pop(), condition)
         if self.upsamplers is not None:
@@ -123,7 +126,12 @@ class UpLevel(Level):
 
     def last_layer(self, hidden: Tensor, skip: Tensor, condition: Condition) -> Tensor:
         """Run the last layer alone: ((b f), channels, h, w), skip ((b f), c, h, w) -> ((b f), channels, h, w)."""
-        return self.layer(len(self.resnets) - 1, torch.cat([hidden, skip], dim=1), condition)
+        return self.layer(len(self.resnets) - 1, _join(hidden, skip), condition)
+
+
+def _join(hidden: Tensor, skip: Tensor) -> Tensor:
+    """Channels of both: a skip from before frames with and without audio parted serves both."""
+    return torch.cat([hidden, repeat_frames(skip, len(hidden))], dim=1)
 
 
 class MidLevel(nn.Module):
@@ -141,7 +149,8 @@ class MidLevel(nn.Module):
     def forward(self, hidden: Tensor, condition: Condition) -> Tensor:
         """Transform: ((b f), c, h, w) -> the same shape."""
         hidden = self.resnets[0](hidden, condition.time_emb, condition.frames)
-        hidden = self.attentions[0](hidden, condition.audio)
+        transformer = cast(SpatialTransformer, self.attentions[0])
+        hidden = transformer(hidden, condition.audio[transformer.place])
         if self.motion_modules is not None:
             hidden = self.motion_modules[0](hidden, condition.frames)
         output: Tensor = self.resnets[1](hidden, condition.time_emb, condition.frames)

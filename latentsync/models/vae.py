@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,14 +70,15 @@ def encode_latents(vae: AutoencoderKL, pixels: Tensor, noise: Tensor | None = No
     pixels (n, 3, h, w) in [-1, 1]; noise (n, 4, h/8, w/8) standard normal draws a sample, None takes the mean;
     chunk_size pictures are encoded at a time -> latents (n, 4, h/8, w/8) times the VAE's scaling factor
     """
-    parts = []
-    for start in range(0, pixels.shape[0], chunk_size):
-        posterior = vae.encode(_channels_last(pixels[start : start + chunk_size])).latent_dist
-        part = posterior.mean
+    means, stds = [], []
+    for chunk in _chunks(pixels, chunk_size):
+        posterior = vae.encode(chunk).latent_dist
+        means.append(posterior.mean)
         if noise is not None:
-            part = part + posterior.std * noise[start : start + chunk_size]
-        parts.append(part)
-    latents = torch.cat(parts) if len(parts) > 1 else parts[0]
+            stds.append(posterior.std)
+    latents = torch.cat(means)[: len(pixels)]
+    if noise is not None:
+        latents = latents + torch.cat(stds)[: len(pixels)] * noise
     return (latents - _shift(vae)) * float(vae.config.scaling_factor)
 
 
@@ -87,19 +89,19 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor, chunk_size: int = 8) -> 
     -> pixels (n, 3, 8h, 8w), about [-1, 1] and not clamped
     """
     unscaled = latents / float(vae.config.scaling_factor) + _shift(vae)
-    parts = [
-        vae.decode(_channels_last(unscaled[start : start + chunk_size])).sample
-        for start in range(0, unscaled.shape[0], chunk_size)
-    ]
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    return torch.cat([vae.decode(chunk).sample for chunk in _chunks(unscaled, chunk_size)])[: len(latents)]
 
 
 def _shift(vae: AutoencoderKL) -> float:
     return float(vae.config.shift_factor or 0.0)
 
 
-def _channels_last(pictures: Tensor) -> Tensor:
-    return pictures.contiguous(memory_format=torch.channels_last)
+def _chunks(pictures: Tensor, size: int) -> Iterator[Tensor]:
+    """Channels-last chunks of pictures (n, c, h, w); on a GPU all of one size, since kernels are prepared for each."""
+    for chunk in pictures.split(size):
+        if pictures.is_cuda and len(chunk) < size:
+            chunk = torch.cat([chunk, chunk[-1:].expand(size - len(chunk), -1, -1, -1)])
+        yield chunk.contiguous(memory_format=torch.channels_last)
 
 
 def _find_weights(folder: Path) -> Path:

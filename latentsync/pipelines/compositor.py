@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import islice
 
 import numpy as np
 import torch
@@ -12,51 +12,52 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentsync.face.patches import Patches
 from latentsync.face.restore import FaceRestorer
-from latentsync.face.warp import warp_faces
+from latentsync.face.warp import crop_boxes, warp_patches
 from latentsync.pipelines.align import AlignedFrame
-from latentsync.pipelines.generator import FaceGenerator
+from latentsync.pipelines.finished import FinishedFrame, NewFaces
+from latentsync.pipelines.generator import FaceGenerator, WindowInput
 from latentsync.pipelines.memory import release_freed_memory
 from latentsync.pipelines.windows import Window
 from latentsync.profiling import StageClock
 
-# Whole pictures handled at once: more would only cost memory.
-_BATCH = 4
-
 
 @dataclass(frozen=True)
-class FinishedFrame:
-    """An output frame, ready to be written.
+class _CutFace:
+    """A frame's part of what was uploaded.
 
     Attributes:
-        index: output frame.
-        source: (H, W, 3) uint8 RGB as it came.
-        pixels: (H, W, 3) uint8 RGB as it goes out; the same array as `source` where nothing was generated.
-        reason: anything odd about the frame.
+        face: (3, R, R) uint8, aligned.
+        patches: the faces' neighbourhoods, among them this frame's.
+        index: its place in them.
     """
 
+    face: Tensor
+    patches: Patches
     index: int
-    source: NDArray[np.uint8]
-    pixels: NDArray[np.uint8]
-    reason: str | None
-
-    @property
-    def generated(self) -> bool:
-        """Whether the frame carries a new mouth."""
-        return self.pixels is not self.source
 
 
 @dataclass
 class _Pending:
-    """A frame between its window and the writer; `face` (3, R, R) uint8 and `code` are None without a usable face."""
+    """A frame between its window and the writer; `cut` and `code` are None without a usable face."""
 
     frame: AlignedFrame
-    face: Tensor | None = None
+    cut: _CutFace | None = None
     code: Tensor | None = None
+
+    @property
+    def generated(self) -> bool:
+        """Whether a face will be pasted."""
+        return self.cut is not None and self.frame.face.weight > 0
 
 
 class Compositor:
-    """Runs the device's part of the pipeline over a stream of aligned frames, holding about two windows of them."""
+    """Runs the device's part of the pipeline over a stream of aligned frames.
+
+    It holds about one window of frames more than the generator takes at once. On CUDA nothing here waits for the
+    device: work is queued, and whoever reads a finished frame's pixels waits for them.
+    """
 
     def __init__(
         self, generator: FaceGenerator, restorer: FaceRestorer, device: torch.device, clock: StageClock
@@ -81,12 +82,15 @@ class Compositor:
             Every frame in order.
         """
         stream = iter(frames)
-        for window, following in zip_longest(windows, windows[1:]):
-            self._admit(stream, window.stop)
-            self._sample(window, audio)
-            if following is None:
-                yield from self._finish(window.stop)
+        step = self._generator.windows_at_once
+        for first in range(0, len(windows), step):
+            group = windows[first : first + step]
+            self._admit(stream, group[-1].stop)
+            self._sample(group, audio)
+            if first + step >= len(windows):
+                yield from self._finish(group[-1].stop)
                 return
+            following = windows[first + step]
             # Frames that the next window cross-fades are not final yet; those it only looks back at are.
             yield from self._finish(following.start + following.new_from - following.blend)
             self._pending = {index: entry for index, entry in self._pending.items() if index >= following.start}
@@ -97,66 +101,81 @@ class Compositor:
         fresh = [_Pending(frame) for frame in islice(stream, stop - self._next_in)]
         self._pending.update((entry.frame.index, entry) for entry in fresh)
         self._next_in = stop
-        for batch in _batches([entry for entry in fresh if entry.frame.face.matrix is not None]):
-            with self._clock.on_device("align"):
-                matrices = torch.from_numpy(_matrices(batch)).to(self._device)
-                faces = warp_faces(self._pictures(batch), matrices, self._generator.resolution)
-            for entry, face in zip(batch, faces, strict=True):
-                entry.face = face
-
-    def _sample(self, window: Window, audio: Callable[[Window], Tensor]) -> None:
-        """Generate the window's codes and merge them into the pending frames."""
-        entries = [self._pending[index] for index in window.indices]
-        if all(entry.face is None for entry in entries[window.new_from :]):
+        found = [entry for entry in fresh if entry.frame.face.matrix is not None]
+        if not found:
             return
-        with self._clock.on_device("audio"):
-            audio_windows = audio(window)
-        faces, shown = _faces_with_gaps_filled(entries)
-        codes = self._generator.sample(faces, audio_windows, shown)
-        for slot, (entry, code) in enumerate(zip(entries, codes, strict=True)):
-            fade = window.fade_in(slot)
-            if entry.code is None:
-                entry.code = code
-            elif fade > 0 and slot < window.new_from:
-                entry.code = torch.lerp(entry.code, code, fade)
+        with self._clock.on_device("align"):
+            matrices, resolution = _matrices(found), self._generator.resolution
+            frame_size = _frame_size(found)
+            # What the paste will need goes with it, so that pixels travel once.
+            boxes = crop_boxes(matrices, resolution, frame_size).joined(self._restorer.regions(matrices, frame_size))
+            patches = Patches.upload([entry.frame.pixels for entry in found], boxes, self._device)
+            faces = warp_patches(patches, matrices, resolution)
+        for index, (entry, face) in enumerate(zip(found, faces, strict=True)):
+            entry.cut = _CutFace(face, patches, index)
+
+    def _sample(self, windows: Sequence[Window], audio: Callable[[Window], Tensor]) -> None:
+        """Generate the codes of windows together and merge them, one after the other, into the pending frames."""
+        needed, inputs = [], []
+        for window in windows:
+            entries = [self._pending[index] for index in window.indices]
+            if all(entry.cut is None for entry in entries[window.new_from :]):
+                continue
+            with self._clock.on_device("audio"):
+                audio_windows = audio(window)
+            needed.append((window, entries))
+            inputs.append(_window_input(entries, audio_windows))
+        if not needed:
+            return
+        for (window, entries), codes in zip(needed, self._generator.sample_windows(inputs), strict=True):
+            _merge(window, entries, codes)
 
     def _finish(self, stop: int) -> Iterator[FinishedFrame]:
         """Decode and paste the frames up to `stop`, and let them go."""
         entries = [self._pending[index] for index in range(self._next_out, stop)]
         self._next_out = stop
-        made = [entry for entry in entries if entry.face is not None and entry.frame.face.weight > 0]
-        pictures = self._restore(made)
+        generated = [entry for entry in entries if entry.generated]
+        new_faces = iter(self._restore(generated))
         for entry in entries:
             frame = entry.frame
-            generated = entry.face is not None and frame.face.weight > 0
-            yield FinishedFrame(
-                frame.index, frame.pixels, next(pictures) if generated else frame.pixels, frame.face.reason
-            )
+            new_face = next(new_faces) if entry.generated else None
+            yield FinishedFrame(frame.index, frame.pixels, frame.face.reason, new_face)
 
-    def _restore(self, entries: list[_Pending]) -> Iterator[NDArray[np.uint8]]:
-        """Decode the entries' faces together, then paste them a few frames at a time."""
+    def _restore(self, entries: list[_Pending]) -> list[tuple[NewFaces, int]]:
+        """Decode the entries' faces together, paste them into their neighbourhoods and send these to the host."""
         if not entries:
-            return
-        faces = torch.stack([entry.face for entry in entries if entry.face is not None])
+            return []
+        cuts = [entry.cut for entry in entries if entry.cut is not None]
         codes = torch.stack([entry.code for entry in entries if entry.code is not None])
-        decoded = self._generator.decode(codes, faces).float().split(_BATCH)
-        for batch, new_faces in zip(_batches(entries), decoded, strict=True):
-            weights = np.array([entry.frame.face.weight for entry in batch], np.float32)
-            with self._clock.on_device("restore"):
-                restored = self._restorer.restore(
-                    self._pictures(batch), new_faces, _matrices(batch), weights, inplace=True
-                )
-                pictures = rearrange(restored, "f c h w -> f h w c").contiguous().cpu().numpy()
-            yield from pictures
+        decoded = self._generator.decode(codes, torch.stack([cut.face for cut in cuts])).float()
+        with self._clock.on_device("restore"):
+            matrices = _matrices(entries)
+            weights = np.array([entry.frame.face.weight for entry in entries], np.float32)
+            regions = self._restorer.regions(matrices, _frame_size(entries))
+            sources = [
+                rearrange(cut.patches.cut(cut.index, regions, place), "h w c -> c h w")
+                for place, cut in enumerate(cuts)
+            ]
+            result = Patches.empty(regions, self._device)
+            for place, pasted in enumerate(self._restorer.paste(sources, decoded, matrices, weights, regions)):
+                result.picture(place).copy_(rearrange(pasted, "c h w -> h w c"))
+            faces = NewFaces(result)
+        return [(faces, place) for place in range(len(entries))]
 
-    def _pictures(self, entries: list[_Pending]) -> Tensor:
-        """Stack frames on the device: (n, 3, H, W) uint8, a copy."""
-        stacked = torch.from_numpy(np.stack([entry.frame.pixels for entry in entries]))
-        return rearrange(stacked.to(self._device), "f h w c -> f c h w")
+
+def _merge(window: Window, entries: list[_Pending], codes: Tensor) -> None:
+    """Give the window's slots their codes (f, ...), cross-faded where an earlier window has made some."""
+    for slot, (entry, code) in enumerate(zip(entries, codes, strict=True)):
+        fade = window.fade_in(slot)
+        if entry.code is None:
+            entry.code = code
+        elif fade > 0 and slot < window.new_from:
+            entry.code = torch.lerp(entry.code, code, fade)
 
 
-def _batches(entries: list[_Pending]) -> list[list[_Pending]]:
-    return [entries[start : start + _BATCH] for start in range(0, len(entries), _BATCH)]
+def _frame_size(entries: list[_Pending]) -> tuple[int, int]:
+    height, width, _ = entries[0].frame.pixels.shape
+    return width, height
 
 
 def _matrices(entries: list[_Pending]) -> NDArray[np.float32]:
@@ -164,8 +183,9 @@ def _matrices(entries: list[_Pending]) -> NDArray[np.float32]:
     return np.stack([entry.frame.face.matrix for entry in entries if entry.frame.face.matrix is not None])
 
 
-def _faces_with_gaps_filled(entries: list[_Pending]) -> tuple[Tensor, list[int]]:
-    """(f, 3, R, R) and the frame each is of; a slot without a face shows the nearest, as slots act on each other."""
-    have = [slot for slot, entry in enumerate(entries) if entry.face is not None]
+def _window_input(entries: list[_Pending], audio: Tensor) -> WindowInput:
+    """The entries' faces; a slot without a face shows the nearest that has one, since slots influence each other."""
+    have = [slot for slot, entry in enumerate(entries) if entry.cut is not None]
     chosen = [entries[min(have, key=lambda other: abs(other - slot))] for slot in range(len(entries))]
-    return torch.stack([entry.face for entry in chosen if entry.face is not None]), [e.frame.index for e in chosen]
+    faces = torch.stack([entry.cut.face for entry in chosen if entry.cut is not None])
+    return WindowInput(faces, audio, [entry.frame.index for entry in chosen])

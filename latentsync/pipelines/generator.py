@@ -11,11 +11,10 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
-from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise, initial_noise
+from latentsync.diffusion.denoise import NoisePredictor, SamplerOptions, WindowCondition, denoise, initial_noise
 from latentsync.face.colour import ColourMatch
 from latentsync.face.detail import SteadyDetail
 from latentsync.face.masks import latent_mask
-from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
 from latentsync.profiling import StageClock
 
@@ -23,21 +22,39 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 
+@dataclass(frozen=True)
+class WindowInput:
+    """What one window is made from.
+
+    Attributes:
+        faces: (f, 3, R, R) uint8 aligned source faces.
+        audio: (f, 50, d) audio windows.
+        shown: a name for the face of each slot: equal names, also in the window before, stand for equal faces, which
+            need not be looked at twice.
+    """
+
+    faces: Tensor
+    audio: Tensor
+    shown: Sequence[Hashable] | None = None
+
+
 class FaceGenerator(Protocol):
-    """Makes the faces of a video window by window; `start` must be called before each video."""
+    """Makes the faces of a video window by window; `start` must be called before each video.
+
+    Attributes:
+        resolution: R, side of the faces.
+        windows_at_once: how many windows `sample_windows` is best given together; a video's last call has fewer.
+    """
 
     resolution: int
+    windows_at_once: int
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """Begin a new video: equal seeds give equal videos."""
         ...
 
-    def sample(self, faces: Tensor, audio: Tensor, shown: Sequence[Hashable] | None = None) -> Tensor:
-        """Faces (f, 3, R, R) uint8 and audio (f, 50, d) -> a code per frame (f, ...), safe to blend linearly.
-
-        shown names the face of each slot: equal names, also of the window before, stand for equal faces, which need
-        not be looked at twice.
-        """
+    def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
+        """Windows of a video, in order -> of each a code per frame (f, ...), safe to blend linearly."""
         ...
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
@@ -50,24 +67,26 @@ class DiffusionGenerator:
     """The real generator: audio-conditioned latent diffusion.
 
     Attributes:
-        unet: the noise predictor.
+        predictor: predicts the noise.
         vae: the autoencoder; both on one device, in one dtype.
         mask: (3, R, R) float, 1 = keep, 0 = repaint.
         schedule: the training noise schedule.
         keep_detail: put the source's own detail back where nothing changed; costs one more decoding per frame.
         vae_batch: most frames the VAE sees at once; bounds the memory.
+        windows_at_once: see `FaceGenerator`.
     """
 
-    unet: UNet3DConditionModel
+    predictor: NoisePredictor
     vae: AutoencoderKL
     mask: Tensor
     schedule: NoiseSchedule
     vae_batch: int = 8
     keep_detail: bool = False
+    windows_at_once: int = 1
     resolution: int = field(init=False)
 
     def __post_init__(self) -> None:
-        parameter = next(self.unet.parameters())
+        parameter = next(self.vae.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         # bfloat16 holds about half the levels of a pixel, which would show where the source is kept.
         self._pixel_dtype = torch.float32 if self._dtype == torch.bfloat16 else self._dtype
@@ -86,20 +105,22 @@ class DiffusionGenerator:
         shape = (self.vae.config["latent_channels"], size, size)
         self._noise = initial_noise(shape, 1, self._generator, self._pixel_dtype).to(self._dtype)
 
-    @torch.inference_mode()
-    def sample(self, faces: Tensor, audio: Tensor, shown: Sequence[Hashable] | None = None) -> Tensor:
-        """See `FaceGenerator.sample`: (f, 3, R, R) uint8, (f, 50, d) -> (f, 4, R/8, R/8) clean scaled latents.
+    def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
+        """See `FaceGenerator.sample_windows`."""
+        return [self._sample(window) for window in windows]
 
-        With ``keep_detail`` the reference latents follow in the second dimension: (f, 8, R/8, R/8).
-        """
+    @torch.inference_mode()
+    def _sample(self, window: WindowInput) -> Tensor:
+        """Clean scaled latents (f, 4, R/8, R/8), with `keep_detail` followed by the source's own."""
+        num_frames = len(window.faces)
         with self._clock.on_device("encode"):
-            if shown is None or self._options.published:
-                condition = self.condition(faces, audio, *self._encoder_noise(len(faces)))
+            if window.shown is None or self._options.published:
+                condition = self.condition(window.faces, window.audio, *self._encoder_noise(num_frames))
             else:
-                condition = self._window_condition(self._encode_once(faces, shown), audio)
+                condition = self._window_condition(self._encode_once(window.faces, window.shown), window.audio)
         with self._clock.on_device("denoise"):
-            noise = self._noise.expand(-1, -1, len(faces), -1, -1)
-            latents = denoise(self.unet, noise, condition, self.schedule, self._options)
+            noise = self._noise.expand(-1, -1, num_frames, -1, -1)
+            latents = denoise(self.predictor, noise, condition, self.schedule, self._options)
         codes = torch.cat([latents, condition.ref_latents], dim=1) if self.keep_detail else latents
         return rearrange(codes, "1 c f h w -> f c h w")
 
@@ -141,7 +162,7 @@ class DiffusionGenerator:
             mask=self._mask_latents.expand(1, 1, len(encoded), -1, -1),
             masked_latents=masked_latents,
             ref_latents=ref_latents,
-            audio=audio.to(self._device, self._dtype),
+            audio=audio[None].to(self._device, self._dtype),
         )
 
     @torch.inference_mode()
@@ -188,13 +209,14 @@ class PassThroughGenerator:
     """Gives every face back as it came: exercises everything around the networks."""
 
     resolution: int
+    windows_at_once: int = 1
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """Nothing to prepare."""
 
-    def sample(self, faces: Tensor, audio: Tensor, shown: Sequence[Hashable] | None = None) -> Tensor:
-        """(f, 3, R, R) uint8 -> the same faces in [-1, 1]."""
-        return faces.float() / 127.5 - 1.0
+    def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
+        """The same faces in [-1, 1]."""
+        return [window.faces.float() / 127.5 - 1.0 for window in windows]
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
         """The codes already are faces."""

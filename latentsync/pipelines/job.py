@@ -148,6 +148,7 @@ class LipsyncResult:
         warnings: what was odd about the input.
         stage_seconds: busy seconds per stage; stages overlap, so they add up to more than the total.
         total_seconds: wall-clock time.
+        first_frame_seconds: from the start of the job until its first frame was handed to the writer.
         settings: everything needed to repeat the run.
     """
 
@@ -162,6 +163,7 @@ class LipsyncResult:
     warnings: list[str]
     stage_seconds: dict[str, float]
     total_seconds: float
+    first_frame_seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -25,12 +25,14 @@ from latentsync.media.probe import VideoInfo, probe_video
 from latentsync.media.timeline import FrameSource, output_fps, output_frame_count
 from latentsync.media.video_writer import VideoWriter, WriterOptions
 from latentsync.pipelines.align import SourceItem, align_frames
-from latentsync.pipelines.compositor import Compositor, FinishedFrame
+from latentsync.pipelines.compositor import Compositor
+from latentsync.pipelines.finished import FinishedFrame
 from latentsync.pipelines.generator import FaceGenerator
 from latentsync.pipelines.job import FrameLog, LipsyncJob, LipsyncResult
 from latentsync.pipelines.stages import Prefetch, Sink
 from latentsync.pipelines.windows import Window, plan_windows
 from latentsync.profiling import StageClock
+from latentsync.transfer import to_device
 from latentsync.whisper.audio_encoder import AudioEncoder
 from latentsync.whisper.audio_windows import AudioWindows
 
@@ -88,10 +90,11 @@ class _Run:
         self._clock = StageClock(pipeline.device)
         self._log = FrameLog()
         self._warnings: list[str] = []
+        self._started = time.perf_counter()
+        self._first_frame_seconds: float | None = None
 
     def execute(self) -> LipsyncResult:
         """Make the video and its report."""
-        started = time.perf_counter()
         job = self._job
         job.check_paths()
         info = probe_video(job.video_path)
@@ -113,7 +116,8 @@ class _Run:
             spans=self._log.spans,
             warnings=self._warnings,
             stage_seconds=self._clock.seconds(),
-            total_seconds=round(time.perf_counter() - started, 3),
+            total_seconds=round(time.perf_counter() - self._started, 3),
+            first_frame_seconds=round(self._first_frame_seconds or 0.0, 3),
             settings={**self._pipeline.settings, **dataclasses.asdict(job), "seed": seed},
         )
         result.write(job.report_path)
@@ -155,13 +159,14 @@ class _Run:
             writer = stack.enter_context(self._writer(info, fps))
             detector = stack.enter_context(closing(pipeline.make_detector()))
             frames = stack.enter_context(Prefetch(self._timed(source), _QUEUE_DEPTH, "decode"))
-            # A GPU stands still unless a whole window can be aligned, and the last one encoded, while it works on one.
-            # The CPU would gain nothing: there all stages share the cores.
-            depth = _QUEUE_DEPTH if pipeline.device.type == "cpu" else pipeline.window_length
+            # A GPU stands still unless all windows that it makes at once can be aligned, and the last ones encoded,
+            # while it works. The CPU would gain nothing: there all stages share the cores.
+            at_once = pipeline.window_length * pipeline.generator.windows_at_once
+            depth = _QUEUE_DEPTH if pipeline.device.type == "cpu" else at_once
             aligned = stack.enter_context(Prefetch(align_frames(frames, detector, tracker, clock), depth, "detect"))
             sink = stack.enter_context(Sink(partial(self._write, writer), depth, "encode"))
             self._progress(0, len(audio))
-            for frame in compositor.run(aligned, plan, partial(_window_audio, audio)):
+            for frame in compositor.run(aligned, plan, partial(window_audio, audio)):
                 self._log.add(frame.index, frame.generated, frame.reason)
                 sink.put(frame)
                 self._progress(frame.index + 1, len(audio))
@@ -183,8 +188,10 @@ class _Run:
         return VideoWriter(job.video_out_path, width, info.height, fps, sound, options)
 
     def _write(self, writer: VideoWriter, frame: FinishedFrame) -> None:
+        pixels = frame.pixels  # waits for the device, which is no time of writing
+        if self._first_frame_seconds is None:
+            self._first_frame_seconds = time.perf_counter() - self._started
         with self._clock.host("write"):
-            pixels = frame.pixels
             writer.write(np.concatenate([frame.source, pixels], axis=1) if self._job.side_by_side else pixels)
 
     def _timed(self, source: FrameSource) -> Iterator[SourceItem]:
@@ -205,7 +212,7 @@ class _Run:
         )
 
 
-def _window_audio(audio: AudioWindows, window: Window) -> Tensor:
+def window_audio(audio: AudioWindows, window: Window) -> Tensor:
     """(f, 50, d) audio of every slot of a window, also where slots repeat frames."""
     audio_windows = audio[window.start : window.stop]
-    return audio_windows[torch.tensor(window.indices, device=audio_windows.device) - window.start]
+    return audio_windows[to_device(torch.tensor(window.indices) - window.start, audio_windows.device)]

@@ -17,6 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.errors import MediaError
+from latentsync.transfer import to_device
 from latentsync.whisper.audio_encoder import AudioEncoder
 from latentsync.whisper.log_mel import HOP_LENGTH, SAMPLE_RATE, LogMel
 
@@ -75,7 +76,7 @@ def gather_windows(features: Tensor, rows: Tensor) -> Tensor:
     Returns:
         (f, r * layers, d); (f, 50, d) for 10 rows of 5 layers.
     """
-    return rearrange(features[rows.to(features.device)], "f r l d -> f (r l) d")
+    return rearrange(features[to_device(rows, features.device)], "f r l d -> f (r l) d")
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ class AudioWindows:
             offset = index * self.plan.hop
             piece = self._segment(index)[first - offset : last - offset]
             target = features[first - start : last - start]
-            weights = self.plan.rising_weights(first, last, index).to(features.device)
+            weights = to_device(self.plan.rising_weights(first, last, index), features.device)
             faded = len(weights)
             target[:faded] = torch.lerp(target[:faded].float(), piece[:faded].float(), weights)
             target[faded:] = piece[faded:]

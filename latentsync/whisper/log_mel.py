@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentsync.errors import MediaError
 from latentsync.media.mel_filterbank import mel_filterbank
+from latentsync.transfer import to_device
 
 SAMPLE_RATE = 16000
 HOP_LENGTH = 160
@@ -87,11 +88,11 @@ class LogMel:
         half = N_FFT // 2
         start, stop, count = first_centre - half, last_centre + half, len(self.waveform)
         if start >= 0 and stop <= count:
-            return self.waveform[start:stop].to(self.device, torch.float32)
+            return to_device(self.waveform[start:stop].float(), self.device)
         period = 2 * (count - 1)
         folded = torch.arange(start, stop, device=self.waveform.device).remainder(period)
         mirrored = torch.minimum(folded, period - folded)
-        return self.waveform[mirrored].to(self.device, torch.float32)
+        return to_device(self.waveform[mirrored].float(), self.device)
 
 
 def log_mel(waveform: Tensor, device: torch.device | str | None = None) -> Tensor:

@@ -73,6 +73,27 @@ def test_batches_do_not_change_the_result() -> None:
     torch.testing.assert_close(once, again)
 
 
+def test_sums_are_those_of_the_recurrence() -> None:
+    """Frame by frame: ``sums = 0.9 * sums + 0.1 * fresh``, the first counting whole."""
+    match = ColourMatch(MASK)
+    fresh = torch.rand(7, 4, 7)
+    fresh[4, 2, 3] = torch.inf
+    begins = torch.tensor([index == 0 for index in range(7)])
+    made = torch.cat([match._accumulate(fresh[part], begins[part]) for part in (slice(0, 2), slice(2, 7))])
+    expected = [fresh[0]]
+    for index in range(1, 7):
+        expected.append(expected[-1] if index == 4 else torch.lerp(fresh[index], expected[-1], 0.9))
+    torch.testing.assert_close(made, torch.stack(expected))
+
+
+def test_another_scene_starts_anew() -> None:
+    before, after = smooth_faces(5), smooth_faces(3, seed=4) * 0.3 + 0.6
+    source = torch.cat([before - 0.3, after])
+    decoded = torch.cat([shifted(before - 0.3), after - 0.1])
+    matched = ColourMatch(MASK)(decoded, source)
+    torch.testing.assert_close(matched[5:], ColourMatch(MASK)(decoded[5:], source[5:]))
+
+
 def test_a_frame_that_overflowed_does_not_spoil_the_next() -> None:
     source = smooth_faces(3)
     decoded = shifted(source)

@@ -53,6 +53,24 @@ def test_detail_goes_at_once_and_comes_back_slowly_however_frames_are_batched(dt
     torch.testing.assert_close(torch.cat(parts)[:, 0, 16, 16], whole)
 
 
+def test_shares_are_those_of_the_recurrence() -> None:
+    """Frame by frame: no more than a sixteenth above the last, but at a cut."""
+    generator = torch.Generator().manual_seed(3)
+    source = torch.zeros(60, 3, 32, 32)
+    source[33:] = 0.9
+    generated = source + 0.2 * torch.rand(60, 1, 8, 8, generator=generator).repeat_interleave(4, 2).repeat_interleave(
+        4, 3
+    )
+    alone = detail_share(generated, source, source)
+    expected = [alone[0]]
+    for index in range(1, 60):
+        limit = expected[-1] + 1 / 16
+        expected.append(alone[index] if index == 33 else torch.minimum(alone[index], limit))
+    steady = SteadyDetail()
+    parts = [steady(generated[part], source[part], source[part]) for part in torch.arange(60).split(25)]
+    torch.testing.assert_close(torch.cat(parts), torch.stack(expected))
+
+
 def test_a_cut_brings_detail_back_at_once() -> None:
     source = torch.zeros(6, 3, 32, 32)
     source[3:] = 0.9

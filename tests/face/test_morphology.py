@@ -27,6 +27,12 @@ def test_blur_equals_opencv(edge):
     np.testing.assert_allclose(actual.numpy(), expected, atol=1e-5)
 
 
+def test_the_blur_reaches_round_both_borders_at_once():
+    masks = np.random.default_rng(0).random((6, 5), dtype=np.float32)
+    expected = cv2.GaussianBlur(masks, (9, 9), 2.0)
+    np.testing.assert_allclose(gaussian_blur(torch.from_numpy(masks)[None, None], 4, 2.0)[0, 0], expected, atol=1e-5)
+
+
 def test_no_blur_without_a_radius():
     masks = torch.rand(1, 1, 5, 5)
     assert torch.equal(gaussian_blur(masks, 0, 0.5), masks)

@@ -9,8 +9,9 @@ from latentsync.errors import ConfigError
 from latentsync.face import restore as restore_module
 from latentsync.face.affine import apply_affine, crop_size, face_template, fit_affine, invert_affine
 from latentsync.face.masks import load_mask
+from latentsync.face.patches import Patches
 from latentsync.face.restore import FaceRestorer, soft_repaint
-from latentsync.face.warp import warp_faces
+from latentsync.face.warp import crop_boxes, warp_faces
 
 BLENDS = ("mask", "published")
 
@@ -123,9 +124,36 @@ def test_chunks_do_not_change_the_result(blend, monkeypatch):
     faces = torch.rand(4, 3, 64, 64) * 2 - 1
     weights = [1.0, 1.0, 0.0, 0.7]
     whole = FaceRestorer(64, blend).restore(frames, faces, matrices, weights)
-    monkeypatch.setattr(restore_module, "_PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(restore_module, "pixels_at_once", lambda device: 1)
     single = FaceRestorer(64, blend).restore(frames, faces, matrices, weights)
-    assert int((whole.int() - single.int()).abs().max()) <= 1
+    assert torch.equal(whole, single)
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@settings(max_examples=20)
+@given(x=st.floats(-40, 360), y=st.floats(-40, 280), brows=st.floats(4, 250), roll=st.floats(-3, 3))
+def test_parts_of_pictures_become_the_same_as_whole_ones(blend, x, y, brows, roll):
+    """Over the border, rotated, tiny, huge and outside; with neighbours of another size."""
+    frames = smooth_picture(3)
+    places = [((x, y), brows, roll), ((160, 100), 50, 0.1), ((x - 3, y + 2), brows * 1.01, roll)]
+    matrices = np.concatenate([matrix_for(*place) for place in places])
+    faces, weights = torch.rand(3, 3, 64, 64) * 2 - 1, np.array([1.0, 0.3, 1.0], np.float32)
+    restorer = FaceRestorer(64, blend)
+    whole = restorer.restore(frames, faces, matrices, weights)
+    regions = restorer.regions(matrices, (320, 240))
+    boxes = crop_boxes(matrices, 64, (320, 240)).joined(regions)
+    pictures = [rearrange(frame, "c h w -> h w c").numpy() for frame in frames]
+    patches = Patches.upload(pictures, boxes, torch.device("cpu"))
+    sources = [rearrange(patches.cut(index, regions, index), "h w c -> c h w") for index in range(3)]
+    alone = frames.clone()
+    for index, pasted in enumerate(restorer.paste(sources, faces, matrices, weights, regions)):
+        alone[(index, slice(None), *regions.slices(index))] = pasted
+    assert torch.equal(alone, whole)
+    single = [
+        restorer.restore(frames[part], faces[part], matrices[part], weights[part])
+        for part in (slice(index, index + 1) for index in range(3))
+    ]
+    assert torch.equal(torch.cat(single), whole)
 
 
 def test_the_source_is_changed_only_when_asked():

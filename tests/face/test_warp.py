@@ -1,11 +1,15 @@
+import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from latentsync.errors import ConfigError
 from latentsync.face.affine import crop_size, face_template, fit_affine, published_smoothing
-from latentsync.face.warp import FILL, invert_matrices, warp_crops, warp_faces
+from latentsync.face.patches import Patches
+from latentsync.face.warp import FILL, crop_boxes, invert_matrices, warp_crops, warp_faces, warp_patches
 
 
 def assert_same_picture(actual: Tensor, expected: Tensor, share: float) -> None:
@@ -72,6 +76,34 @@ def test_wrong_kinds_of_frames_are_refused():
         warp_faces(torch.zeros(1, 3, 50, 50), torch.zeros(1, 2, 3), 64)
     with pytest.raises(ConfigError, match="one"):
         warp_faces(torch.zeros(2, 3, 50, 50, dtype=torch.uint8), torch.zeros(1, 2, 3), 64)
+
+
+@settings(max_examples=40)
+@given(
+    x=st.floats(-150, 300),
+    y=st.floats(-150, 270),
+    size=st.floats(-5, 8),
+    roll=st.floats(-3.2, 3.2),
+    step=st.floats(0, 9),
+)
+def test_parts_of_pictures_give_the_same_faces_as_whole_ones(x, y, size, roll, step):
+    """Over the border, rotated, a pixel small, larger than the picture, and outside."""
+    frames = torch.randint(0, 256, (3, 120, 160, 3), dtype=torch.uint8)
+    linear = 2.0**-size * np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
+    middles = np.array([[x, y], [x + step, y - step], [160 - x, 120 - y]])
+    shift = np.array(crop_size(64))[None] / 2 - middles @ linear.T
+    matrices = np.concatenate([np.tile(linear, (3, 1, 1)), shift[..., None]], axis=2).astype(np.float32)
+    boxes = crop_boxes(matrices, 64, (160, 120))
+    patches = Patches.upload([frame.numpy() for frame in frames], boxes, torch.device("cpu"))
+    whole = warp_faces(rearrange(frames, "f h w c -> f c h w"), torch.from_numpy(matrices), 64)
+    assert torch.equal(warp_patches(patches, matrices, 64), whole)
+
+
+def test_no_more_of_a_picture_than_its_face_travels():
+    matrices = fit_affine(np.array([[[2040.0, 1000], [2120, 1000], [2080, 1040]]]), face_template(256))
+    boxes = crop_boxes(matrices, 256, (3840, 2160))
+    crop_pixels = np.prod(crop_size(256)) / abs(np.linalg.det(matrices[0, :, :2]))
+    assert boxes.sizes.prod() < 1.15 * crop_pixels < 0.01 * 3840 * 2160
 
 
 @pytest.mark.gpu

@@ -1,11 +1,13 @@
 """The pages: links lead somewhere, and the options are those of the command line."""
 
 import re
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
 from latentsync.cli import inference_parser
+from latentsync.profile_cli import profiler_parser
 from tests.integration.sandbox import REPOSITORY
 
 PAGES = sorted(
@@ -20,8 +22,8 @@ def options_in(page: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--[a-z]\w*", (REPOSITORY / page).read_text(encoding="utf-8")))
 
 
-def parser_options() -> set[str]:
-    return {name for action in inference_parser()._actions for name in action.option_strings if name.startswith("--")}
+def parser_options(parser: ArgumentParser) -> set[str]:
+    return {name for action in parser._actions for name in action.option_strings if name.startswith("--")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -33,12 +35,17 @@ def test_links_lead_to_files(page: Path):
 
 
 def test_every_option_of_inference_is_explained():
-    assert parser_options() - {"--help"} <= options_in("docs/inference.md")
+    assert parser_options(inference_parser()) - {"--help"} <= options_in("docs/inference.md")
+
+
+def test_every_option_of_the_profiler_is_explained():
+    own = parser_options(profiler_parser()) - parser_options(inference_parser())
+    assert own <= options_in("docs/profiling.md") <= parser_options(profiler_parser())
 
 
 @pytest.mark.parametrize("page", ["docs/inference.md", "README.md"])
 def test_no_page_names_an_option_that_does_not_exist(page: str):
-    assert options_in(page) <= parser_options() | SETUP_OPTIONS
+    assert options_in(page) <= parser_options(inference_parser()) | SETUP_OPTIONS
 
 
 def test_readme_lists_every_page():

@@ -107,9 +107,10 @@ def test_exit_status_is_the_programs_own(sandbox: Sandbox):
     assert done.returncode == 3
 
 
-def test_help_of_the_real_program(tmp_path: Path):
+@pytest.mark.parametrize(("script", "own"), [("inference.sh", "--tasks"), ("inference_profiler.sh", "--warmup")])
+def test_help_of_the_real_program(tmp_path: Path, script: str, own: str):
     done = subprocess.run(
-        [str(REPOSITORY / "inference.sh"), "--help"],
+        [str(REPOSITORY / script), "--help"],
         cwd=tmp_path,
         env=os.environ | {"LATENTSYNC_PYTHON": sys.executable},
         capture_output=True,
@@ -118,5 +119,5 @@ def test_help_of_the_real_program(tmp_path: Path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    for option in ("--video_path", "--audio_path", "--video_out_path", "--preset", "--guidance_scale", "--tasks"):
+    for option in ("--video_path", "--audio_path", "--video_out_path", "--preset", "--guidance_scale", own):
         assert option in done.stdout

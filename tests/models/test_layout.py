@@ -12,14 +12,15 @@ def test_every_reshaping_is_the_pattern_it_says(memory_format):
     pictures = PICTURES.contiguous(memory_format=memory_format)
     video = rearrange(pictures, "(b f) c h w -> b c f h w", f=3)
     tokens = rearrange(pictures, "n c h w -> n (h w) c")
-    tracks = rearrange(pictures, "(b f) c h w -> (b h w) f c", f=3)
+    tracks = rearrange(tokens, "f s (heads d) -> s heads f d", heads=2)
     heads = rearrange(tokens, "n s (heads d) -> n heads s d", heads=2)
     assert torch.equal(layout.to_video(pictures, 3), video)
     assert torch.equal(layout.to_pictures(video), pictures)
     assert torch.equal(layout.to_tokens(pictures), tokens)
     assert torch.equal(layout.from_tokens(tokens, 5), pictures)
-    assert torch.equal(layout.to_pixel_tracks(pictures, 3), tracks)
-    assert torch.equal(layout.from_pixel_tracks(tracks, 5, 6), pictures)
+    assert torch.equal(layout.to_tracks(tokens, 2), tracks)
+    assert torch.equal(layout.from_tracks(tracks), tokens)
+    assert torch.equal(layout.repeat_frames(pictures, 12), torch.cat([pictures, pictures]))
     assert torch.equal(layout.split_heads(tokens, 2), heads)
     assert torch.equal(layout.merge_heads(heads), tokens)
 
@@ -27,5 +28,5 @@ def test_every_reshaping_is_the_pattern_it_says(memory_format):
 def test_channels_last_pictures_are_viewed_without_a_copy():
     pictures = PICTURES.contiguous(memory_format=torch.channels_last)
     views = [layout.to_video(pictures, 3), layout.to_tokens(pictures), layout.to_pictures(layout.to_video(pictures, 3))]
-    views += [layout.from_tokens(layout.to_tokens(pictures), 5), layout.to_pixel_tracks(pictures[:3], 3)]
+    views += [layout.from_tokens(layout.to_tokens(pictures), 5), layout.to_tracks(layout.to_tokens(pictures), 2)]
     assert {view.data_ptr() for view in views} == {pictures.data_ptr()}

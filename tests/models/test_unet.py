@@ -72,16 +72,33 @@ def test_entries_and_shapes_are_those_of_published_files(spec, dropped, entries,
 
 @torch.no_grad()
 def test_shallow_step_from_the_same_input_equals_the_full_one():
-    model, inputs = small_unet(), small_inputs(batch=2)
-    noise_pred, cached = model.forward_full(*inputs)
-    torch.testing.assert_close(model.forward_shallow(*inputs, cached), noise_pred)
-    torch.testing.assert_close(model(*inputs), noise_pred)
+    model, (sample, timesteps, audio) = small_unet(), small_inputs(batch=2)
+    heard = model.hear(audio)
+    noise_pred, cached = model.forward_full(sample, timesteps, heard)
+    torch.testing.assert_close(model.forward_shallow(sample, timesteps, heard, cached), noise_pred)
+    torch.testing.assert_close(model(sample, timesteps, audio), noise_pred)
+
+
+@pytest.mark.parametrize("changes", [{}, {"add_audio_layer": False}, {"motion_module_mid_block": True}])
+@torch.no_grad()
+def test_guided_predictions_are_those_with_zeros_and_those_with_audio(changes):
+    model, (sample, timesteps, audio) = small_unet(**changes), small_inputs(batch=2)
+    both = torch.cat([torch.zeros_like(audio), audio])
+    heard = model.hear(audio, guided=True)
+    expected, expected_deep = model.forward_full(sample.repeat(2, 1, 1, 1, 1), timesteps, model.hear(both))
+    noise_pred, deep = model.forward_full(sample, timesteps, heard)
+    silent_and_heard = slice(None) if "add_audio_layer" not in changes else slice(2)  # without audio all are alike
+    torch.testing.assert_close(noise_pred, expected[silent_and_heard], atol=1e-5, rtol=1e-4)
+    later = model.forward_shallow(sample + 0.1, timesteps, heard, deep)
+    expected = model.forward_shallow(sample.repeat(2, 1, 1, 1, 1) + 0.1, timesteps, model.hear(both), expected_deep)
+    torch.testing.assert_close(later, expected[silent_and_heard], atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_shallow_step_runs_only_the_outermost_layer():
     model, (sample, timesteps, audio) = small_unet(), small_inputs()
-    _, cached = model.forward_full(sample, timesteps, audio)
+    heard = model.hear(audio)
+    _, cached = model.forward_full(sample, timesteps, heard)
     for block in (
         *model.down_blocks,
         model.mid_block,
@@ -89,7 +106,7 @@ def test_shallow_step_runs_only_the_outermost_layer():
         model.get_submodule("up_blocks.1.resnets.0"),
     ):
         block.register_forward_pre_hook(lambda *_: pytest.fail("a deep layer was run"))
-    fresh = model.forward_shallow(sample + 0.1, timesteps - 20, audio, cached)
+    fresh = model.forward_shallow(sample + 0.1, timesteps - 20, heard, cached)
     assert fresh.shape == (1, SMALL_SPEC.out_channels, 3, 8, 8)
 
 
@@ -188,7 +205,8 @@ def test_motion_module_in_the_middle_and_without_audio_layers():
         ((1, 13, 7, 8, 8), (7, 50, 24), "7 frames"),
         ((1, 13, 3, 8, 8), (2, 50, 24), "encoder_hidden_states"),
         ((1, 13, 3, 8, 8), (3, 50, 25), "encoder_hidden_states"),
-        ((2, 13, 3, 8, 8), (3, 2, 50, 24), "encoder_hidden_states"),
+        ((2, 13, 3, 8, 8), (3, 50, 24), "encoder_hidden_states"),
+        ((1, 13, 3, 8, 8), (50, 24), "encoder_hidden_states"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(sample_shape, audio_shape, named):

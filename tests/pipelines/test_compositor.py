@@ -14,7 +14,9 @@ from latentsync.face.affine import crop_size, face_template, fit_affine
 from latentsync.face.restore import FaceRestorer
 from latentsync.face.tracker import TrackedFace
 from latentsync.pipelines.align import AlignedFrame
-from latentsync.pipelines.compositor import Compositor, FinishedFrame
+from latentsync.pipelines.compositor import Compositor
+from latentsync.pipelines.finished import FinishedFrame
+from latentsync.pipelines.generator import WindowInput
 from latentsync.pipelines.windows import Window, WindowMode, plan_windows
 from latentsync.profiling import StageClock
 
@@ -27,17 +29,21 @@ class BrightnessGenerator:
 
     resolution = RESOLUTION
 
-    def __init__(self) -> None:
+    def __init__(self, windows_at_once: int = 1) -> None:
+        self.windows_at_once = windows_at_once
         self.calls: list[int] = []
         self.shown: list[tuple[Hashable, Tensor]] = []
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         pass
 
-    def sample(self, faces: Tensor, audio: Tensor, shown: Sequence[Hashable] | None = None) -> Tensor:
-        self.calls.append(len(faces))
-        self.shown.extend(zip(shown or (), faces, strict=True))
-        return torch.full((len(faces), 1), float(len(self.calls)))
+    def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
+        return [self.sample(window) for window in windows]
+
+    def sample(self, window: WindowInput) -> Tensor:
+        self.calls.append(len(window.faces))
+        self.shown.extend(zip(window.shown or (), window.faces, strict=True))
+        return torch.full((len(window.faces), 1), float(len(self.calls)))
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
         return (codes[..., None, None] / 10).expand(-1, 3, RESOLUTION, RESOLUTION)
@@ -59,9 +65,9 @@ def frames(count: int, without: frozenset[int] = frozenset()) -> Iterator[Aligne
 
 
 def run(
-    count: int, mode: WindowMode, without: frozenset[int] = frozenset()
+    count: int, mode: WindowMode, without: frozenset[int] = frozenset(), windows_at_once: int = 1
 ) -> tuple[list[FinishedFrame], BrightnessGenerator]:
-    generator = BrightnessGenerator()
+    generator = BrightnessGenerator(windows_at_once)
     compositor = Compositor(generator, FaceRestorer(RESOLUTION), CPU, StageClock(CPU))
     plan = list(plan_windows(count, 16, mode))
 
@@ -111,6 +117,35 @@ def test_frames_without_a_face_pass_untouched_and_say_why() -> None:
         if not frame.generated:
             assert frame.pixels is frame.source
     assert generator.calls == [16, 16]  # the window in the middle has no face at all and costs nothing
+
+
+@pytest.mark.parametrize("windows_at_once", [2, 3, 9])
+@pytest.mark.parametrize("mode", ["blend", "tail", "published"])
+def test_several_windows_at_once_make_the_same_video(mode: WindowMode, windows_at_once: int) -> None:
+    without = frozenset([*range(20, 23), *range(40, 61)])
+    one_by_one, generator = run(90, mode, without)
+    together, other = run(90, mode, without, windows_at_once)
+    assert other.calls == generator.calls
+    assert [(frame.index, frame.reason) for frame in together] == [(frame.index, frame.reason) for frame in one_by_one]
+    for frame, same in zip(together, one_by_one):
+        assert np.array_equal(frame.pixels, same.pixels)
+
+
+def test_the_source_stays_as_it_came_however_often_it_is_shown() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (120, 120, 3), dtype=np.uint8)
+    before = picture.copy()
+    picture.flags.writeable = False
+    shown = (AlignedFrame(index, picture, TrackedFace(index, matrix(), 1.0, None)) for index in range(20))
+    compositor = Compositor(BrightnessGenerator(), FaceRestorer(RESOLUTION), CPU, StageClock(CPU))
+    plan = list(plan_windows(20, 16, "blend"))
+    finished = list(compositor.run(shown, plan, lambda window: torch.zeros(len(window.indices), 50, 4)))
+    for frame in finished:
+        pixels = frame.pixels
+        assert frame.source is picture and not np.shares_memory(pixels, picture)
+        assert (pixels != picture).any()
+        pixels[...] = 0
+        assert (frame.pixels != 0).any()
+    assert np.array_equal(picture, before)
 
 
 def test_no_face_at_all_never_calls_the_generator() -> None:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, denoise
+from latentsync.models.predictor import UNetPredictor
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_spec import UNetSpec
-from latentsync.pipelines.generator import DiffusionGenerator
+from latentsync.pipelines.generator import DiffusionGenerator, WindowInput
 from latentsync.pipelines.windows import plan_windows
 from latentsync.profiling import StageClock
 from tests.golden_files import Golden, load_golden
@@ -43,7 +44,7 @@ def tiny_generator(case: Golden, dtype: torch.dtype = torch.float32) -> Diffusio
     vae_weights = load_golden(case.attrs["vae_weights"])
     vae = AutoencoderKL(**vae_weights.attrs, scaling_factor=0.18215).eval()
     vae.load_state_dict(vae_weights.weights)
-    return DiffusionGenerator(unet.to(dtype), vae.to(dtype), case.inputs["mask"], NoiseSchedule())
+    return DiffusionGenerator(UNetPredictor(unet.to(dtype)), vae.to(dtype), case.inputs["mask"], NoiseSchedule())
 
 
 def sampler_of(run: dict[str, Any]) -> SamplerOptions:
@@ -64,7 +65,7 @@ def sample_video(case: Golden, generator: DiffusionGenerator, run: dict[str, Any
         eps = [case.inputs[name][span].double() if noisy_latents else None for name in ("eps_masked", "eps_ref")]
         condition = generator.condition(case.inputs["faces"][span], case.inputs["audio"][span], *eps)
         noise = case.inputs["noise"].double().expand(-1, -1, window.stop - window.start, -1, -1)
-        latents.append(denoise(generator.unet, noise, condition, generator.schedule, sampler_of(run)))
+        latents.append(denoise(generator.predictor, noise, condition, generator.schedule, sampler_of(run)))
         conditions.append(condition)
     return torch.cat(latents, dim=2), conditions
 
@@ -103,7 +104,7 @@ def test_equal_seeds_give_equal_codes_and_other_seeds_do_not() -> None:
 
     def sample(seed: int) -> Tensor:
         generator.start(seed, options, StageClock(torch.device("cpu")))
-        return generator.sample(case.inputs["faces"][:4], case.inputs["audio"][:4])
+        return generator.sample_windows([WindowInput(case.inputs["faces"][:4], case.inputs["audio"][:4])])[0]
 
     assert torch.equal(sample(7), sample(7))
     assert not torch.allclose(sample(7), sample(8), atol=1e-3)
@@ -150,6 +151,12 @@ def count_encoded(generator: DiffusionGenerator) -> list[int]:
     return counts
 
 
+def _sample(generator: DiffusionGenerator, case: Golden, slots: list[int], *, named: bool) -> Tensor:
+    """Codes of a window whose slots show these frames, named by their numbers or not at all."""
+    window = WindowInput(case.inputs["faces"][slots], case.inputs["audio"][slots], slots if named else None)
+    return generator.sample_windows([window])[0]
+
+
 def test_each_face_is_encoded_once_and_codes_stay_the_same() -> None:
     case = load_golden("sampling_f20")
     generator = tiny_generator(case)
@@ -160,12 +167,7 @@ def test_each_face_is_encoded_once_and_codes_stay_the_same() -> None:
     def video(named: bool) -> tuple[Tensor, int]:
         counts.clear()
         generator.start(7, SamplerOptions(steps=1, guidance_scale=1.0), StageClock(torch.device("cpu")))
-        codes = [
-            generator.sample(
-                case.inputs["faces"][span], case.inputs["audio"][span], range(span.start, span.stop) if named else None
-            )
-            for span in spans
-        ]
+        codes = [_sample(generator, case, list(range(span.start, span.stop)), named=named) for span in spans]
         return torch.cat(codes), sum(counts)
 
     (codes, encoded), (plain, plain_encoded) = video(named=True), video(named=False)
@@ -179,11 +181,10 @@ def test_a_face_shown_twice_in_a_window_is_encoded_once() -> None:
     generator = tiny_generator(case)
     counts = count_encoded(generator)
     slots = [0, 1, 2, 1, 0, 1, 2, 1]
-    faces, audio = case.inputs["faces"][slots], case.inputs["audio"][slots]
     generator.start(7, SamplerOptions(steps=1, guidance_scale=1.0), StageClock(torch.device("cpu")))
-    plain = generator.sample(faces, audio)
+    plain = _sample(generator, case, slots, named=False)
     counts.clear()
-    assert torch.equal(generator.sample(faces, audio, slots), plain)
+    assert torch.equal(_sample(generator, case, slots, named=True), plain)
     assert sum(counts) == 2 * 3
 
 
@@ -193,10 +194,10 @@ def test_names_of_an_earlier_video_mean_nothing() -> None:
     faces, audio = case.inputs["faces"][:4], case.inputs["audio"][:4]
     options, clock = SamplerOptions(steps=1, guidance_scale=1.0), StageClock(torch.device("cpu"))
     generator.start(7, options, clock)
-    expected = generator.sample(faces, audio)
-    generator.sample(faces.flip(-1), audio, range(4))
+    (expected,) = generator.sample_windows([WindowInput(faces, audio)])
+    generator.sample_windows([WindowInput(faces.flip(-1), audio, range(4))])
     generator.start(7, options, clock)
-    assert torch.equal(generator.sample(faces, audio, range(4)), expected)
+    assert torch.equal(generator.sample_windows([WindowInput(faces, audio, range(4))])[0], expected)
 
 
 def test_published_sampling_draws_for_every_slot_whatever_its_name() -> None:
@@ -207,7 +208,7 @@ def test_published_sampling_draws_for_every_slot_whatever_its_name() -> None:
 
     def sample(shown: list[int] | None) -> Tensor:
         generator.start(7, options, StageClock(torch.device("cpu")))
-        return generator.sample(faces, audio, shown)
+        return generator.sample_windows([WindowInput(faces, audio, shown)])[0]
 
     assert torch.equal(sample([0, 0, 0, 0]), sample(None))
 

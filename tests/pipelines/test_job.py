@@ -25,7 +25,7 @@ def inputs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def result_for(path: Path) -> LipsyncResult:
-    return LipsyncResult(path, 10, Fraction(30000, 1001), 64, 48, 9, 1, [FrameSpan(3, 3, "no face")], [], {}, 2.0)
+    return LipsyncResult(path, 10, Fraction(30000, 1001), 64, 48, 9, 1, [FrameSpan(3, 3, "no face")], [], {}, 2.0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def test_video_and_report_hold_what_was_asked(pipeline: LipsyncPipeline, tmp_pat
     assert seen == [(count, 20) for count in range(21)]
     assert sound_seconds(out) == pytest.approx(0.8, abs=0.001)
     report = json.loads(out.with_suffix(".json").read_text())
+    assert 0 < report["first_frame_seconds"] < report["total_seconds"]
     assert report["settings"]["seed"] == 1247 and report["spans"] == []
     assert {"read", "detect", "align", "restore", "write"} <= report["stage_seconds"].keys()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".mp4"]
@@ -120,7 +121,7 @@ def test_no_face_anywhere_is_an_error_that_leaves_nothing(
     pipeline: LipsyncPipeline, faceless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(PassThroughGenerator, "sample", lambda *_: calls.append(1))
+    monkeypatch.setattr(PassThroughGenerator, "sample_windows", lambda *_: calls.append(1))
     before = {path.name for path in tmp_path.iterdir()}
     threads = threading.active_count()
     with pytest.raises(FaceNotFoundError, match="No usable face in any of the 10 frames"):

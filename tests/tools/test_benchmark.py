@@ -1,6 +1,8 @@
 """Measuring speed from file to file, and comparing with an earlier measurement, on tiny networks."""
 
+import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,9 @@ def test_figures_are_of_the_timed_runs(base: Path) -> None:
     assert low <= report["frames_per_second"] <= high
     assert report["frames_per_second"] == pytest.approx(16 / report["seconds"], rel=1e-3)
     assert {"read", "detect", "encode", "denoise", "decode", "write"} <= report["stages"].keys()
+    for stage in report["stages"].values():
+        assert stage["share"] == pytest.approx(stage["seconds"] / report["seconds"], abs=1e-3)
+    assert 0 < report["first_frame_seconds"] < report["seconds"]
     assert report["peak_mib"]["resident"] > 100 and report["machine"]["gpu"] is None
     assert base.with_suffix(".mp4").is_file()
 
@@ -75,6 +80,30 @@ def test_figures_that_are_replaced_are_compared_with_first(
     options = [*models.options, "--preview", "0.64", "--repeats", "1", "--seed", "5"]
     assert main([*options, "--compare", same, "--out", same, "--overwrite"]) == 1
     assert "the video differs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--tasks", "one job is measured"), ("--video_out_path", "the video is kept beside --out")],
+)
+def test_options_that_could_only_be_ignored_are_refused(
+    models: TinyModels, capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    assert main([*models.options, option, "mine"]) == 1
+    assert f"{option} mine: {message}" in capsys.readouterr().err
+
+
+def test_a_copy_that_fails_leaves_nothing(
+    models: TinyModels, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    options = ["--preview", "0.2", "--repeats", "1", "--out", str(tmp_path / "figures.json")]
+    assert main([*models.options, *options]) == 1
+    assert "No space left on device" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_replaced_unasked_and_mistakes_are_told(

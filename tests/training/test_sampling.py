@@ -6,6 +6,7 @@ from torch import nn
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise
 from latentsync.face.masks import latent_mask
+from latentsync.models.predictor import UNetPredictor
 from latentsync.training.sampling import sample_windows
 from latentsync.training.windows import LatentWindows, WindowEncoder
 from tests.models.builders import golden_vae, small_unet
@@ -49,11 +50,13 @@ def test_it_is_the_sampling_of_inference() -> None:
         mask=MASK[None, :, None].expand(1, 1, found.shape[2], -1, -1),
         masked_latents=asked.masked,
         ref_latents=asked.reference,
-        audio=asked.audio[0],
+        audio=asked.audio,
     )
     with torch.no_grad():
         noise = first.expand(found.shape)
-        expected = denoise(network, noise, condition, schedule, SamplerOptions(steps=3, guidance_scale=1.0))
+        expected = denoise(
+            UNetPredictor(network), noise, condition, schedule, SamplerOptions(steps=3, guidance_scale=1.0)
+        )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.profiler import record_function
+
+STAGE_PREFIX = "stage:"
+"""Begins the names of a profiler's ranges that are stages."""
 
 
 class StageClock:
-    """Adds up the seconds spent in named stages; stages may run in several threads.
+    """Adds up the seconds spent in named stages; stages may run in several threads but, in one thread, not nest.
 
     Work queued on a CUDA device is timed by events on its stream, which are read only in `seconds`, so timing never
-    synchronises.
+    synchronises. Each stage is a range ``stage:<name>`` of torch's profiler where one is recording.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,7 +33,8 @@ class StageClock:
         """Time work that runs on the host."""
         start = time.perf_counter()
         try:
-            yield
+            with record_function(STAGE_PREFIX + name):
+                yield
         finally:
             with self._lock:
                 self._seconds[name] += time.perf_counter() - start
@@ -45,7 +50,8 @@ class StageClock:
         stream = torch.cuda.current_stream(self._device)  # not the current device's, which may be another
         start.record(stream)
         try:
-            yield
+            with record_function(STAGE_PREFIX + name):
+                yield
         finally:
             stop.record(stream)
             with self._lock:
@@ -55,7 +61,8 @@ class StageClock:
         """Seconds per stage so far; waits for the device work that was timed."""
         with self._lock:
             for name, start, stop in self._events:
-                stop.synchronize()
+                if not stop.query():
+                    stop.synchronize()
                 self._seconds[name] += start.elapsed_time(stop) / 1000
             self._events.clear()
             return {name: round(value, 3) for name, value in self._seconds.items()}

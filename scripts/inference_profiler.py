@@ -1,0 +1,13 @@
+"""Show where the time of one lip-sync goes.
+
+    python -m scripts.inference_profiler --preset demo --preview 1 --out outputs/profile
+
+All options: ``python -m scripts.inference_profiler --help``, explained in docs/profiling.md.
+"""
+
+import sys
+
+from latentsync.profile_cli import run_profiler
+
+if __name__ == "__main__":
+    sys.exit(run_profiler())

@@ -1,0 +1,75 @@
+"""The figures of a trace whose figures can be reckoned in the head."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from latentsync.profiling.summary import OperatorTime, format_operators, summarise_trace, union_seconds
+from latentsync.profiling.trace import RunTrace, Span, run_trace
+from tests.profiling.made_trace import made_events
+
+
+def test_stages_have_their_seconds_on_both_sides() -> None:
+    stages = summarise_trace(run_trace(made_events()))["stages"]
+    assert list(stages) == ["decode", "read", "denoise", "other"]
+    assert stages["read"]["ranges"] == 2 and stages["read"]["host_seconds"] == pytest.approx(400e-6)
+    assert stages["denoise"]["host_seconds"] == pytest.approx(200e-6)
+    # The copy and two kernels, which overlap by 50 us.
+    assert stages["denoise"]["device_seconds"] == pytest.approx(350e-6)
+    assert stages["denoise"]["device_share"] == pytest.approx(0.35)
+    assert (stages["denoise"]["kernels"], stages["decode"]["kernels"], stages["other"]["kernels"]) == (2, 0, 1)
+    assert stages["decode"]["synchronisations"] == 2 and stages["denoise"]["synchronisations"] == 0
+    assert stages["decode"]["synchronising_seconds"] == pytest.approx(210e-6)
+    assert stages["read"]["host_share"] == pytest.approx(0.4)
+
+
+def test_the_gpu_is_busy_while_anything_runs_on_it() -> None:
+    figures = summarise_trace(run_trace(made_events()))
+    assert figures["gpu_busy_share"] == pytest.approx(0.47)
+    assert figures["kernels"] == {"launched": 3, "seconds": pytest.approx(370e-6)}
+
+
+def test_copies_are_told_by_direction() -> None:
+    copies = summarise_trace(run_trace(made_events()))["copies"]
+    assert copies["host_to_device"] == {"copies": 1, "bytes": 4096, "seconds": pytest.approx(50e-6), "pageable": 1}
+    assert copies["device_to_host"] == {"copies": 2, "bytes": 100, "seconds": pytest.approx(100e-6), "pageable": 1}
+    assert copies["device_to_device"]["copies"] == 0
+
+
+def test_calls_that_wait_are_told_by_name() -> None:
+    figures = summarise_trace(run_trace(made_events()))
+    waits = figures["synchronisations"]
+    assert waits["calls"] == 2 and waits["seconds"] == pytest.approx(210e-6)
+    assert waits["by_name"]["cudaEventSynchronize"] == {"calls": 1, "seconds": pytest.approx(10e-6)}
+    assert figures["copy_calls"]["by_name"] == {"cudaMemcpyAsync": {"calls": 3, "seconds": pytest.approx(30e-6)}}
+
+
+def test_without_a_gpu_its_figures_are_empty_and_json_is_json() -> None:
+    host_only = [each for each in made_events() if each.get("cat") == "user_annotation"]
+    figures = summarise_trace(run_trace(host_only))
+    assert figures["gpu_busy_share"] is None and figures["kernels"]["launched"] == 0
+    assert figures["stages"]["read"]["device_seconds"] == 0
+    assert json.loads(json.dumps(figures)) == figures
+    assert summarise_trace(RunTrace(1.0, [], [], []))["stages"] == {}
+
+
+def test_time_that_spans_share_counts_once() -> None:
+    spans = [Span("kernel", "", start, seconds, (0, 0)) for start, seconds in ((3, 1), (0, 2), (1, 0.5), (1.5, 1))]
+    assert union_seconds(spans) == pytest.approx(3.5)
+    assert union_seconds([]) == 0
+
+
+def test_the_most_expensive_operators_come_first() -> None:
+    operators = [
+        OperatorTime(f"aten::op{place}", 1, host_seconds=place, device_seconds=40 - place) for place in range(20)
+    ]
+    kernel = OperatorTime("gemm", 3, 0, 10, on_device=True)
+    host = format_operators([*operators, kernel], has_gpu=False).splitlines()
+    assert len(host) == 2 + 15 and host[2].endswith("aten::op19") and host[2].split()[0] == "10.0%"
+    assert not any("gemm" in line for line in host)
+    device, kernels, again = format_operators([*operators, kernel], has_gpu=True).split("\n\n")
+    assert device.splitlines()[2].endswith("aten::op0") and len(device.splitlines()) == 17
+    assert kernels.splitlines()[2].split() == ["100.0%", "10.0000", "3", "gemm"]
+    assert again.splitlines() == host
