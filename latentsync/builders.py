@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -26,6 +26,7 @@ from latentsync.models.unet_spec import UNetSpec
 from latentsync.models.vae import load_vae
 from latentsync.pipelines.generator import DiffusionGenerator
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.pipelines.memory import keep_large_blocks
 from latentsync.whisper.audio_encoder import load_audio_encoder
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ PRESETS = {
 }
 """Best first: without a choice, the first one whose weights are all there is taken."""
 
-# On a CPU the activations of more frames leave the caches, and of eight even the heap: a third slower.
+# On a CPU more frames at once gain nothing and cost memory.
 _VAE_BATCH = {"cpu": 2, "cuda": 4}
 _COMPILED_CODE = Path.home() / ".cache" / "latentsync" / "compiled"
 
@@ -140,17 +141,27 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """A precision by name; "auto" takes half precision on CUDA and single precision elsewhere.
+    """A precision by name; "auto" takes float16 on CUDA, bfloat16 on a CPU that computes in it, else float32.
 
     Raises:
         ConfigError: unknown name.
     """
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if name == "auto":
+        if device.type == "cpu" and _cpu_has_bfloat16():
+            return torch.bfloat16
         return torch.float16 if device.type == "cuda" else torch.float32
     if name not in known:
         raise ConfigError(f"Unknown precision {name!r}; expected auto, {', '.join(known)}")
     return known[name]
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 itself, twice as fast as float32; one that emulates it is far slower."""
+    # Older releases of torch cannot tell.
+    ask: Callable[[], Mapping[str, bool]] = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities = ask()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def check_compiling(device: torch.device) -> None:
@@ -296,7 +307,13 @@ def build_pipeline(
 
 def _predictor(unet: UNet3DConditionModel, vae: AutoencoderKL, window_length: int, *, compiled: bool) -> UNetPredictor:
     """The way to run the U-Net on its device, both networks made ready for it."""
-    if unet.conv_in.weight.device.type != "cuda":
+    device = unet.conv_in.weight.device
+    if device.type == "cpu":
+        from latentsync.models.vae_cpu import arrange_for_cpu  # imports diffusers, see load_vae
+
+        arrange_for_cpu(vae)
+        keep_large_blocks()
+    if device.type != "cuda":
         return UNetPredictor(unet)
     cuda.keep_compiled_code(_COMPILED_CODE)
     cuda.pack_unet(unet)

@@ -124,7 +124,7 @@ class Compositor:
             with self._clock.on_device("audio"):
                 audio_windows = audio(window)
             needed.append((window, entries))
-            inputs.append(WindowInput(_faces_with_gaps_filled(entries), audio_windows))
+            inputs.append(_window_input(entries, audio_windows))
         if not needed:
             return
         for (window, entries), codes in zip(needed, self._generator.sample_windows(inputs), strict=True):
@@ -183,8 +183,9 @@ def _matrices(entries: list[_Pending]) -> NDArray[np.float32]:
     return np.stack([entry.frame.face.matrix for entry in entries if entry.frame.face.matrix is not None])
 
 
-def _faces_with_gaps_filled(entries: list[_Pending]) -> Tensor:
-    """(f, 3, R, R) uint8; a slot without a face shows the nearest that has one, since slots influence each other."""
+def _window_input(entries: list[_Pending], audio: Tensor) -> WindowInput:
+    """The entries' faces; a slot without a face shows the nearest that has one, since slots influence each other."""
     have = [slot for slot, entry in enumerate(entries) if entry.cut is not None]
-    cuts = [entries[min(have, key=lambda other: abs(other - slot))].cut for slot in range(len(entries))]
-    return torch.stack([cut.face for cut in cuts if cut is not None])
+    chosen = [entries[min(have, key=lambda other: abs(other - slot))] for slot in range(len(entries))]
+    faces = torch.stack([entry.cut.face for entry in chosen if entry.cut is not None])
+    return WindowInput(faces, audio, [entry.frame.index for entry in chosen])

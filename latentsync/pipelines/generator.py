@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,10 +29,13 @@ class WindowInput:
     Attributes:
         faces: (f, 3, R, R) uint8 aligned source faces.
         audio: (f, 50, d) audio windows.
+        shown: a name for the face of each slot: equal names, also in the window before, stand for equal faces, which
+            need not be looked at twice.
     """
 
     faces: Tensor
     audio: Tensor
+    shown: Sequence[Hashable] | None = None
 
 
 class FaceGenerator(Protocol):
@@ -85,8 +88,10 @@ class DiffusionGenerator:
     def __post_init__(self) -> None:
         parameter = next(self.vae.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
+        # bfloat16 holds about half the levels of a pixel, which would show where the source is kept.
+        self._pixel_dtype = torch.float32 if self._dtype == torch.bfloat16 else self._dtype
         self.resolution = self.mask.shape[-1]
-        self.mask = self.mask.to(self._device, self._dtype)
+        self.mask = self.mask.to(self._device, self._pixel_dtype)
         self._mask_latents = latent_mask(self.mask[:1]).to(self._device, self._dtype)
         self.start(0, SamplerOptions(), StageClock(self._device))
 
@@ -94,9 +99,11 @@ class DiffusionGenerator:
         """See `FaceGenerator.start`. The one noise draw of the video is made here."""
         self._options, self._clock = options, clock
         self._match_colours, self._detail_share = ColourMatch(self.mask), SteadyDetail()
+        self._encoded: dict[Hashable, Tensor] = {}
         self._generator = torch.Generator(self._device).manual_seed(seed)
         size = self.resolution // 8
-        self._noise = initial_noise((self.vae.config["latent_channels"], size, size), 1, self._generator, self._dtype)
+        shape = (self.vae.config["latent_channels"], size, size)
+        self._noise = initial_noise(shape, 1, self._generator, self._pixel_dtype).to(self._dtype)
 
     def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
         """See `FaceGenerator.sample_windows`."""
@@ -107,7 +114,10 @@ class DiffusionGenerator:
         """Clean scaled latents (f, 4, R/8, R/8), with `keep_detail` followed by the source's own."""
         num_frames = len(window.faces)
         with self._clock.on_device("encode"):
-            condition = self.condition(window.faces, window.audio, *self._encoder_noise(num_frames))
+            if window.shown is None or self._options.published:
+                condition = self.condition(window.faces, window.audio, *self._encoder_noise(num_frames))
+            else:
+                condition = self._window_condition(self._encode_once(window.faces, window.shown), window.audio)
         with self._clock.on_device("denoise"):
             noise = self._noise.expand(-1, -1, num_frames, -1, -1)
             latents = denoise(self.predictor, noise, condition, self.schedule, self._options)
@@ -125,14 +135,33 @@ class DiffusionGenerator:
             masked_noise: (f, 4, R/8, R/8) for sampling the masked latents; None takes the mean.
             ref_noise: the same for the reference latents.
         """
-        ref_pixel_values = self.pixels(faces)
-        masked_latents = encode_latents(self.vae, ref_pixel_values * self.mask, masked_noise, self.vae_batch)
-        ref_latents = encode_latents(self.vae, ref_pixel_values, ref_noise, self.vae_batch)
-        mask = self._mask_latents.expand(1, 1, len(faces), -1, -1)
+        return self._window_condition(self._encode(faces, masked_noise, ref_noise), audio)
+
+    def _encode(self, faces: Tensor, masked_noise: Tensor | None = None, ref_noise: Tensor | None = None) -> Tensor:
+        """Masked and reference latents, (f, 3, R, R) uint8 -> (f, 8, R/8, R/8)."""
+        pixels = self.pixels(faces)
+        masked_latents = encode_latents(self.vae, (pixels * self.mask).to(self._dtype), masked_noise, self.vae_batch)
+        ref_latents = encode_latents(self.vae, pixels.to(self._dtype), ref_noise, self.vae_batch)
+        return torch.cat([masked_latents, ref_latents], dim=1)
+
+    def _encode_once(self, faces: Tensor, shown: Sequence[Hashable]) -> Tensor:
+        """As `_encode`, but only faces that neither this window nor the one before has had already."""
+        fresh: dict[Hashable, Tensor] = {}
+        for name, face in zip(shown, faces, strict=True):
+            if name not in self._encoded:
+                fresh.setdefault(name, face)
+        if fresh:
+            self._encoded.update(zip(fresh, self._encode(torch.stack(list(fresh.values()))), strict=True))
+        self._encoded = {name: self._encoded[name] for name in shown}
+        return torch.stack([self._encoded[name] for name in shown])
+
+    def _window_condition(self, encoded: Tensor, audio: Tensor) -> WindowCondition:
+        """From `_encode`'s latents (f, 8, R/8, R/8) and audio (f, 50, d)."""
+        masked_latents, ref_latents = rearrange(encoded, "f (two c) h w -> two 1 c f h w", two=2)
         return WindowCondition(
-            mask=mask,
-            masked_latents=rearrange(masked_latents, "f c h w -> 1 c f h w"),
-            ref_latents=rearrange(ref_latents, "f c h w -> 1 c f h w"),
+            mask=self._mask_latents.expand(1, 1, len(encoded), -1, -1),
+            masked_latents=masked_latents,
+            ref_latents=ref_latents,
             audio=audio[None].to(self._device, self._dtype),
         )
 
@@ -142,9 +171,9 @@ class DiffusionGenerator:
         with self._clock.on_device("decode"):
             source = self.pixels(faces)
             channels = self.vae.config["latent_channels"]
-            decoded = decode_latents(self.vae, codes[:, :channels].to(self._dtype), self.vae_batch)
+            decoded = self._render(codes[:, :channels])
             if not self._options.published:
-                decoded = self._refine(decoded, codes[:, channels:].to(self._dtype), source)
+                decoded = self._refine(decoded, codes[:, channels:], source)
             return torch.lerp(decoded, source, self.mask)
 
     def _refine(self, decoded: Tensor, ref_latents: Tensor, source: Tensor) -> Tensor:
@@ -152,12 +181,16 @@ class DiffusionGenerator:
         matched = self._match_colours(decoded, source)
         if not self.keep_detail:
             return matched
-        rendered = decode_latents(self.vae, ref_latents, self.vae_batch)
+        rendered = self._render(ref_latents)
         return torch.lerp(matched, decoded + source - rendered, self._detail_share(decoded, rendered, source))
 
+    def _render(self, latents: Tensor) -> Tensor:
+        """Scaled latents (n, 4, R/8, R/8) -> pixels (n, 3, R, R), about [-1, 1]."""
+        return decode_latents(self.vae, latents.to(self._dtype), self.vae_batch).to(self._pixel_dtype)
+
     def pixels(self, faces: Tensor) -> Tensor:
-        """(n, 3, R, R) uint8 -> the same in [-1, 1], in the networks' dtype."""
-        return faces.to(self._device, self._dtype) / 127.5 - 1.0
+        """(n, 3, R, R) uint8 -> the same in [-1, 1], in the networks' dtype (float32 instead of bfloat16)."""
+        return faces.to(self._device, self._pixel_dtype) / 127.5 - 1.0
 
     def _encoder_noise(self, num_frames: int) -> tuple[Tensor | None, Tensor | None]:
         """Masked first, then reference: the order in which the public system draws them."""
@@ -165,9 +198,10 @@ class DiffusionGenerator:
             return None, None
         shape = (num_frames, self.vae.config["latent_channels"], self.resolution // 8, self.resolution // 8)
         draws = [
-            torch.randn(shape, generator=self._generator, device=self._device, dtype=self._dtype) for _ in range(2)
+            torch.randn(shape, generator=self._generator, device=self._device, dtype=self._pixel_dtype)
+            for _ in range(2)
         ]
-        return draws[0], draws[1]
+        return draws[0].to(self._dtype), draws[1].to(self._dtype)
 
 
 @dataclass

@@ -7,6 +7,11 @@ import functools
 import platform
 from collections.abc import Callable
 
+# Parameters of mallopt, from malloc.h, and their value: more than any block of a network at 512 pixels.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGE = 2**30
+_OLD_LIMIT = 2**25  # the most that an older glibc accepts
+
 
 def release_freed_memory() -> None:
     """Give freed heap pages back to the system (glibc only, elsewhere nothing).
@@ -15,6 +20,20 @@ def release_freed_memory() -> None:
     heaps fragment and grow for minutes.
     """
     _trim()(0)
+
+
+def keep_large_blocks() -> None:
+    """Have the C library reuse large blocks instead of returning each to the system (glibc only, elsewhere nothing).
+
+    Every page of a returned block has to be mapped and cleared again: on a CPU, a tenth of the networks' time.
+    `release_freed_memory` still returns what is free.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    if not library.mallopt(_MMAP_THRESHOLD, _LARGE):
+        library.mallopt(_MMAP_THRESHOLD, _OLD_LIMIT)
+    library.mallopt(_TRIM_THRESHOLD, _LARGE)
 
 
 @functools.cache

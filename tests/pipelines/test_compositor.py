@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -33,6 +33,7 @@ class BrightnessGenerator:
     def __init__(self, windows_at_once: int = 1) -> None:
         self.windows_at_once = windows_at_once
         self.calls: list[int] = []
+        self.shown: list[tuple[Hashable, Tensor]] = []
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         pass
@@ -42,6 +43,7 @@ class BrightnessGenerator:
 
     def sample(self, window: WindowInput) -> Tensor:
         self.calls.append(len(window.faces))
+        self.shown.extend(zip(window.shown or (), window.faces, strict=True))
         return torch.full((len(window.faces), 1), float(len(self.calls)))
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
@@ -170,3 +172,12 @@ def test_windows_of_silence_cost_nothing_and_fade_at_both_ends() -> None:
     new = [abs(float(frame.pixels.mean()) - float(frame.source.mean())) for frame in finished]
     assert new[7] > new[8] > new[9] > new[10] == 0
     assert new[55] == 0 < new[56] < new[57] < new[58]
+
+
+def test_equal_names_stand_for_equal_faces_also_where_gaps_are_filled() -> None:
+    _, generator = run(37, "blend", without=frozenset({13, 14, 15, 16, 36}))
+    known: dict[Hashable, Tensor] = {}
+    for name, face in generator.shown:
+        assert torch.equal(known.setdefault(name, face), face)
+    assert len(generator.shown) == 16 * len(generator.calls)
+    assert set(known) == set(range(37)) - {13, 14, 15, 16, 36}

@@ -142,3 +142,85 @@ def test_detail_is_the_same_in_every_video_and_however_frames_are_batched() -> N
     # Unchanged faces are the source's own; after a change that takes a while again.
     assert off[:3].max() < 1e-4 and off[3] > 0.01
     assert 1e-3 < off[15] < 0.5 * off[4] < 0.5 * off[3]
+
+
+def count_encoded(generator: DiffusionGenerator) -> list[int]:
+    """Grows by the number of pictures at every run of the encoder."""
+    counts: list[int] = []
+    generator.vae.encoder.register_forward_hook(lambda module, given, made: counts.append(len(given[0])))
+    return counts
+
+
+def _sample(generator: DiffusionGenerator, case: Golden, slots: list[int], *, named: bool) -> Tensor:
+    """Codes of a window whose slots show these frames, named by their numbers or not at all."""
+    window = WindowInput(case.inputs["faces"][slots], case.inputs["audio"][slots], slots if named else None)
+    return generator.sample_windows([window])[0]
+
+
+def test_each_face_is_encoded_once_and_codes_stay_the_same() -> None:
+    case = load_golden("sampling_f20")
+    generator = tiny_generator(case)
+    generator.keep_detail = True
+    counts = count_encoded(generator)
+    spans = [slice(0, 16), slice(4, 20)]
+
+    def video(named: bool) -> tuple[Tensor, int]:
+        counts.clear()
+        generator.start(7, SamplerOptions(steps=1, guidance_scale=1.0), StageClock(torch.device("cpu")))
+        codes = [_sample(generator, case, list(range(span.start, span.stop)), named=named) for span in spans]
+        return torch.cat(codes), sum(counts)
+
+    (codes, encoded), (plain, plain_encoded) = video(named=True), video(named=False)
+    assert plain_encoded == 2 * 32  # masked and whole
+    assert encoded == 2 * 20
+    assert torch.equal(codes, plain)
+
+
+def test_a_face_shown_twice_in_a_window_is_encoded_once() -> None:
+    case = load_golden("sampling_f16")
+    generator = tiny_generator(case)
+    counts = count_encoded(generator)
+    slots = [0, 1, 2, 1, 0, 1, 2, 1]
+    generator.start(7, SamplerOptions(steps=1, guidance_scale=1.0), StageClock(torch.device("cpu")))
+    plain = _sample(generator, case, slots, named=False)
+    counts.clear()
+    assert torch.equal(_sample(generator, case, slots, named=True), plain)
+    assert sum(counts) == 2 * 3
+
+
+def test_names_of_an_earlier_video_mean_nothing() -> None:
+    case = load_golden("sampling_f16")
+    generator = tiny_generator(case)
+    faces, audio = case.inputs["faces"][:4], case.inputs["audio"][:4]
+    options, clock = SamplerOptions(steps=1, guidance_scale=1.0), StageClock(torch.device("cpu"))
+    generator.start(7, options, clock)
+    (expected,) = generator.sample_windows([WindowInput(faces, audio)])
+    generator.sample_windows([WindowInput(faces.flip(-1), audio, range(4))])
+    generator.start(7, options, clock)
+    assert torch.equal(generator.sample_windows([WindowInput(faces, audio, range(4))])[0], expected)
+
+
+def test_published_sampling_draws_for_every_slot_whatever_its_name() -> None:
+    case = load_golden("sampling_f16")
+    generator = tiny_generator(case)
+    faces, audio = case.inputs["faces"][:4], case.inputs["audio"][:4]
+    options = SamplerOptions(steps=1, guidance_scale=1.0, published=True)
+
+    def sample(shown: list[int] | None) -> Tensor:
+        generator.start(7, options, StageClock(torch.device("cpu")))
+        return generator.sample_windows([WindowInput(faces, audio, shown)])[0]
+
+    assert torch.equal(sample([0, 0, 0, 0]), sample(None))
+
+
+def test_bfloat16_networks_keep_the_source_exact_and_the_noise_the_same() -> None:
+    case = load_golden("sampling_f16")
+    single, half = tiny_generator(case), tiny_generator(case, torch.bfloat16)
+    faces = case.inputs["faces"][:2]
+    latents = torch.randn(2, 4, 8, 8)
+    for generator in (single, half):
+        generator.start(7, SamplerOptions(), StageClock(torch.device("cpu")))
+    made = half.decode(latents.bfloat16(), faces)
+    kept = half.mask.expand_as(made) == 1
+    torch.testing.assert_close(made[kept], single.pixels(faces)[kept], atol=1e-6, rtol=0)
+    assert torch.equal(half._noise, single._noise.bfloat16())
