@@ -144,6 +144,9 @@ class Failing:
     def begin(self, fixed: Tensor, audio: Tensor) -> None:
         raise RuntimeError("the device fell off")
 
+    def predict(self, *_: Any) -> Tensor:
+        raise AssertionError("never begun")
+
 
 @pytest.mark.parametrize("broken", [0, 1])
 @pytest.mark.parametrize("known", [False, True], ids=["first", "later"])
