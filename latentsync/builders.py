@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 
@@ -19,7 +19,7 @@ from latentsync.face.detector import FaceDetector
 from latentsync.face.masks import load_mask
 from latentsync.models import cuda
 from latentsync.models.graph_predictor import GraphPredictor
-from latentsync.models.loading import load_unet
+from latentsync.models.loading import copy_network, load_unet
 from latentsync.models.predictor import UNetPredictor
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_spec import UNetSpec
@@ -27,6 +27,7 @@ from latentsync.models.vae import load_vae
 from latentsync.pipelines.generator import DiffusionGenerator
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 from latentsync.pipelines.memory import keep_large_blocks
+from latentsync.pipelines.sharded import ShardedGenerator
 from latentsync.whisper.audio_encoder import load_audio_encoder
 
 if TYPE_CHECKING:
@@ -36,6 +37,45 @@ logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DETECTORS = ("auto", "mediapipe", "insightface")
+Memory = Literal["usual", "low"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how the networks run.
+
+    Attributes:
+        devices: one or several of one kind; windows are dealt out to them, and the first one does the rest.
+        dtype: of weights and activations.
+        compiled: fuse the networks by torch.compile, see `check_compiling`.
+        memory: "low" takes small steps one after the other, for GPUs of 8 GB: slower, the same video but for rounding.
+
+    Raises:
+        ConfigError: no device, devices of several kinds, or compilation, which takes memory, beside "low".
+    """
+
+    devices: tuple[torch.device, ...]
+    dtype: torch.dtype = torch.float32
+    compiled: bool = False
+    memory: Memory = "usual"
+
+    def __post_init__(self) -> None:
+        if len({device.type for device in self.devices}) != 1:
+            raise ConfigError(f"Devices: got {self.names or 'none'}; expected one or more of one kind")
+        if self.memory not in get_args(Memory):
+            raise ConfigError(f"Memory: got {self.memory!r}; expected {' or '.join(get_args(Memory))}")
+        if self.low and self.compiled:
+            raise ConfigError("--compile takes the memory that --memory low saves; leave one of them out")
+
+    @property
+    def names(self) -> str:
+        """The devices as the command line takes them."""
+        return ",".join(map(str, self.devices))
+
+    @property
+    def low(self) -> bool:
+        """Whether memory is to be saved."""
+        return self.memory == "low"
 
 
 @dataclass(frozen=True)
@@ -140,6 +180,19 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def choose_devices(names: str) -> tuple[torch.device, ...]:
+    """Devices by their names with commas between them, or "all" for every CUDA device.
+
+    Raises:
+        ConfigError: one of them is unknown or not there.
+    """
+    if names != "all":
+        return tuple(choose_device(name.strip()) for name in names.split(","))
+    if not torch.cuda.is_available():
+        raise ConfigError("--devices all means every CUDA device, and there is none; try --device auto")
+    return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+
+
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """A precision by name; "auto" takes float16 on CUDA, bfloat16 on a CPU that computes in it, else float32.
 
@@ -172,6 +225,19 @@ def check_compiling(device: torch.device) -> None:
     """
     if device.type != "cuda" or not cuda.can_compile():
         raise ConfigError(f"--compile on {device}: needs a CUDA device, Triton and a C compiler (gcc); leave it out")
+
+
+def choose_placement(devices: str, dtype: str = "auto", *, compiled: bool = False, memory: str = "usual") -> Placement:
+    """A placement by names, see `choose_devices` and `choose_dtype`.
+
+    Raises:
+        ConfigError: an unknown name, a device that is not there, or choices that exclude each other.
+    """
+    chosen = choose_devices(devices)
+    placement = Placement(chosen, choose_dtype(dtype, chosen[0]), compiled, cast(Memory, memory))
+    if compiled:
+        check_compiling(chosen[0])
+    return placement
 
 
 def build_unet_spec(model: ModelConfig) -> UNetSpec:
@@ -251,21 +317,14 @@ def build_face_detector(kind: str, root: Path, device: torch.device) -> Callable
 
 
 def build_pipeline(
-    files: ModelFiles,
-    device: torch.device,
-    dtype: torch.dtype,
-    make_detector: Callable[[], FaceDetector],
-    *,
-    compiled: bool = False,
+    files: ModelFiles, placement: Placement, make_detector: Callable[[], FaceDetector]
 ) -> LipsyncPipeline:
     """Load all networks and join them.
 
     Args:
         files: configuration and weights.
-        device: where everything but decoding, detection and encoding runs.
-        dtype: of weights and activations.
+        placement: where everything but decoding, detection and encoding runs, and how.
         make_detector: see `build_face_detector`.
-        compiled: fuse the networks by torch.compile, see `check_compiling`.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -273,23 +332,19 @@ def build_pipeline(
     """
     config = load_config(files.config_path)
     spec = build_unet_spec(config.model)
-    unet = load_unet(spec, files.unet, device, dtype)
-    vae = load_vae(files.vae, device, dtype)
+    device, dtype = placement.devices[0], placement.dtype
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # fused kernels start on the current device
+    unet, vae = load_unet(spec, files.unet, device, dtype), load_vae(files.vae, device, dtype)
+    copies = [(copy_network(unet, other), copy_network(vae, other)) for other in placement.devices[1:]]
+    generators = [_generator(config, *networks, placement) for networks in [(unet, vae), *copies]]
     audio_encoder = load_audio_encoder(files.audio_encoder, device, dtype, spec.cross_attention_dim)
-    mask = load_mask(config.data.mask_image_path, config.data.resolution)
     left, right = config.data.audio_feat_length
     return LipsyncPipeline(
-        generator=DiffusionGenerator(
-            _predictor(unet, vae, config.data.num_frames, compiled=compiled),
-            vae,
-            mask,
-            build_schedule(config),
-            vae_batch=_VAE_BATCH.get(device.type, 8),
-            keep_detail=config.run.keep_detail,
-        ),
+        generator=generators[0] if len(generators) == 1 else ShardedGenerator(generators),
         audio_encoder=audio_encoder,
         make_detector=make_detector,
-        mask=mask,
+        mask=load_mask(config.data.mask_image_path, config.data.resolution),
         device=device,
         window_length=config.data.num_frames,
         audio_feat_length=(left, right),
@@ -297,25 +352,43 @@ def build_pipeline(
             "model": files.name,
             "config": str(files.config_path),
             "unet": str(files.unet),
-            "device": str(device),
+            "device": placement.names,
             "dtype": str(dtype).removeprefix("torch."),
             "torch": torch.__version__,
-            "compiled": compiled,
+            "compiled": placement.compiled,
+            "memory": placement.memory,
         },
     )
 
 
-def _predictor(unet: UNet3DConditionModel, vae: AutoencoderKL, window_length: int, *, compiled: bool) -> UNetPredictor:
+def _generator(
+    config: Config, unet: UNet3DConditionModel, vae: AutoencoderKL, placement: Placement
+) -> DiffusionGenerator:
+    """The generator of the device on which the networks are."""
+    return DiffusionGenerator(
+        _predictor(unet, vae, config.data.num_frames, placement),
+        vae,
+        load_mask(config.data.mask_image_path, config.data.resolution),
+        build_schedule(config),
+        vae_batch=1 if placement.low else _VAE_BATCH.get(vae.device.type, 8),
+        keep_detail=config.run.keep_detail,
+    )
+
+
+def _predictor(
+    unet: UNet3DConditionModel, vae: AutoencoderKL, window_length: int, placement: Placement
+) -> UNetPredictor:
     """The way to run the U-Net on its device, both networks made ready for it."""
-    device = unet.conv_in.weight.device
-    if device.type == "cpu":
+    if vae.device.type == "cpu":
         from latentsync.models.vae_cpu import arrange_for_cpu  # imports diffusers, see load_vae
 
         arrange_for_cpu(vae)
         keep_large_blocks()
-    if device.type != "cuda":
-        return UNetPredictor(unet)
+    if vae.device.type != "cuda":
+        return UNetPredictor(unet, split_guidance=placement.low)
     cuda.keep_compiled_code(_COMPILED_CODE)
-    cuda.pack_unet(unet)
-    cuda.prepare_vae(vae, compiled=compiled)
-    return GraphPredictor(unet, window_length, compiled=compiled)
+    cuda.pack_unet(unet, copies=not placement.low)
+    cuda.prepare_vae(vae, compiled=placement.compiled)
+    if placement.low:  # recorded graphs keep their activations' memory for themselves
+        return UNetPredictor(unet, split_guidance=True)
+    return GraphPredictor(unet, window_length, compiled=placement.compiled)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, cast, get_args
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -31,8 +31,8 @@ from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 logger = logging.getLogger(__name__)
 
 _NO_MEMORY = (
-    "The device's memory is full (%s). Close other programs that use it, choose a smaller model with --preset 1.5 or "
-    "demo, or --device cpu"
+    "The device's memory is full (%s). Close other programs that use it, try --memory low, choose a smaller model with "
+    "--preset 1.5 or demo, or --device cpu"
 )
 
 
@@ -74,6 +74,8 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--inference_ckpt_path", type=Path, help="weights that fit --unet_config_path")
     add("--checkpoints", type=Path, default=checkpoints.default_root(), help="checkpoint folder (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--devices", help="instead of --device: several of this computer, cuda:0,cuda:1, or all")
+    add("--memory", default="usual", choices=get_args(builders.Memory), help="low: for GPUs of 8 GB, slower")
     add("--dtype", default="auto", help="auto, float32, float16, bfloat16")
     add("--compile", action="store_true", help="fuse the networks for a GPU: minutes at the first start, faster then")
     add("--detector", default="auto", choices=builders.DETECTORS, help="face detector (%(default)s)")
@@ -242,12 +244,12 @@ def load_pipeline(options: argparse.Namespace, files: builders.ModelFiles) -> Li
         ConfigError: a device, precision or detector that cannot be used.
         CheckpointError: weights are damaged or do not fit the configuration.
     """
-    device = builders.choose_device(options.device)
-    if options.compile:
-        builders.check_compiling(device)
-    make_detector = builders.build_face_detector(options.detector, options.checkpoints, device)
-    dtype = builders.choose_dtype(options.dtype, device)
-    return builders.build_pipeline(files, device, dtype, make_detector, compiled=options.compile)
+    if options.devices and options.device != "auto":
+        raise ConfigError(f"--device {options.device} and --devices {options.devices}: give one of them")
+    devices = options.devices or options.device
+    placement = builders.choose_placement(devices, options.dtype, compiled=options.compile, memory=options.memory)
+    make_detector = builders.build_face_detector(options.detector, options.checkpoints, placement.devices[0])
+    return builders.build_pipeline(files, placement, make_detector)
 
 
 def prepare_measurement(options: argparse.Namespace, video_out_path: Path) -> tuple[LipsyncPipeline, LipsyncJob]:

@@ -40,6 +40,8 @@ ADDED = {
     "--preset",
     "--checkpoints",
     "--device",
+    "--devices",
+    "--memory",
     "--dtype",
     "--detector",
     "--face",
@@ -208,6 +210,39 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
 def test_devices_that_are_not_there_are_refused(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         builders.choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "cpu", "--devices", "cpu,cpu"], "--device cpu and --devices cpu,cpu: give one of them"),
+        (["--devices", "cpu,toaster"], "Device 'toaster' cannot be used"),
+        (["--devices", "cpu,"], "Device '' cannot be used"),
+        (["--devices", "cpu,meta"], "got cpu,meta; expected one or more of one kind"),
+    ],
+)
+def test_devices_that_do_not_go_together_are_refused(tmp_path: Path, words: list[str], message: str) -> None:
+    files = builders.ModelFiles("none", *[tmp_path] * 4)
+    with pytest.raises(ConfigError, match=message):
+        load_pipeline(inference_parser().parse_args([*PATHS, *words]), files)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here, all are some")
+def test_all_devices_are_cuda_devices() -> None:
+    with pytest.raises(ConfigError, match="every CUDA device, and there is none"):
+        builders.choose_devices("all")
+
+
+def test_devices_are_placed_in_the_order_given() -> None:
+    placement = builders.choose_placement("cpu, cpu", "bfloat16", memory="low")
+    assert placement.devices == (torch.device("cpu"), torch.device("cpu")) and placement.dtype == torch.bfloat16
+    assert (placement.names, placement.low, placement.compiled) == ("cpu,cpu", True, False)
+    with pytest.raises(ConfigError, match="takes the memory that --memory low saves"):
+        builders.Placement(placement.devices, compiled=True, memory="low")
+    with pytest.raises(ConfigError, match="expected usual or low"):
+        builders.choose_placement("cpu", memory="little")
+    with pytest.raises(ConfigError, match="got none"):
+        builders.Placement(())
 
 
 def test_unknown_face_detectors_are_refused(tmp_path: Path) -> None:

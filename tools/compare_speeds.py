@@ -27,8 +27,7 @@ from latentsync.builders import (
     ModelFiles,
     build_pipeline,
     build_schedule,
-    choose_device,
-    choose_dtype,
+    choose_placement,
     custom_files,
     preset_files,
 )
@@ -114,13 +113,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
     files, config = _model(arguments)
-    run, device = config.run, choose_device(arguments.device)
+    run, placement = config.run, choose_placement(arguments.device)
+    device = placement.devices[0]
     chosen = _chosen(variants(run.inference_steps, run.guidance_scale), arguments.only)
     with torch.inference_mode():
         case = write_case(bundled_case(REPOSITORY / "assets/demo_video.mp4", 0, 0), folder, HeadRenderer(device))
     meter = _sync_meter(arguments, device)
     rows = [_plan_row(variant, config) for variant in chosen]
-    pipeline = build_pipeline(files, device, choose_dtype("auto", device), _detector(case))
+    pipeline = build_pipeline(files, placement, _detector(case))
     for variant, row in zip(chosen, rows):
         sampler = variant.request.options(run.inference_steps, run.guidance_scale)
         row["denoise_seconds"] = _generate(pipeline, _dub(variant.name, case), sampler, arguments.seconds)

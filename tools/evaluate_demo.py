@@ -28,7 +28,7 @@ from latentsync.builders import (
     build_face_detector,
     build_pipeline,
     choose_device,
-    choose_dtype,
+    choose_placement,
     custom_files,
     preset_files,
 )
@@ -153,8 +153,8 @@ def _prepare(arguments: argparse.Namespace, folder: Path) -> list[DubFolder]:
 
 def _generate(arguments: argparse.Namespace, cases: list[DubFolder], folder: Path) -> None:
     """Lip-sync every case as ./inference.sh does, and note how."""
-    device = choose_device(arguments.device)
-    dtype = choose_dtype("auto", device)
+    placement = choose_placement(arguments.device)
+    device = placement.devices[0]
     if arguments.unet_config_path and arguments.inference_ckpt_path:
         files = custom_files(arguments.unet_config_path, arguments.inference_ckpt_path, arguments.checkpoints)
     else:
@@ -166,7 +166,7 @@ def _generate(arguments: argparse.Namespace, cases: list[DubFolder], folder: Pat
     )
     known = arguments.detector == "known"
     detector = build_face_detector("auto" if known else arguments.detector, arguments.checkpoints, device)
-    pipeline = build_pipeline(files, device, dtype, detector)
+    pipeline = build_pipeline(files, placement, detector)
     for number, case in enumerate(cases, start=1):
         if known:
             pipeline.make_detector = partial(KnownPointsDetector, case.control_points)
@@ -178,7 +178,7 @@ def _generate(arguments: argparse.Namespace, cases: list[DubFolder], folder: Pat
         "guidance_scale": sampler.guidance_scale,
         "detector": arguments.detector,
         "device": device.type,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(placement.dtype).removeprefix("torch."),
         "mask": config.data.mask_image_path,
         "resolution": config.data.resolution,
     }

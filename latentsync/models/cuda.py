@@ -41,12 +41,15 @@ def keep_compiled_code(folder: Path) -> None:
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
 
 
-def pack_unet(unet: UNet3DConditionModel) -> None:
-    """Lay the U-Net's weights out for fused kernels, in place; a third of a gigabyte more at full size."""
+def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True) -> None:
+    """Lay the U-Net's weights out for fused kernels, in place.
+
+    copies: also keep weights twice where a kernel needs that; a third of a gigabyte more at full size.
+    """
     for module in unet.modules():
         if isinstance(module, Attention) and module.attends_itself:
             module.pack()
-        elif isinstance(module, GEGLU) and kernels.AVAILABLE:
+        elif isinstance(module, GEGLU) and kernels.AVAILABLE and copies:
             module.pack()
 
 

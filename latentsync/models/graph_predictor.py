@@ -41,11 +41,12 @@ class GraphPredictor(UNetPredictor):
         self._current = None
         if fixed.shape[2] != self._window_length:
             return
+        (heard,) = self._runs[False]
         shape = (*fixed.shape, audio.shape[2])
         if shape not in self._recordings:
-            self._recordings[shape] = _Recording(self._unet, fixed, self._heard[0], compiled=self._compiled)
+            self._recordings[shape] = _Recording(self._unet, fixed, heard, compiled=self._compiled)
         self._current = self._recordings[shape]
-        self._current.begin(fixed, self._heard[0])
+        self._current.begin(fixed, heard)
 
     @torch.inference_mode()
     def predict(self, latents: Tensor, timestep: int, guidance_scale: float, features: Features = "fresh") -> Tensor:
@@ -76,6 +77,8 @@ class _Recording:
         self._kept: dict[bool, Tensor] = {}
         self._kept_guided: bool | None = None
         self._pool = torch.cuda.graph_pool_handle()
+        # Left to torch, the first stream that any recording took serves all, whatever device it is on.
+        self._stream = torch.cuda.Stream(fixed.device)
 
     def begin(self, fixed: Tensor, heard: Heard) -> None:
         """Copy a window's constants to where the graphs read them."""
@@ -104,15 +107,14 @@ class _Recording:
 
     def _record(self, *, guided: bool, shallow: bool) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         # What is prepared at a first run (compilation, plans of libraries) must not be part of the graph.
-        stream = torch.cuda.Stream(self._sample.device)
-        stream.wait_stream(torch.cuda.current_stream(self._sample.device))
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(torch.cuda.current_stream(self._sample.device))
+        with torch.cuda.stream(self._stream):
             for _ in range(2):
                 self._step(guided=guided, shallow=shallow)
-        torch.cuda.current_stream(self._sample.device).wait_stream(stream)
+        torch.cuda.current_stream(self._sample.device).wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         # The graphs never run at the same time, so they may share their working memory.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
             output, deep = self._step(guided=guided, shallow=shallow)
         if not shallow:
             self._kept[guided] = deep

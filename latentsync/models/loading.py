@@ -4,11 +4,13 @@ A network is built without memory ("meta" device) and each stored tensor is conv
 file of gigabytes is never held twice.
 """
 
+import copy
 import logging
 import pickle
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +22,7 @@ from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_spec import UNetSpec
 
 _LOGGER = logging.getLogger(__name__)
+_Network = TypeVar("_Network", bound=nn.Module)
 # Layouts of published .pt files: the tensors stand below one of these names, or at the top.
 _NESTED_NAMES = ("state_dict", "model_state_dict", "model", "module")
 _MOTION = "motion_modules."
@@ -98,6 +101,15 @@ def assign_tensors(
             module.to_empty(device=device, recurse=False)
             cast(nn.Linear, module).reset_parameters()  # every layer kind with tensors has this method
             module.to(device, dtype)
+
+
+def copy_network(network: _Network, device: torch.device) -> _Network:
+    """The same network once more, on another device; nothing is held twice on the first one meanwhile."""
+    moved: dict[int, object] = {}
+    for tensor in chain(network.parameters(), network.buffers()):
+        place = tensor.detach().to(device, copy=True)
+        moved[id(tensor)] = nn.Parameter(place, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else place
+    return copy.deepcopy(network, moved)
 
 
 def _place(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:

@@ -15,13 +15,16 @@ class UNetPredictor:
 
     Args:
         unet: the network, on the device and in the dtype that all tensors given here have.
+        split_guidance: predict without audio and with it one after the other instead of together, which takes half
+            the memory and a little longer.
     """
 
-    def __init__(self, unet: UNet3DConditionModel) -> None:
-        self._unet = unet
+    def __init__(self, unet: UNet3DConditionModel, *, split_guidance: bool = False) -> None:
+        self._unet, self._split = unet, split_guidance
         self._fixed: Tensor | None = None
-        self._heard: tuple[Heard, Heard] = ([], [])
-        self._kept: Tensor | None = None
+        # What is heard in each run of the network that a step takes, unguided and guided.
+        self._runs: tuple[list[Heard], list[Heard]] = ([], [])
+        self._kept: list[Tensor] = []
         self._kept_guided = False
 
     def begin(self, fixed: Tensor, audio: Tensor) -> None:
@@ -32,8 +35,11 @@ class UNetPredictor:
             audio: (b, f, k, d) audio windows.
         """
         heard = self._unet.hear(audio)
-        guided = [part and part._replace(guided=True) for part in heard]
-        self._fixed, self._heard, self._kept = fixed, (heard, guided), None
+        if self._split:
+            guided = [self._unet.hear(torch.zeros_like(audio)), heard]
+        else:
+            guided = [[part and part._replace(guided=True) for part in heard]]
+        self._fixed, self._runs, self._kept = fixed, ([heard], guided), []
 
     def predict(self, latents: Tensor, timestep: int, guidance_scale: float, features: Features = "fresh") -> Tensor:
         """The network's output for one step.
@@ -53,17 +59,24 @@ class UNetPredictor:
             RuntimeError: called before `begin`, or "reuse" without "keep" under the same guidance before it.
         """
         guided = guidance_scale > 1
-        if self._fixed is None or (features == "reuse" and (self._kept is None or self._kept_guided != guided)):
+        runs = self._runs[guided]
+        if self._fixed is None or (features == "reuse" and not (self._kept and self._kept_guided == guided)):
             raise RuntimeError("The predictor has nothing to continue from: call begin, then predict with 'keep'.")
         sample = torch.cat([latents, self._fixed], dim=1)
         time = torch.full((), timestep, device=latents.device)
-        heard = self._heard[guided]
-        if features == "reuse" and self._kept is not None:
-            output = self._unet.forward_shallow(sample, time, heard, self._kept)
+        if features == "reuse":
+            outputs = [self._unet.forward_shallow(sample, time, *run) for run in zip(runs, self._kept, strict=True)]
         else:
-            output, deep = self._unet.forward_full(sample, time, heard)
-            self._kept, self._kept_guided = (deep if features == "keep" else None), guided
+            self._kept, self._kept_guided = [], guided
+            outputs = [self._run_full(sample, time, heard, keep=features == "keep") for heard in runs]
+        output = torch.cat(outputs)
         return guide(output, guidance_scale) if guided and len(output) > len(latents) else output
+
+    def _run_full(self, sample: Tensor, time: Tensor, heard: Heard, *, keep: bool) -> Tensor:
+        output, deep = self._unet.forward_full(sample, time, heard)
+        if keep:
+            self._kept.append(deep)
+        return output
 
 
 def guide(output: Tensor, guidance_scale: float | Tensor) -> Tensor:

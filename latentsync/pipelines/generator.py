@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from einops import rearrange
@@ -36,6 +36,20 @@ class WindowInput:
     faces: Tensor
     audio: Tensor
     shown: Sequence[Hashable] | None = None
+
+
+class WindowNoise(NamedTuple):
+    """The random part of a window.
+
+    Attributes:
+        initial: (1, 4, 1, R/8, R/8), the video's own, from which all its frames begin.
+        masked: (f, 4, R/8, R/8) for sampling the masked latents; None takes the mean.
+        ref: the same for the reference latents.
+    """
+
+    initial: Tensor
+    masked: Tensor | None
+    ref: Tensor | None
 
 
 class FaceGenerator(Protocol):
@@ -107,20 +121,23 @@ class DiffusionGenerator:
 
     def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
         """See `FaceGenerator.sample_windows`."""
-        return [self._sample(window) for window in windows]
+        return [self.sample(window, self.draw(len(window.faces))) for window in windows]
+
+    def draw(self, num_frames: int) -> WindowNoise:
+        """The noise of the next window: drawn in the order of the windows, whoever samples them."""
+        return WindowNoise(self._noise, *self._encoder_noise(num_frames))
 
     @torch.inference_mode()
-    def _sample(self, window: WindowInput) -> Tensor:
+    def sample(self, window: WindowInput, noise: WindowNoise) -> Tensor:
         """Clean scaled latents (f, 4, R/8, R/8), with `keep_detail` followed by the source's own."""
-        num_frames = len(window.faces)
         with self._clock.on_device("encode"):
             if window.shown is None or self._options.published:
-                condition = self.condition(window.faces, window.audio, *self._encoder_noise(num_frames))
+                condition = self.condition(window.faces, window.audio, noise.masked, noise.ref)
             else:
                 condition = self._window_condition(self._encode_once(window.faces, window.shown), window.audio)
         with self._clock.on_device("denoise"):
-            noise = self._noise.expand(-1, -1, num_frames, -1, -1)
-            latents = denoise(self.predictor, noise, condition, self.schedule, self._options)
+            initial = noise.initial.expand(-1, -1, len(window.faces), -1, -1)
+            latents = denoise(self.predictor, initial, condition, self.schedule, self._options)
         codes = torch.cat([latents, condition.ref_latents], dim=1) if self.keep_detail else latents
         return rearrange(codes, "1 c f h w -> f c h w")
 
@@ -165,23 +182,38 @@ class DiffusionGenerator:
             audio=audio[None].to(self._device, self._dtype),
         )
 
-    @torch.inference_mode()
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
         """See `FaceGenerator.decode`: the repainted region from the latents, the rest from the source faces."""
+        return self.finish(*self.render(codes), faces)
+
+    @torch.inference_mode()
+    def render(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The part of `decode` that takes every frame by itself, in any order: the autoencoder's.
+
+        Returns:
+            (n, 3, R, R) in [-1, 1], the new faces, and the same of the source; None where that is not needed.
+        """
         with self._clock.on_device("decode"):
-            source = self.pixels(faces)
             channels = self.vae.config["latent_channels"]
             decoded = self._render(codes[:, :channels])
+            if not self.keep_detail or self._options.published:
+                return decoded, None
+            return decoded, self._render(codes[:, channels:])
+
+    @torch.inference_mode()
+    def finish(self, decoded: Tensor, rendered: Tensor | None, faces: Tensor) -> Tensor:
+        """The part of `decode` that takes the frames in order: from what `render` made to the new faces."""
+        with self._clock.on_device("decode"):
+            source = self.pixels(faces)
             if not self._options.published:
-                decoded = self._refine(decoded, codes[:, channels:], source)
+                decoded = self._refine(decoded, rendered, source)
             return torch.lerp(decoded, source, self.mask)
 
-    def _refine(self, decoded: Tensor, ref_latents: Tensor, source: Tensor) -> Tensor:
+    def _refine(self, decoded: Tensor, rendered: Tensor | None, source: Tensor) -> Tensor:
         """Right colours where the face is new, the source's own detail where it is not."""
         matched = self._match_colours(decoded, source)
-        if not self.keep_detail:
+        if rendered is None:
             return matched
-        rendered = self._render(ref_latents)
         return torch.lerp(matched, decoded + source - rendered, self._detail_share(decoded, rendered, source))
 
     def _render(self, latents: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import save_file
 
 from latentsync.errors import CheckpointError
-from latentsync.models.loading import load_unet, read_state_dict
+from latentsync.models.loading import copy_network, load_unet, read_state_dict
 from latentsync.models.unet_spec import UNetSpec
-from tests.models.builders import SMALL_SPEC, small_inputs, small_unet
+from tests.models.builders import SMALL_SPEC, golden_vae, small_inputs, small_unet
 
 STAGE1 = UNetSpec(**{**SMALL_SPEC.__dict__, "use_motion_module": False})
 DECODER_ONLY = UNetSpec(**{**SMALL_SPEC.__dict__, "motion_module_decoder_only": True})
@@ -55,6 +55,26 @@ def test_loaded_network_does_not_hang_on_the_file(tmp_path, layout, name):
     before = model.conv_in.weight.clone()
     path.write_bytes(b"\0" * path.stat().st_size)
     torch.testing.assert_close(model.conv_in.weight, before)
+
+
+@torch.no_grad()
+def test_a_copied_network_computes_the_same_from_tensors_of_its_own():
+    model, inputs = small_unet(), small_inputs()
+    expected = model(*inputs)
+    copied = copy_network(model, torch.device("cpu"))
+    for parameter in model.parameters():
+        parameter.zero_()
+    torch.testing.assert_close(copied(*inputs), expected)
+    assert copied.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    vae = golden_vae()
+    copied_vae, latents = copy_network(vae, torch.device("cpu")), torch.randn(1, 4, 8, 8)
+    torch.testing.assert_close(copied_vae.decode(latents).sample, vae.decode(latents).sample)
+    assert not any(parameter.requires_grad for parameter in copied_vae.parameters())
+
+
+def test_a_network_is_copied_from_one_device_to_another():
+    copied = copy_network(small_unet(), torch.device("meta"))
+    assert all(tensor.is_meta for tensor in (*copied.parameters(), *copied.buffers()))
 
 
 @pytest.mark.parametrize("spec", [STAGE1, DECODER_ONLY], ids=["stage1", "decoder_only"])

@@ -62,6 +62,27 @@ def test_nothing_is_predicted_before_there_is_something_to_go_on():
 
 
 @torch.no_grad()
+def test_split_guidance_gives_the_same_from_half_as_many_frames_at_once():
+    unet, (latents, fixed, audio) = small_unet(), window(batch=2)
+    joint, split = UNetPredictor(unet), UNetPredictor(unet, split_guidance=True)
+    widths = []
+    unet.conv_out.register_forward_hook(lambda _, inputs, __: widths.append(len(inputs[0])))
+    for predictor in (joint, split):
+        predictor.begin(fixed, audio)
+    for timestep, scale, features in [(901, 1.5, "fresh"), (801, 1.5, "keep"), (701, 1.5, "reuse"), (1, 1.0, "fresh")]:
+        expected = joint.predict(latents, timestep, scale, features)
+        together = max(widths)
+        widths.clear()
+        found = split.predict(latents, timestep, scale, features)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+        assert max(widths) == 2 * FRAMES and together == (4 if scale > 1 else 2) * FRAMES
+        widths.clear()
+    split.predict(latents, 501, 1.0, "keep")
+    with pytest.raises(RuntimeError, match="'keep'"):
+        split.predict(latents, 451, 1.5, "reuse")
+
+
+@torch.no_grad()
 def test_packing_changes_neither_results_nor_names():
     unet, (sample, timesteps, audio) = small_unet(), small_inputs(batch=2)
     before, state = unet(sample, timesteps, audio), {key: value.clone() for key, value in unet.state_dict().items()}
@@ -74,6 +95,20 @@ def test_packing_changes_neither_results_nor_names():
     after = unet.state_dict()
     assert after.keys() == state.keys()
     assert all(torch.equal(after[key], value) for key, value in state.items())
+
+
+def test_packing_without_copies_takes_no_memory():
+    unet = small_unet()
+    before = weight_bytes(unet)
+    pack_unet(unet, copies=False)
+    assert weight_bytes(unet) == before
+    assert any(module.packed is not None for module in unet.modules() if isinstance(module, Attention))
+
+
+def weight_bytes(unet):
+    """What all the network's tensors take together."""
+    storages = [tensor.untyped_storage() for tensor in (*unet.parameters(), *unet.buffers())]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 @pytest.mark.gpu

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync.builders import ModelFiles, build_pipeline
+from latentsync.builders import ModelFiles, Placement, build_pipeline
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.face.affine import face_template, fit_affine
 from latentsync.face.mediapipe_detector import MediapipeDetector
@@ -32,7 +32,7 @@ COUNT, SIZE = 44, (320, 240)
 def tiny_pipeline(models: TinyModels, device: torch.device, dtype: torch.dtype, keep_detail: bool) -> LipsyncPipeline:
     parts = models.root / "demo"
     files = ModelFiles("tiny", models.config, models.unet, parts / "audio_encoder.safetensors", parts / "vae")
-    pipeline = build_pipeline(files, device, dtype, MediapipeDetector)
+    pipeline = build_pipeline(files, Placement((device,), dtype), MediapipeDetector)
     pipeline.generator.keep_detail = keep_detail  # type: ignore[attr-defined]
     pipeline.generator.windows_at_once = 2
     return pipeline
