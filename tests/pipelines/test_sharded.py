@@ -183,7 +183,7 @@ def test_whole_videos_differ_in_rounding_alone(models: TinyModels, tmp_path: Pat
     frames: list[np.ndarray] = []
     for devices, memory in (("cpu", "usual"), ("cpu,cpu", "usual"), ("cpu", "low"), ("cpu,cpu", "low")):
         words = [*models.options, "--device", "auto", "--devices", devices, "--memory", memory]
-        words += ["--preview", "1.2", "--guidance_scale", "1.5", "--crf", "0", "--overwrite"]
+        words += ["--dtype", "float32", "--preview", "1.2", "--guidance_scale", "1.5", "--crf", "0", "--overwrite"]
         pipeline, job = prepare_measurement(inference_parser().parse_args(words), tmp_path / "out.mp4")
         result = pipeline(job)
         assert (result.settings["device"], result.settings["memory"]) == (devices, memory)
