@@ -40,6 +40,10 @@ DETECTORS = ("auto", "mediapipe", "insightface")
 Memory = Literal["usual", "low"]
 
 
+# On a CPU more frames at once gain nothing and cost memory.
+_VAE_BATCH = {"cpu": 2, "cuda": 4}
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where and how the networks run.
@@ -49,6 +53,7 @@ class Placement:
         dtype: of weights and activations.
         compiled: fuse the networks by torch.compile, see `check_compiling`.
         memory: "low" takes small steps one after the other, for GPUs of 8 GB: slower, the same video but for rounding.
+        windows_at_once: windows that go through the network together on each device.
 
     Raises:
         ConfigError: no device, devices of several kinds, or compilation, which takes memory, beside "low".
@@ -58,12 +63,15 @@ class Placement:
     dtype: torch.dtype = torch.float32
     compiled: bool = False
     memory: Memory = "usual"
+    windows_at_once: int = 1
 
     def __post_init__(self) -> None:
         if len({device.type for device in self.devices}) != 1:
             raise ConfigError(f"Devices: got {self.names or 'none'}; expected one or more of one kind")
         if self.memory not in get_args(Memory):
             raise ConfigError(f"Memory: got {self.memory!r}; expected {' or '.join(get_args(Memory))}")
+        if self.windows_at_once < 1:
+            raise ConfigError(f"Windows at once: got {self.windows_at_once}; expected 1 or more")
         if self.low and self.compiled:
             raise ConfigError("--compile takes the memory that --memory low saves; leave one of them out")
 
@@ -71,6 +79,11 @@ class Placement:
     def names(self) -> str:
         """The devices as the command line takes them."""
         return ",".join(map(str, self.devices))
+
+    @property
+    def vae_batch(self) -> int:
+        """Most pictures that the VAE is given at once."""
+        return 1 if self.low else _VAE_BATCH.get(self.devices[0].type, 8)
 
     @property
     def low(self) -> bool:
@@ -100,8 +113,6 @@ PRESETS = {
 }
 """Best first: without a choice, the first one whose weights are all there is taken."""
 
-# On a CPU more frames at once gain nothing and cost memory.
-_VAE_BATCH = {"cpu": 2, "cuda": 4}
 _COMPILED_CODE = Path.home() / ".cache" / "latentsync" / "compiled"
 
 # Keys of the published files whose values no published network varies.
@@ -227,14 +238,16 @@ def check_compiling(device: torch.device) -> None:
         raise ConfigError(f"--compile on {device}: needs a CUDA device, Triton and a C compiler (gcc); leave it out")
 
 
-def choose_placement(devices: str, dtype: str = "auto", *, compiled: bool = False, memory: str = "usual") -> Placement:
+def choose_placement(
+    devices: str, dtype: str = "auto", *, compiled: bool = False, memory: str = "usual", windows_at_once: int = 1
+) -> Placement:
     """A placement by names, see `choose_devices` and `choose_dtype`.
 
     Raises:
         ConfigError: an unknown name, a device that is not there, or choices that exclude each other.
     """
     chosen = choose_devices(devices)
-    placement = Placement(chosen, choose_dtype(dtype, chosen[0]), compiled, cast(Memory, memory))
+    placement = Placement(chosen, choose_dtype(dtype, chosen[0]), compiled, cast(Memory, memory), windows_at_once)
     if compiled:
         check_compiling(chosen[0])
     return placement
@@ -333,7 +346,7 @@ def build_pipeline(
     config = load_config(files.config_path)
     spec = build_unet_spec(config.model)
     device, dtype = placement.devices[0], placement.dtype
-    if device.type == "cuda":
+    if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # fused kernels start on the current device
     unet, vae = load_unet(spec, files.unet, device, dtype), load_vae(files.vae, device, dtype)
     copies = [(copy_network(unet, other), copy_network(vae, other)) for other in placement.devices[1:]]
@@ -357,6 +370,7 @@ def build_pipeline(
             "torch": torch.__version__,
             "compiled": placement.compiled,
             "memory": placement.memory,
+            "windows_at_once": placement.windows_at_once,
         },
     )
 
@@ -366,16 +380,17 @@ def _generator(
 ) -> DiffusionGenerator:
     """The generator of the device on which the networks are."""
     return DiffusionGenerator(
-        _predictor(unet, vae, config.data.num_frames, placement),
+        build_predictor(unet, vae, config.data.num_frames, placement),
         vae,
         load_mask(config.data.mask_image_path, config.data.resolution),
         build_schedule(config),
-        vae_batch=1 if placement.low else _VAE_BATCH.get(vae.device.type, 8),
+        vae_batch=placement.vae_batch,
         keep_detail=config.run.keep_detail,
+        windows_at_once=placement.windows_at_once,
     )
 
 
-def _predictor(
+def build_predictor(
     unet: UNet3DConditionModel, vae: AutoencoderKL, window_length: int, placement: Placement
 ) -> UNetPredictor:
     """The way to run the U-Net on its device, both networks made ready for it."""

@@ -31,6 +31,7 @@ PUBLISHED = {
     "--enable_deepcache",
 }
 ADDED = {
+    "--windows_at_once",
     "--compile",
     "--speed",
     "--cache_interval",

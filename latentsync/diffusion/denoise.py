@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol, get_args
@@ -48,6 +48,12 @@ class WindowCondition:
     def stacked(self) -> Tensor:
         """The nine constant input channels in the order the checkpoints expect: (b, 9, f, h, w)."""
         return torch.cat([self.mask, self.masked_latents, self.ref_latents], dim=1)
+
+    @staticmethod
+    def joined(windows: Sequence[WindowCondition]) -> WindowCondition:
+        """Windows of one length as one batch, in order."""
+        parts = ([getattr(window, name) for window in windows] for name in WindowCondition.__dataclass_fields__)
+        return WindowCondition(*(torch.cat(part) for part in parts))
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,11 @@ def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True) -> None:
 
     copies: also keep weights twice where a kernel needs that; a third of a gigabyte more at full size.
     """
+    copies = copies and kernels.AVAILABLE and kernels.geglu_has_room(unet.conv_in.weight.device)
     for module in unet.modules():
         if isinstance(module, Attention) and module.attends_itself:
             module.pack()
-        elif isinstance(module, GEGLU) and kernels.AVAILABLE and copies:
+        elif isinstance(module, GEGLU) and copies:
             module.pack()
 
 

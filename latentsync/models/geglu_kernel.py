@@ -4,19 +4,29 @@ A library writes the product to memory, twice the size of the result, and reads 
 gates are neighbouring columns, so that one thread holds both.
 """
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-_ROWS, _COLUMNS, _WIDTH = 128, 256, 64
+_ROWS, _COLUMNS, _WIDTH, _STAGES = 128, 256, 64, 3
+_SHARED_MEMORY = 2 * _STAGES * (_ROWS + _COLUMNS) * _WIDTH  # bytes that the tiles on their way take
 
 
 def fits(tokens: Tensor, weight: Tensor) -> bool:
     """Whether the kernel can run on tokens (..., k) and weight (2n, k): sizes that its tiles divide."""
     rows, width = tokens.numel() // tokens.shape[-1], tokens.shape[-1]
     return rows % _ROWS == 0 and width % _WIDTH == 0 and weight.shape[0] % _COLUMNS == 0
+
+
+def has_room(device: torch.device) -> bool:
+    """Whether a device moves tiles by itself (Hopper and later) and has room for them, as consumer cards have not."""
+    properties = torch.cuda.get_device_properties(device)
+    room = getattr(properties, "shared_memory_per_block_optin", 0)  # unknown to the type checker
+    return properties.major >= 9 and room > _SHARED_MEMORY + 2**14
 
 
 def interleave(parameter: Tensor) -> Tensor:
@@ -36,7 +46,7 @@ def geglu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     output = torch.empty((rows, columns // 2), dtype=tokens.dtype, device=tokens.device)
     tiles = (rows // _ROWS) * (columns // _COLUMNS)
     with torch.cuda.device(tokens.device):
-        _geglu_kernel[(min(tiles, _processors(tokens.device.index)),)](
+        _geglu_kernel[(min(tiles, _processors(tokens.device)),)](
             TensorDescriptor.from_tensor(flat, [_ROWS, _WIDTH]),
             TensorDescriptor.from_tensor(weight, [_COLUMNS, _WIDTH]),
             bias,
@@ -49,7 +59,7 @@ def geglu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             block_width=_WIDTH,
             group=8,
             num_warps=8,
-            num_stages=3,
+            num_stages=_STAGES,
         )
     return output.unflatten(0, tokens.shape[:-1])
 
@@ -59,7 +69,8 @@ def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return tokens.new_empty((*tokens.shape[:-1], weight.shape[0] // 2))
 
 
-def _processors(device: int) -> int:
+@functools.cache
+def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 

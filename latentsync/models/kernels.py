@@ -10,6 +10,7 @@ _HALF_TYPES = (torch.float16, torch.bfloat16)
 if torch.cuda.is_available() and importlib.util.find_spec("triton") is not None:
     from latentsync.models.geglu_kernel import fits as geglu_fits
     from latentsync.models.geglu_kernel import geglu, interleave
+    from latentsync.models.geglu_kernel import has_room as geglu_has_room
     from latentsync.models.temporal_kernel import attend_across_frames
     from latentsync.models.temporal_kernel import fits as temporal_fits
 
@@ -17,7 +18,7 @@ if torch.cuda.is_available() and importlib.util.find_spec("triton") is not None:
 else:
     AVAILABLE = False
 
-__all__ = ["attend_across_frames", "geglu", "geglu_fits", "interleave", "temporal_fits", "usable"]
+__all__ = ["attend_across_frames", "geglu", "geglu_fits", "geglu_has_room", "interleave", "temporal_fits", "usable"]
 
 
 def usable(tensor: Tensor) -> bool:

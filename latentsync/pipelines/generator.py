@@ -121,25 +121,40 @@ class DiffusionGenerator:
 
     def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
         """See `FaceGenerator.sample_windows`."""
-        return [self.sample(window, self.draw(len(window.faces))) for window in windows]
+        return self.sample([(window, self.draw(len(window.faces))) for window in windows])
 
     def draw(self, num_frames: int) -> WindowNoise:
         """The noise of the next window: drawn in the order of the windows, whoever samples them."""
         return WindowNoise(self._noise, *self._encoder_noise(num_frames))
 
     @torch.inference_mode()
-    def sample(self, window: WindowInput, noise: WindowNoise) -> Tensor:
-        """Clean scaled latents (f, 4, R/8, R/8), with `keep_detail` followed by the source's own."""
+    def sample(self, parts: Sequence[tuple[WindowInput, WindowNoise]]) -> list[Tensor]:
+        """Of each window clean scaled latents (f, 4, R/8, R/8), with `keep_detail` followed by the source's own.
+
+        As many windows as `windows_at_once` says, of one length, go through the network together.
+        """
+        codes: list[Tensor] = []
+        for start in range(0, len(parts), self.windows_at_once):
+            group = parts[start : start + self.windows_at_once]
+            whole = len(group) == self.windows_at_once and len({len(window.faces) for window, _ in group}) == 1
+            for together in [group] if whole else [[each] for each in group]:
+                codes.extend(self._sample_together(together))
+        return codes
+
+    def _sample_together(self, parts: Sequence[tuple[WindowInput, WindowNoise]]) -> Tensor:
+        """Windows of one length -> (b, f, c, R/8, R/8)."""
         with self._clock.on_device("encode"):
-            if window.shown is None or self._options.published:
-                condition = self.condition(window.faces, window.audio, noise.masked, noise.ref)
-            else:
-                condition = self._window_condition(self._encode_once(window.faces, window.shown), window.audio)
+            condition = WindowCondition.joined([self._look_at(*part) for part in parts])
         with self._clock.on_device("denoise"):
-            initial = noise.initial.expand(-1, -1, len(window.faces), -1, -1)
+            initial = parts[0][1].initial.expand(len(parts), -1, condition.mask.shape[2], -1, -1)
             latents = denoise(self.predictor, initial, condition, self.schedule, self._options)
         codes = torch.cat([latents, condition.ref_latents], dim=1) if self.keep_detail else latents
-        return rearrange(codes, "1 c f h w -> f c h w")
+        return rearrange(codes, "b c f h w -> b f c h w")
+
+    def _look_at(self, window: WindowInput, noise: WindowNoise) -> WindowCondition:
+        if window.shown is None or self._options.published:
+            return self.condition(window.faces, window.audio, noise.masked, noise.ref)
+        return self._window_condition(self._encode_once(window.faces, window.shown), window.audio)
 
     def condition(
         self, faces: Tensor, audio: Tensor, masked_noise: Tensor | None, ref_noise: Tensor | None

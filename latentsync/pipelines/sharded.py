@@ -121,7 +121,7 @@ def _choose_device(device: torch.device) -> None:
 
 
 def _sample_all(generator: DiffusionGenerator, parts: Sequence[tuple[WindowInput, WindowNoise]]) -> list[Tensor]:
-    return [generator.sample(window, noise) for window, noise in parts]
+    return generator.sample(parts)
 
 
 def _moved(window: WindowInput, noise: WindowNoise, device: torch.device) -> tuple[WindowInput, WindowNoise]:

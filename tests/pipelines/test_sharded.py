@@ -80,7 +80,8 @@ def assert_same_video(
 ) -> None:
     expected, found = (sorted_out(video(generator, windows, options)) for generator in (one, other))
     for true, made in zip(expected, found, strict=True):
-        assert all(torch.equal(*pair) for pair in zip(true, made, strict=True))
+        for pair in zip(made, true, strict=True):
+            torch.testing.assert_close(*pair, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("published", [False, True], ids=["blend", "published"])
@@ -97,10 +98,11 @@ def test_several_devices_make_what_one_makes(
     for windows_at_once in (devices, 1):  # a second video begins anew
         one.windows_at_once = windows_at_once
         expected, found = (sorted_out(video(generator, windows, options)) for generator in (one, several))
-        assert all(torch.equal(*pair) for pair in zip(expected[0], found[0], strict=True))
-        # How many frames are finished together changes rounding, how many devices there are does not.
-        tolerance = 0.0 if windows_at_once == devices else 1e-5
-        torch.testing.assert_close(torch.stack(found[1]), torch.stack(expected[1]), atol=tolerance, rtol=0)
+        # How many windows or frames are computed together changes rounding, how many devices there are does not.
+        tolerance = 0.0 if windows_at_once == 1 else 1e-4
+        for pair in zip(found[0], expected[0], strict=True):
+            torch.testing.assert_close(*pair, atol=tolerance, rtol=0)
+        torch.testing.assert_close(torch.stack(found[1]), torch.stack(expected[1]), atol=1e-4, rtol=0)
 
 
 def test_each_device_may_take_several_windows_at_once(models: TinyModels) -> None:
