@@ -18,12 +18,12 @@ from typing import Any
 
 from latentsync.build_networks import load_syncnet
 from latentsync.build_paths import REPOSITORY, published_or
-from latentsync.builders import choose_device
 from latentsync.config import load_syncnet_config
 from latentsync.data.clip_list import list_clips
 from latentsync.errors import LatentSyncError
 from latentsync.metrics.sync_charts import draw_accuracy_chart
 from latentsync.metrics.sync_conf import SyncMeter
+from latentsync.placement import choose_device
 from latentsync.training.syncnet_evaluation import EvaluationOptions, judge_offsets, judge_pairs
 
 

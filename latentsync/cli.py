@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from yaml import YAMLError
 
-from latentsync import builders, checkpoints
+from latentsync import builders, checkpoints, placement
 from latentsync.config import load_config
 from latentsync.config_sections import RunConfig
 from latentsync.diffusion.speed import PUBLISHED_CACHE_INTERVAL, SPEEDS, SamplerRequest
@@ -75,7 +75,7 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--checkpoints", type=Path, default=checkpoints.default_root(), help="checkpoint folder (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--devices", help="instead of --device: several of this computer, cuda:0,cuda:1, or all")
-    add("--memory", default="usual", choices=get_args(builders.Memory), help="low: for GPUs of 8 GB, slower")
+    add("--memory", default="usual", choices=get_args(placement.Memory), help="low: for GPUs of 8 GB, slower")
     add("--windows_at_once", type=int, default=1, help="windows computed together on a large GPU (%(default)s)")
     add("--dtype", default="auto", help="auto, float32, float16, bfloat16")
     add("--compile", action="store_true", help="fuse the networks for a GPU: minutes at the first start, faster then")
@@ -248,15 +248,15 @@ def load_pipeline(options: argparse.Namespace, files: builders.ModelFiles) -> Li
     if options.devices and options.device != "auto":
         raise ConfigError(f"--device {options.device} and --devices {options.devices}: give one of them")
     devices = options.devices or options.device
-    placement = builders.choose_placement(
+    chosen = placement.choose_placement(
         devices,
         options.dtype,
         compiled=options.compile,
         memory=options.memory,
         windows_at_once=options.windows_at_once,
     )
-    make_detector = builders.build_face_detector(options.detector, options.checkpoints, placement.devices[0])
-    return builders.build_pipeline(files, placement, make_detector)
+    make_detector = builders.build_face_detector(options.detector, options.checkpoints, chosen.devices[0])
+    return builders.build_pipeline(files, chosen, make_detector)
 
 
 def prepare_measurement(options: argparse.Namespace, video_out_path: Path) -> tuple[LipsyncPipeline, LipsyncJob]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from latentsync import builders
+from latentsync import placement as placements
 from latentsync.cli import inference_parser, load_pipeline, prepare_measurement, read_jobs, run_inference, select_files
 from latentsync.config_sections import RunConfig
 from latentsync.diffusion.speed import SamplerRequest
@@ -210,7 +211,7 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "message"), [("cuda:99", "cannot be used"), ("toaster", "cannot be used")])
 def test_devices_that_are_not_there_are_refused(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        builders.choose_device(name)
+        placements.choose_device(name)
 
 
 @pytest.mark.parametrize(
@@ -231,19 +232,19 @@ def test_devices_that_do_not_go_together_are_refused(tmp_path: Path, words: list
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here, all are some")
 def test_all_devices_are_cuda_devices() -> None:
     with pytest.raises(ConfigError, match="every CUDA device, and there is none"):
-        builders.choose_devices("all")
+        placements.choose_devices("all")
 
 
 def test_devices_are_placed_in_the_order_given() -> None:
-    placement = builders.choose_placement("cpu, cpu", "bfloat16", memory="low")
+    placement = placements.choose_placement("cpu, cpu", "bfloat16", memory="low")
     assert placement.devices == (torch.device("cpu"), torch.device("cpu")) and placement.dtype == torch.bfloat16
     assert (placement.names, placement.low, placement.compiled) == ("cpu,cpu", True, False)
     with pytest.raises(ConfigError, match="takes the memory that --memory low saves"):
-        builders.Placement(placement.devices, compiled=True, memory="low")
+        placements.Placement(placement.devices, compiled=True, memory="low")
     with pytest.raises(ConfigError, match="expected usual or low"):
-        builders.choose_placement("cpu", memory="little")
+        placements.choose_placement("cpu", memory="little")
     with pytest.raises(ConfigError, match="got none"):
-        builders.Placement(())
+        placements.Placement(())
 
 
 def test_unknown_face_detectors_are_refused(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from latentsync.errors import ConfigError
 from latentsync.models.loading import load_unet
 from latentsync.models.predictor import Features, UNetPredictor
 from latentsync.models.vae import decode_latents, encode_latents, load_vae
+from latentsync.placement import Placement, choose_placement
 from latentsync.profiling.machine import machine_facts, peak_memory, reset_peak_memory
 from tools.command import exit_code
 
@@ -98,9 +99,7 @@ def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
     if own.out and own.out.exists() and not options.overwrite:
         raise ConfigError(f"--out {own.out} exists already; give another name, or --overwrite")
     files = select_files(options)
-    placement = builders.choose_placement(
-        options.device, options.dtype, compiled=options.compile, memory=options.memory
-    )
+    placement = choose_placement(options.device, options.dtype, compiled=options.compile, memory=options.memory)
     report = measure(files, placement, own.repeats, own.warm_up)
     text = json.dumps(report, indent=2)
     print(text)
@@ -110,7 +109,7 @@ def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
 
 
 @torch.inference_mode()
-def measure(files: builders.ModelFiles, placement: builders.Placement, repeats: int, warm_up: int) -> dict[str, Any]:
+def measure(files: builders.ModelFiles, placement: Placement, repeats: int, warm_up: int) -> dict[str, Any]:
     """Time and error of every call, on the placement's first device."""
     config, device = load_config(files.config_path), placement.devices[0]
     windows = [_window(config, device, seed) for seed in range(warm_up + repeats)]

@@ -27,7 +27,6 @@ from latentsync.builders import (
     ModelFiles,
     build_pipeline,
     build_schedule,
-    choose_placement,
     custom_files,
     preset_files,
 )
@@ -43,6 +42,7 @@ from latentsync.metrics.dub_quality import DubFolder, Figures, aligned_crops, li
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.placement import choose_placement
 from latentsync.synthetic.dub_cases import bundled_case, write_case
 from latentsync.synthetic.head import HeadRenderer
 from tools.command import exit_code

@@ -27,8 +27,6 @@ from latentsync.builders import (
     REPOSITORY,
     build_face_detector,
     build_pipeline,
-    choose_device,
-    choose_placement,
     custom_files,
     preset_files,
 )
@@ -47,6 +45,7 @@ from latentsync.metrics.dub_quality import (
 from latentsync.metrics.film_strip import StripLayout, make_strip, save_picture
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
+from latentsync.placement import choose_device, choose_placement
 from latentsync.synthetic.dub_cases import bundled_case, held_out_case, write_case
 from latentsync.synthetic.head import HeadRenderer
 from tools.command import exit_code

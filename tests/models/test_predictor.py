@@ -69,7 +69,7 @@ def test_split_guidance_gives_the_same_from_half_as_many_frames_at_once():
     unet.conv_out.register_forward_hook(lambda _, inputs, __: widths.append(len(inputs[0])))
     for predictor in (joint, split):
         predictor.begin(fixed, audio)
-    for timestep, scale, features in [(901, 1.5, "fresh"), (801, 1.5, "keep"), (701, 1.5, "reuse"), (1, 1.0, "fresh")]:
+    for timestep, scale, features in STEPS:
         expected = joint.predict(latents, timestep, scale, features)
         together = max(widths)
         widths.clear()

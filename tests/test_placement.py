@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from latentsync.builders import choose_dtype
+from latentsync.placement import choose_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
