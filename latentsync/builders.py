@@ -62,7 +62,6 @@ PRESETS = {
 }
 """Best first: without a choice, the first one whose weights are all there is taken."""
 
-_COMPILED_CODE = Path.home() / ".cache" / "latentsync" / "compiled"
 
 # Keys of the published files whose values no published network varies.
 _FIXED_MODEL_KEYS = (
@@ -269,7 +268,7 @@ def build_predictor(
         keep_large_blocks()
     if vae.device.type != "cuda":
         return UNetPredictor(unet, split_guidance=placement.low)
-    cuda.keep_compiled_code(_COMPILED_CODE)
+    cuda.keep_compiled_code()
     cuda.pack_unet(unet, copies=not placement.low)
     cuda.prepare_vae(vae, compiled=placement.compiled)
     if placement.low:  # recorded graphs keep their activations' memory for themselves

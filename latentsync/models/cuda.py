@@ -32,11 +32,13 @@ def can_compile() -> bool:
     return torch.cuda.is_available() and importlib.util.find_spec("triton") is not None and compiler is not None
 
 
-def keep_compiled_code(folder: Path) -> None:
-    """Have torch.compile and Triton keep what they make in a folder, so that only the first start is slow.
+def keep_compiled_code() -> None:
+    """Have torch.compile and Triton keep their code in the user's cache folder, so that only the first start is slow.
 
-    The environment's own TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR go before.
+    The environment's own TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR go before, and XDG_CACHE_HOME before ~/.cache.
     """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(cache) / "latentsync" / "compiled"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
 
