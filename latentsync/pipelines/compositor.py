@@ -22,6 +22,9 @@ from latentsync.pipelines.memory import release_freed_memory
 from latentsync.pipelines.windows import Window
 from latentsync.profiling import StageClock
 
+# What is released has to be mapped and cleared again when it is needed next.
+_WINDOWS_BETWEEN_RELEASES = 8
+
 
 @dataclass(frozen=True)
 class _CutFace:
@@ -94,7 +97,8 @@ class Compositor:
             # Frames that the next window cross-fades are not final yet; those it only looks back at are.
             yield from self._finish(following.start + following.new_from - following.blend)
             self._pending = {index: entry for index, entry in self._pending.items() if index >= following.start}
-            release_freed_memory()
+            if first // step % _WINDOWS_BETWEEN_RELEASES == 0:
+                release_freed_memory()
 
     def _admit(self, stream: Iterator[AlignedFrame], stop: int) -> None:
         """Take frames from the stream up to `stop` and cut out their faces."""
