@@ -214,7 +214,7 @@ def build_pipeline(
     spec = build_unet_spec(config.model)
     device, dtype = placement.devices[0], placement.dtype
     if device.index is not None and device.type == "cuda":
-        torch.cuda.set_device(device)  # fused kernels start on the current device
+        torch.cuda.set_device(device)  # streams and graphs belong to the current device
     unet, vae = load_unet(spec, files.unet, device, dtype), load_vae(files.vae, device, dtype)
     copies = [(copy_network(unet, other), copy_network(vae, other)) for other in placement.devices[1:]]
     generators = [_generator(config, *networks, placement) for networks in [(unet, vae), *copies]]

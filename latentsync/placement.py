@@ -102,10 +102,13 @@ def choose_devices(names: str) -> tuple[torch.device, ...]:
     """Devices by their names with commas between them, or "all" for every CUDA device.
 
     Raises:
-        ConfigError: one of them is unknown or not there.
+        ConfigError: one of them is unknown, not there, or named twice.
     """
     if names != "all":
-        return tuple(choose_device(name.strip()) for name in names.split(","))
+        chosen = tuple(choose_device(name.strip()) for name in names.split(","))
+        if len(set(chosen)) < len(chosen) and chosen[0].type == "cuda":
+            raise ConfigError(f"--devices {names}: a GPU is named twice, which would only take its memory twice")
+        return chosen
     if not torch.cuda.is_available():
         raise ConfigError("--devices all means every CUDA device, and there is none; try --device auto")
     return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))

@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--syncnet_config_path", type=Path, default=REPOSITORY / "configs/syncnet/demo.yaml")
     add("--syncnet_ckpt_path", type=Path, help="default: demo/syncnet.safetensors of --checkpoints")
     add("--device", default="auto", help="auto, cpu, cuda (default %(default)s)")
+    add("--dtype", default="auto", help="as of scripts.inference (default %(default)s)")
     add("--seconds", type=float, default=2.0, help="of the bundled clip, at least 1.3 (default %(default)s)")
     add("--only", nargs="+", metavar="NAME", help="only these rows, and those that they are compared with")
     add("--keep", type=Path, help="folder to leave the videos in")
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
     files, config = _model(arguments)
-    run, placement = config.run, choose_placement(arguments.device)
+    run, placement = config.run, choose_placement(arguments.device, arguments.dtype)
     device = placement.devices[0]
     chosen = _chosen(variants(run.inference_steps, run.guidance_scale), arguments.only)
     with torch.inference_mode():

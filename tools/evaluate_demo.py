@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     scenes.add_argument("--seed", type=int, default=90210)
     how = parser.add_argument_group("how")
     how.add_argument("--device", default="cpu", help="auto, cpu, cuda (default %(default)s)")
+    how.add_argument("--dtype", default="auto", help="as of scripts.inference (default %(default)s)")
     how.add_argument(
         "--detector", default="mediapipe", choices=(*DETECTORS[1:], "known"), help="known: use the true points"
     )
@@ -152,7 +153,7 @@ def _prepare(arguments: argparse.Namespace, folder: Path) -> list[DubFolder]:
 
 def _generate(arguments: argparse.Namespace, cases: list[DubFolder], folder: Path) -> None:
     """Lip-sync every case as ./inference.sh does, and note how."""
-    placement = choose_placement(arguments.device)
+    placement = choose_placement(arguments.device, arguments.dtype)
     device = placement.devices[0]
     if arguments.unet_config_path and arguments.inference_ckpt_path:
         files = custom_files(arguments.unet_config_path, arguments.inference_ckpt_path, arguments.checkpoints)

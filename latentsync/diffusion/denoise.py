@@ -86,7 +86,8 @@ class SamplerOptions:
             raise ConfigError(f"Inference steps: got {self.steps} (model: {self.model_steps}), expected at least 1")
         if self.solver not in get_args(Solver):
             raise ConfigError(f"Solver: got {self.solver!r}, expected one of {', '.join(get_args(Solver))}")
-        low, high = self.guidance_interval
+        low, high = interval = tuple(self.guidance_interval)
+        object.__setattr__(self, "guidance_interval", interval)  # a list from YAML would have no hash
         if not 0 <= low <= high <= 1:
             raise ConfigError(
                 f"Guidance interval: got {low} to {high}, expected rising shares of the steps between 0 and 1"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from latentsync.errors import ConfigError
 
 Weights = npt.NDArray[np.float32]
-_LOUD_PERCENTILE = 95
+_LOUD_PERCENTILE, _NEAR_LOUDEST = 95, 40.0
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,11 @@ def speech_weights(
     levels = _frame_levels(waveform, sample_rate, fps)
     total = max(num_frames, len(levels))  # of a preview too, or its end would pass for the track's
     weights = np.ones(total, np.float32)
-    loud = float(np.percentile(levels, _LOUD_PERCENTILE))
-    if loud == 0:
+    loudest = levels.max(initial=0.0)
+    if loudest == 0:
         return weights[:num_frames]
+    # Only among frames within so many dB of the loudest: a track may be silent for almost all of its time.
+    loud = float(np.percentile(levels[levels > loudest * 10 ** (-_NEAR_LOUDEST / 20)], _LOUD_PERCENTILE))
     silent = np.ones(total, bool)
     silent[: len(levels)] = levels < loud * 10 ** (-options.below_speech / 20)
     margin, fade = float(options.margin * fps), float(options.fade * fps)

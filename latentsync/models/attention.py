@@ -35,15 +35,18 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_dim or dim, dim, bias=qkv_bias)
         # A list of one: published files call the output projection "to_out.0".
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
-        self.attends_itself = context_dim is None
+        self.packable = context_dim is None and not qkv_bias
         self.register_buffer("packed", None, persistent=False)
 
     def pack(self) -> None:
         """Lay the three projections of a self-attention side by side, so that one matrix product makes all.
 
-        For networks that are not trained any more; the weights keep their names, as views.
+        For networks that are not trained any more; the weights keep their names, as views. Raises ValueError for an
+        attention to something else or with biases.
         """
         projections = (self.to_q, self.to_k, self.to_v)
+        if not self.packable:
+            raise ValueError("Only projections of self-attention without biases can be packed.")
         self.packed = torch.cat([layer.weight.detach() for layer in projections])
         for layer, part in zip(projections, self.packed.chunk(3), strict=True):
             layer.weight.data = part
@@ -92,9 +95,10 @@ class GEGLU(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Gate the tokens: (..., dim_in) -> (..., dim_out)."""
-        if self.packed_weight is not None and self.packed_bias is not None and kernels.usable(tokens):
-            if kernels.geglu_fits(tokens, self.packed_weight):
-                return kernels.geglu(tokens, self.packed_weight, self.packed_bias)
+        if self.packed_weight is not None and self.packed_bias is not None:
+            fused = kernels.geglu(tokens, self.packed_weight, self.packed_bias)
+            if fused is not None:
+                return fused
         # Two products instead of one whose halves lie apart in memory: the element-wise part is then twice as fast.
         weights, biases = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
         values, gate = (F.linear(tokens, weight, bias) for weight, bias in zip(weights, biases, strict=True))

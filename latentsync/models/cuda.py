@@ -6,7 +6,6 @@ Nothing here changes results by more than rounding, and names of weights stay wh
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -23,7 +22,7 @@ from latentsync.models.unet import UNet3DConditionModel
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-_LOGGER = logging.getLogger(__name__)
+_COMPILED_SHAPES = 64
 
 
 def can_compile() -> bool:
@@ -43,14 +42,24 @@ def keep_compiled_code() -> None:
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
 
 
+def _allow_many_shapes() -> None:
+    """Let every device, with and without guidance, have compiled code of its own: beyond 8 torch gives up silently."""
+    from torch._dynamo import config as settings  # takes a while to import
+
+    for name in ("recompile_limit", "cache_size_limit"):  # the name of now, and of torch before 2.7
+        if hasattr(settings, name):
+            setattr(settings, name, max(_COMPILED_SHAPES, getattr(settings, name)))
+
+
 def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True) -> None:
     """Lay the U-Net's weights out for fused kernels, in place.
 
     copies: also keep weights twice where a kernel needs that; a third of a gigabyte more at full size.
     """
-    copies = copies and kernels.AVAILABLE and kernels.geglu_has_room(unet.conv_in.weight.device)
+    kernels.enable(unet.conv_in.weight.device)
+    copies = copies and kernels.fuses_geglu()
     for module in unet.modules():
-        if isinstance(module, Attention) and module.attends_itself:
+        if isinstance(module, Attention) and module.packable:
             module.pack()
         elif isinstance(module, GEGLU) and copies:
             module.pack()
@@ -61,6 +70,8 @@ def prepare_vae(vae: AutoencoderKL, *, compiled: bool) -> None:
 
     A compiled half is made for one number of pictures at a time: see the chunks of `latentsync.models.vae`.
     """
+    if compiled:
+        _allow_many_shapes()
     to_channels_last(vae)
     for name, module in vae.named_modules():
         # Inside attention pictures are lists of tokens, which the usual norm is made for.

@@ -23,22 +23,17 @@ def fits(tokens: Tensor, weight: Tensor) -> bool:
 
 
 def has_room(device: torch.device) -> bool:
-    """Whether a device moves tiles by itself (Hopper and later) and has room for them, as consumer cards have not."""
+    """Whether a device has room for the tiles, as consumer cards have not."""
     properties = torch.cuda.get_device_properties(device)
-    room = getattr(properties, "shared_memory_per_block_optin", 0)  # unknown to the type checker
-    return properties.major >= 9 and room > _SHARED_MEMORY + 2**14
-
-
-def interleave(parameter: Tensor) -> Tensor:
-    """Values and gates in turn, as the kernel needs weight or bias: rows 0..n, n..2n -> rows 0, n, 1, n + 1, ..."""
-    return torch.stack(parameter.chunk(2), dim=1).flatten(0, 1).contiguous()
+    room: int = getattr(properties, "shared_memory_per_block_optin", 0)  # unknown to the type checker
+    return room > _SHARED_MEMORY + 2**14
 
 
 @torch.library.custom_op("latentsync::geglu", mutates_args=())
 def geglu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``values * gelu(gate)`` of ``values, gate = tokens @ weight.T + bias``.
 
-    tokens (..., k), weight (2n, k) and bias (2n,) from `interleave` -> (..., n)
+    tokens (..., k), weight (2n, k) and bias (2n,) from `latentsync.models.kernels.interleave` -> (..., n)
     """
     flat = tokens.reshape(-1, tokens.shape[-1]).contiguous()
     rows, width = flat.shape

@@ -48,11 +48,13 @@ class FrameGroupNorm(nn.GroupNorm):
         squares = torch.linalg.vector_norm(video, dim=axes, dtype=torch.float32).square()
         mean, square = (part.unflatten(1, (self.num_groups, -1)).sum(-1) / count for part in (sums, squares))
         scale = torch.rsqrt((square - mean.square()).clamp_min(0) + self.eps)
-        shift = -mean * scale
-        scale = scale.repeat_interleave(width, dim=1) * self.weight
-        shift = shift.repeat_interleave(width, dim=1) * self.weight + self.bias
-        scale, shift = (part.to(hidden.dtype)[:, None, :, None, None] for part in (scale, shift))
-        return torch.addcmul(shift, video, scale).flatten(0, 1)
+        # What is rounded must be small: first the mean as half precision has it, then what that leaves of it.
+        centre = mean.to(hidden.dtype)
+        shift = (centre.float() - mean) * scale
+        centre, scale, shift = (part.repeat_interleave(width, dim=1) for part in (centre, scale, shift))
+        scale, shift = scale * self.weight, shift * self.weight + self.bias
+        centre, scale, shift = (part.to(hidden.dtype)[:, None, :, None, None] for part in (centre, scale, shift))
+        return torch.addcmul(shift, video - centre, scale).flatten(0, 1)
 
 
 class ResnetBlock(nn.Module):

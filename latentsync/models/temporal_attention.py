@@ -16,8 +16,9 @@ def attend_across_frames(query: Tensor, key: Tensor, value: Tensor, heads: int, 
 
     query, key, value ((b frames), s, (heads d)) -> ((b frames), s, (heads d))
     """
-    if kernels.usable(query) and kernels.temporal_fits(query, heads, frames):
-        return kernels.attend_across_frames(query, key, value, heads, frames)
+    fused = kernels.attend_across_frames(query, key, value, heads, frames)
+    if fused is not None:
+        return fused
     windows = []
     for q, k, v in zip(query.split(frames), key.split(frames), value.split(frames), strict=True):
         mixed = F.scaled_dot_product_attention(to_tracks(q, heads), to_tracks(k, heads), to_tracks(v, heads))

@@ -97,9 +97,13 @@ def _shift(vae: AutoencoderKL) -> float:
 
 
 def _chunks(pictures: Tensor, size: int) -> Iterator[Tensor]:
-    """Channels-last chunks of pictures (n, c, h, w); on a GPU all of one size, since kernels are prepared for each."""
+    """Channels-last chunks of pictures (n, c, h, w).
+
+    For inference on a GPU all are of one size, since kernels are prepared for each; what fills the last is cut later.
+    """
+    filled = pictures.is_cuda and not torch.is_grad_enabled()
     for chunk in pictures.split(size):
-        if pictures.is_cuda and len(chunk) < size:
+        if filled and len(chunk) < size:
             chunk = torch.cat([chunk, chunk[-1:].expand(size - len(chunk), -1, -1, -1)])
         yield chunk.contiguous(memory_format=torch.channels_last)
 

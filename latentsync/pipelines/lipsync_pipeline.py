@@ -108,6 +108,8 @@ class _Run:
         self._pipeline.generator.start(seed, job.sampler, self._clock)
         if job.keep_silent_frames:
             self._weights = speech_weights(speech.waveform, speech.sample_rate, fps, num_frames)
+            if self._weights.all():
+                self._warnings.append("No long silence was found in the speech: every frame gets a new mouth")
         width, height = self._generate(info, fps, source, self._audio_windows(speech, fps, num_frames))
         self._warnings.extend(source.warnings)
         result = LipsyncResult(

@@ -99,7 +99,8 @@ class ShardedGenerator:
         An error of one of them is raised when all have ended. What is new to a device, it is given alone: compilers and
         recorders of graphs cannot stand others beside them.
         """
-        key = (work, self._options)
+        shape = [len(part) if work is _sample_all else 0 for part in parts]  # decodings are padded to one size
+        key = (work, self._options, max(shape))
         busy = [(shard, part) for shard, part in zip(self._shards, parts, strict=True) if len(part)]
         alone = any(key not in shard.known for shard, _ in busy)
         futures = []
@@ -117,7 +118,7 @@ class ShardedGenerator:
 
 def _choose_device(device: torch.device) -> None:
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # of this thread; fused kernels start on the current device
+        torch.cuda.set_device(device)  # of this thread; streams and graphs belong to the current device
 
 
 def _sample_all(generator: DiffusionGenerator, parts: Sequence[tuple[WindowInput, WindowNoise]]) -> list[Tensor]:

@@ -119,5 +119,5 @@ def decode_windows(vae: AutoencoderKL, latents: Tensor, chunk_size: int) -> Tens
         (b, 3, f, 8h, 8w) float32, about [-1, 1].
     """
     flat = rearrange(latents, "b c f h w -> (b f) c h w").to(vae.dtype)
-    parts = [checkpoint(decode_latents, vae, part, use_reentrant=False) for part in flat.split(chunk_size)]
+    parts = [checkpoint(decode_latents, vae, part, chunk_size, use_reentrant=False) for part in flat.split(chunk_size)]
     return rearrange(torch.cat(parts).float(), "(b f) c h w -> b c f h w", b=len(latents))

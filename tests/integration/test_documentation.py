@@ -51,3 +51,10 @@ def test_no_page_names_an_option_that_does_not_exist(page: str):
 def test_readme_lists_every_page():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert not [page for page in REPOSITORY.glob("docs/*.md") if f"docs/{page.name}" not in readme]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_what_python_examples_import_is_there(page: Path):
+    for block in re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(encoding="utf-8"), re.DOTALL):
+        for line in re.findall(r"^(?:from|import) .*", block, re.MULTILINE):
+            exec(line, {})  # noqa: S102

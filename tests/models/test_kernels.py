@@ -7,24 +7,52 @@ import torch.nn.functional as F
 from latentsync.models import kernels
 from latentsync.models.layout import from_tracks, to_tracks
 
+CUDA = torch.device("cuda")
+
 
 def relative_error(found, expected):
     return ((found.double() - expected).norm() / expected.norm()).item()
 
 
-def test_without_cuda_or_with_gradients_nothing_is_fused():
-    assert not kernels.usable(torch.zeros(1, dtype=torch.float16))
+def test_without_a_gpu_there_is_no_fused_answer():
+    tokens = torch.zeros(128, 64, dtype=torch.float16)
+    with torch.inference_mode():
+        assert kernels.geglu(tokens, torch.zeros(256, 64), torch.zeros(256)) is None
+        query = torch.zeros(16, 2, 32)
+        assert kernels.attend_across_frames(query, query, query, heads=2, frames=16) is None
+
+
+def test_a_kernel_that_does_not_run_is_told_once_and_left_out(monkeypatch, caplog):
+    def fail(device):
+        raise RuntimeError("Failed to find C compiler.\nmore")
+
+    for name in ("_enabled", "_failed"):
+        monkeypatch.setattr(kernels, name, type(getattr(kernels, name))())
+    monkeypatch.setattr(kernels, "_try_temporal", fail)
+    monkeypatch.setattr(kernels, "_try_geglu", lambda device: None)
+    kernels.enable(CUDA)
+    kernels.enable(CUDA)
+    assert [record.getMessage() for record in caplog.records] == [
+        "The fused kernel for attention across frames cannot be used (Failed to find C compiler.); going on slower"
+    ]
+    assert not kernels.fuses_geglu()
+
+
+def test_values_and_gates_stand_in_turn():
+    assert kernels.interleave(torch.arange(6)).tolist() == [0, 3, 1, 4, 2, 5]
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("heads", "width", "frames", "positions"), [(8, 40, 16, 64), (8, 80, 16, 34), (2, 24, 8, 2)])
 def test_attention_across_frames(heads, width, frames, positions, dtype):
-    packed = torch.randn(2 * frames, positions, 3 * heads * width, device="cuda", dtype=dtype)
+    kernels.enable(CUDA)
+    packed = torch.randn(2 * frames, positions, 3 * heads * width, device=CUDA, dtype=dtype)
     query, key, value = packed.chunk(3, dim=-1)  # strided, as packed projections are
+    assert kernels.attend_across_frames(query, key, value, heads, frames) is None, "gradients may be wanted"
     with torch.inference_mode():
-        assert kernels.usable(query) and kernels.temporal_fits(query, heads, frames)
         found = kernels.attend_across_frames(query, key, value, heads, frames)
+    assert found is not None
     expected = []
     for parts in zip(*(part.double().split(frames) for part in (query, key, value)), strict=True):
         q, k, v = (to_tracks(part, heads) for part in parts)
@@ -36,17 +64,24 @@ def test_attention_across_frames(heads, width, frames, positions, dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("rows", "width"), [(128, 64), (4096, 320), (384, 640)])
 def test_geglu(rows, width, dtype):
-    tokens = torch.randn(2, rows // 2, width, device="cuda", dtype=dtype)
-    weight = torch.randn(8 * width, width, device="cuda", dtype=dtype) / width**0.5
-    bias = torch.randn(8 * width, device="cuda", dtype=dtype)
-    assert kernels.geglu_fits(tokens, weight)
-    found = kernels.geglu(tokens, kernels.interleave(weight), kernels.interleave(bias))
+    kernels.enable(CUDA)
+    if not kernels.fuses_geglu():
+        pytest.skip("this GPU is too small for the kernel")
+    tokens = torch.randn(2, rows // 2, width, device=CUDA, dtype=dtype)
+    weight = torch.randn(8 * width, width, device=CUDA, dtype=dtype) / width**0.5
+    bias = torch.randn(8 * width, device=CUDA, dtype=dtype)
+    with torch.inference_mode():
+        found = kernels.geglu(tokens, kernels.interleave(weight), kernels.interleave(bias))
+    assert found is not None
     values, gate = F.linear(tokens.double(), weight.double(), bias.double()).chunk(2, dim=-1)
     assert relative_error(found, values * F.gelu(gate)) < (1e-3 if dtype == torch.float16 else 8e-3)
 
 
 @pytest.mark.gpu
 def test_sizes_that_no_tile_divides_are_left_to_the_library():
-    tokens, weight = torch.zeros(130, 64, device="cuda"), torch.zeros(512, 64, device="cuda")
-    assert not kernels.geglu_fits(tokens, weight)
-    assert not kernels.temporal_fits(torch.zeros(10, 8, 64, device="cuda"), heads=8, frames=5)
+    kernels.enable(CUDA)
+    tokens, weight = (torch.zeros(rows, 64, device=CUDA, dtype=torch.float16) for rows in (130, 512))
+    with torch.inference_mode():
+        assert kernels.geglu(tokens, weight, weight[:, 0]) is None
+        query = torch.zeros(10, 8, 64, device=CUDA, dtype=torch.float16)
+        assert kernels.attend_across_frames(query, query, query, heads=8, frames=5) is None
