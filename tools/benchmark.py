@@ -24,14 +24,14 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from latentsync.cli import inference_parser, prepare_measurement
+from latentsync.cli import prepare_measurement
 from latentsync.errors import ConfigError, LatentSyncError
 from latentsync.media.output_file import check_output, whole_file
 from latentsync.media.video_reader import VideoReader
 from latentsync.metrics.visual_quality import psnr
 from latentsync.pipelines.job import LipsyncResult
 from latentsync.profiling.machine import machine_facts, peak_memory, reset_peak_memory
-from tools.command import exit_code
+from tools.command import with_inference_options
 
 logger = logging.getLogger("benchmark")
 
@@ -57,10 +57,7 @@ class Limits:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and measure; returns the exit code, 1 also after a regression."""
-    own, rest = _parser().parse_known_args(argv)
-    options = inference_parser().parse_args(rest)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    return exit_code(lambda: _run(own, options))
+    return with_inference_options(_parser(), argv, _run)
 
 
 def _parser() -> argparse.ArgumentParser:

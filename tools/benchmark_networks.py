@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from latentsync import builders
-from latentsync.cli import inference_parser, select_files
+from latentsync.cli import select_files
 from latentsync.config import Config, load_config
 from latentsync.errors import ConfigError
 from latentsync.models.loading import load_unet
@@ -33,7 +33,7 @@ from latentsync.models.predictor import Features, UNetPredictor
 from latentsync.models.vae import decode_latents, encode_latents, load_vae
 from latentsync.placement import Placement, choose_placement
 from latentsync.profiling.machine import machine_facts, peak_memory, reset_peak_memory
-from tools.command import exit_code
+from tools.command import with_inference_options
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -77,10 +77,7 @@ Work = Callable[[WindowTensors], Callable[[], Tensor]]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and measure; returns the exit code."""
-    own, rest = _parser().parse_known_args(argv)
-    options = inference_parser().parse_args(rest)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    return exit_code(lambda: _run(own, options))
+    return with_inference_options(_parser(), argv, _run)
 
 
 def _parser() -> argparse.ArgumentParser:
