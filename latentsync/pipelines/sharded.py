@@ -99,12 +99,12 @@ class ShardedGenerator:
         An error of one of them is raised when all have ended. What is new to a device, it is given alone: compilers and
         recorders of graphs cannot stand others beside them.
         """
-        shape = [len(part) if work is _sample_all else 0 for part in parts]  # decodings are padded to one size
-        key = (work, self._options, max(shape))
         busy = [(shard, part) for shard, part in zip(self._shards, parts, strict=True) if len(part)]
-        alone = any(key not in shard.known for shard, _ in busy)
+        # Windows are recorded for each number of them; decodings are padded to one size.
+        keys = [(work, self._options, len(part) if work is _sample_all else 0) for _, part in busy]
+        alone = any(key not in shard.known for (shard, _), key in zip(busy, keys))
         futures = []
-        for shard, part in busy:
+        for (shard, part), key in zip(busy, keys):
             futures.append(shard.submit(work, part))
             if alone:
                 futures[-1].result()
