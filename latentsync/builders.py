@@ -247,7 +247,7 @@ def _generator(
 ) -> DiffusionGenerator:
     """The generator of the device on which the networks are."""
     return DiffusionGenerator(
-        build_predictor(unet, vae, config.data.num_frames, placement),
+        prepare_networks(unet, vae, config.data.num_frames, placement),
         vae,
         load_mask(config.data.mask_image_path, config.data.resolution),
         build_schedule(config),
@@ -257,10 +257,10 @@ def _generator(
     )
 
 
-def build_predictor(
+def prepare_networks(
     unet: UNet3DConditionModel, vae: AutoencoderKL, window_length: int, placement: Placement
 ) -> UNetPredictor:
-    """The way to run the U-Net on its device, both networks made ready for it."""
+    """Make both networks ready for their device, in place; returns the way to run the U-Net there."""
     if vae.device.type == "cpu":
         from latentsync.models.vae_cpu import arrange_for_cpu  # imports diffusers, see load_vae
 

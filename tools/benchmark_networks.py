@@ -113,7 +113,7 @@ def measure(files: builders.ModelFiles, placement: Placement, repeats: int, warm
     expected = _reference(files, config, windows[0], device)
     unet = load_unet(builders.build_unet_spec(config.model), files.unet, device, placement.dtype)
     vae = load_vae(files.vae, device, placement.dtype)
-    predictor = builders.build_predictor(unet, vae, config.data.num_frames, placement)
+    predictor = builders.prepare_networks(unet, vae, config.data.num_frames, placement)
     batch = placement.vae_batch
     reset_peak_memory(device)
     inputs = [window.to(placement.dtype) for window in windows]

@@ -6,7 +6,6 @@ graph starts them all at once. Whatever changes from call to call is copied into
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import torch
@@ -16,11 +15,9 @@ from latentsync.models.attention import HeardAudio
 from latentsync.models.predictor import Features, UNetPredictor, guide
 from latentsync.models.unet import Heard, UNet3DConditionModel
 
-_LOGGER = logging.getLogger(__name__)
-
 
 class GraphPredictor(UNetPredictor):
-    """As `UNetPredictor`, for windows of one length; others (the published cutting may end in one) are not recorded.
+    """As `UNetPredictor`, for windows of one length. Others, as the published cutting may end in, are not recorded.
 
     Args:
         unet: on a CUDA device, not trained any more.

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_POSITIONS = 2  # at once: with windows of 16 frames tiles are 32 x 32, the fastest on an H100
+_POSITIONS = 2  # at once: with windows of 16 frames tiles are 32 x 32
 
 
 def fits(query: Tensor, heads: int, frames: int) -> bool:
