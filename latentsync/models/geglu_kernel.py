@@ -12,8 +12,11 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-_ROWS, _COLUMNS, _WIDTH, _STAGES = 128, 256, 64, 3
-_SHARED_MEMORY = 2 * _STAGES * (_ROWS + _COLUMNS) * _WIDTH  # bytes that the tiles on their way take
+_ROWS, _COLUMNS, _WIDTH, _STAGES = 128, 256, 64, 4
+_ROWS_TOGETHER = {10: 32, 20: 4, 40: 64}
+"""Tiles below each other that run at the same time, by the number of tiles across: the fastest on an H100."""
+# Bytes of the tiles on their way in and out.
+_SHARED_MEMORY = 2 * (_STAGES * (_ROWS + _COLUMNS) * _WIDTH + _ROWS * _COLUMNS // 2)
 
 
 def fits(tokens: Tensor, weight: Tensor) -> bool:
@@ -26,7 +29,7 @@ def has_room(device: torch.device) -> bool:
     """Whether a device has room for the tiles, as consumer cards have not."""
     properties = torch.cuda.get_device_properties(device)
     room: int = getattr(properties, "shared_memory_per_block_optin", 0)  # unknown to the type checker
-    return room > _SHARED_MEMORY + 2**14
+    return room >= _SHARED_MEMORY + 2**10
 
 
 @torch.library.custom_op("latentsync::geglu", mutates_args=())
@@ -52,7 +55,7 @@ def geglu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             block_rows=_ROWS,
             block_columns=_COLUMNS,
             block_width=_WIDTH,
-            group=8,
+            group=_ROWS_TOGETHER.get(columns // _COLUMNS, 16),
             num_warps=8,
             num_stages=_STAGES,
         )
@@ -96,5 +99,22 @@ def _geglu_kernel(
             product = tl.dot(part, weight.load([column, inner]).T, product)
         product += tl.load(bias + column + tl.arange(0, block_columns))[None, :].to(tl.float32)
         values, gate = product.reshape(block_rows, block_columns // 2, 2).split()
-        result = values * gate * 0.5 * (1 + tl.erf(gate * 0.7071067811865476))
-        output.store([row, column // 2], result.to(output.dtype))
+        output.store([row, column // 2], (values * _gelu(gate)).to(output.dtype))
+
+
+@triton.jit
+def _gelu(gate):
+    # Half of erf(gate / sqrt(2)) as the odd polynomial of degree 17 that is nearest to it (by 1.4e-5 everywhere, a
+    # tenth of half precision's rounding) and reaches 1/2 at 4.2, beyond which it stays there. The library's erf takes
+    # twice as long, and no matrix product runs beside it.
+    near = tl.minimum(tl.maximum(gate, -4.2), 4.2)
+    square = near * near
+    half_erf = 6.970806267e-11 * square - 6.374747066e-09
+    half_erf = half_erf * square + 2.577329321e-07
+    half_erf = half_erf * square - 6.153683337e-06
+    half_erf = half_erf * square + 9.836753554e-05
+    half_erf = half_erf * square - 1.135169463e-03
+    half_erf = half_erf * square + 9.893099503e-03
+    half_erf = half_erf * square - 6.644798563e-02
+    half_erf = half_erf * square + 3.989457213e-01
+    return gate * (0.5 + near * half_erf)
