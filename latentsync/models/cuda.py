@@ -16,7 +16,8 @@ from torch import nn
 
 from latentsync.models import kernels
 from latentsync.models.attention import GEGLU, Attention
-from latentsync.models.resnet import FrameGroupNorm, to_channels_last
+from latentsync.models.doubling import PhaseUpsampler
+from latentsync.models.resnet import FrameGroupNorm, Upsample, to_channels_last
 from latentsync.models.unet import UNet3DConditionModel
 
 if TYPE_CHECKING:
@@ -57,18 +58,20 @@ def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True) -> None:
     copies: also keep weights twice where a kernel needs that; a third of a gigabyte more at full size.
     """
     kernels.enable(unet.conv_in.weight.device)
-    copies = copies and kernels.fuses_geglu()
     for module in unet.modules():
         if isinstance(module, Attention) and module.packable:
             module.pack()
-        elif isinstance(module, GEGLU) and copies:
+        elif isinstance(module, GEGLU) and copies and kernels.fuses_geglu():
+            module.pack()
+        elif isinstance(module, Upsample) and copies:
             module.pack()
 
 
 def prepare_vae(vae: AutoencoderKL, *, compiled: bool) -> None:
-    """Lay the VAE's weights out channels-last and norm without copies, in place; compile both halves if asked.
+    """Lay the VAE's weights out channels-last, norm without copies and double by phases; compile both halves if asked.
 
-    A compiled half is made for one number of pictures at a time: see the chunks of `latentsync.models.vae`.
+    In place, for inference only: the state dict no longer fits the config. A compiled half is made for one number of
+    pictures at a time: see the chunks of `latentsync.models.vae`.
     """
     if compiled:
         _allow_many_shapes()
@@ -77,6 +80,9 @@ def prepare_vae(vae: AutoencoderKL, *, compiled: bool) -> None:
         # Inside attention pictures are lists of tokens, which the usual norm is made for.
         if type(module) is nn.GroupNorm and ".attentions." not in name:
             module.__class__ = FrameGroupNorm
+    for block in vae.decoder.up_blocks:
+        if block.upsamplers is not None:
+            block.upsamplers = nn.ModuleList([PhaseUpsampler(upsampler.conv) for upsampler in block.upsamplers])
     if compiled:
         vae.encoder.compile(dynamic=False)
         vae.decoder.compile(dynamic=False)

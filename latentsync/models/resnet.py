@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentsync.models.doubling import double_and_convolve, doubled_kernel
+from latentsync.models.doubling import double_and_convolve, double_by_phases, doubled_kernel, phase_kernels
 from latentsync.models.layout import to_pictures, to_video
 
 _HALF_TYPES = (torch.float16, torch.bfloat16)
@@ -104,11 +104,18 @@ class Upsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.register_buffer("packed_kernels", None, persistent=False)
+
+    def pack(self) -> None:
+        """Keep kernels for doubling on a GPU, for networks that are not trained any more."""
+        self.packed_kernels = phase_kernels(self.conv.weight.detach())
 
     def forward(self, hidden: Tensor, size: torch.Size) -> Tensor:
         """Enlarge: (n, c, h, w) -> (n, c, *size)."""
-        doubles = (2 * hidden.shape[-2], 2 * hidden.shape[-1]) == tuple(size)
-        if doubles and hidden.device.type == "cpu" and not torch.is_grad_enabled():
-            return double_and_convolve(hidden, doubled_kernel(self.conv.weight), self.conv.bias)
+        if (2 * hidden.shape[-2], 2 * hidden.shape[-1]) == tuple(size) and not torch.is_grad_enabled():
+            if self.packed_kernels is not None and self.conv.bias is not None:
+                return double_by_phases(hidden, self.packed_kernels, self.conv.bias)
+            if hidden.device.type == "cpu":
+                return double_and_convolve(hidden, doubled_kernel(self.conv.weight), self.conv.bias)
         output: Tensor = self.conv(F.interpolate(hidden, size=size, mode="nearest"))
         return output
