@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentsync.models import kernels
-from latentsync.models.layout import from_tokens, merge_heads, repeat_frames, split_heads, to_tokens
+from latentsync.models.layout import merge_heads, split_heads
 from latentsync.models.resnet import FrameGroupNorm
+from latentsync.models.token_stream import TokenStream
 
 
 class HeardAudio(NamedTuple):
@@ -38,6 +39,11 @@ class Attention(nn.Module):
         self.packable = context_dim is None and not qkv_bias
         self.register_buffer("packed", None, persistent=False)
 
+    @property
+    def projection(self) -> nn.Linear:
+        """The last one."""
+        return cast(nn.Linear, self.to_out[0])
+
     def pack(self) -> None:
         """Lay the three projections of a self-attention side by side, so that one matrix product makes all.
 
@@ -63,8 +69,12 @@ class Attention(nn.Module):
 
         tokens (n, s, dim), context (n, k, context_dim) or None -> (n, s, dim)
         """
-        if context is not None:
-            return self.attend(self.to_q(tokens), *self.keys_and_values(context))
+        mixed = self.mix(tokens) if context is None else self.attend(self.to_q(tokens), *self.keys_and_values(context))
+        output: Tensor = self.to_out[0](mixed)
+        return output
+
+    def mix(self, tokens: Tensor) -> Tensor:
+        """Let tokens attend to each other, before the last projection: (n, s, dim) -> the same shape."""
         query, key, value = self.project(tokens)
         return self.attend(query, split_heads(key, self.heads), split_heads(value, self.heads))
 
@@ -73,10 +83,8 @@ class Attention(nn.Module):
         return split_heads(self.to_k(context), self.heads), split_heads(self.to_v(context), self.heads)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend and project: query (n, s, dim), the others (n, heads, k, d) -> (n, s, dim)."""
-        mixed = F.scaled_dot_product_attention(split_heads(query, self.heads), key, value)
-        output: Tensor = self.to_out[0](merge_heads(mixed))
-        return output
+        """Attend, before the last projection: query (n, s, dim), the others (n, heads, k, d) -> (n, s, dim)."""
+        return merge_heads(F.scaled_dot_product_attention(split_heads(query, self.heads), key, value))
 
 
 class GEGLU(nn.Module):
@@ -118,6 +126,10 @@ class FeedForward(nn.Module):
         output: Tensor = self.net(tokens)
         return output
 
+    def add_to(self, stream: TokenStream, norm: nn.Module) -> None:
+        """Add to a stream what comes of its normalised tokens."""
+        stream.add(cast(nn.Linear, self.net[2]), self.net[0](norm(stream.read())))
+
 
 class PointwiseConv(nn.Conv2d):
     """A 1x1 convolution applied to tokens: same parameters as the convolution, computed as one matrix product."""
@@ -142,27 +154,23 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.ff = FeedForward(dim)
 
-    def forward(self, tokens: Tensor, audio: HeardAudio | None) -> Tensor:
-        """Transform each frame's tokens.
+    def forward(self, stream: TokenStream, audio: HeardAudio | None) -> None:
+        """Transform each frame's tokens, in the stream.
 
-        tokens (n, s, dim), audio of m frames; None leaves the audio attention out -> (n, s, dim), or (2m, s, dim)
-        where the audio is guided: n is then m as long as frames with and without audio are the same, 2m later
+        stream of n frames, audio of m frames; None leaves the audio attention out. Where the audio is guided, the
+        stream then has 2m frames: n is m as long as frames with and without audio are the same, 2m later
         """
-        tokens = tokens + self.attn1(self.norm1(tokens))
-        if audio is not None:
-            tokens = self._hear(tokens, audio)
-        return tokens + self.ff(self.norm3(tokens))
+        stream.add(self.attn1.projection, self.attn1.mix(self.norm1(stream.read())))
+        if audio is not None and self.attn2 is not None and self.norm2 is not None:
+            self._hear(stream, audio, self.attn2, self.norm2)
+        self.ff.add_to(stream, self.norm3)
 
-    def _hear(self, tokens: Tensor, audio: HeardAudio) -> Tensor:
-        if self.attn2 is None or self.norm2 is None:
-            return tokens
-        hearing = tokens[-len(audio.key) :]
-        heard = hearing + self.attn2.attend(self.attn2.to_q(self.norm2(hearing)), audio.key, audio.value)
-        if not audio.guided:
-            return heard
+    def _hear(self, stream: TokenStream, audio: HeardAudio, attention: Attention, norm: nn.LayerNorm) -> None:
+        query = attention.to_q(norm(stream.read(last=len(audio.key))))
         # Zero audio has zero keys and values, so attention to it gives exactly the bias of its last projection.
-        deaf = tokens[: len(audio.key)] + cast(nn.Linear, self.attn2.to_out[0]).bias
-        return torch.cat([deaf, heard])
+        if audio.guided and len(stream) == len(audio.key):
+            stream.repeat()
+        stream.add(attention.projection, attention.attend(query, audio.key, audio.value))
 
 
 class SpatialTransformer(nn.Module):
@@ -181,14 +189,13 @@ class SpatialTransformer(nn.Module):
         attention = cast(TransformerBlock, self.transformer_blocks[0]).attn2
         return None if attention is None else HeardAudio(*attention.keys_and_values(audio), guided)
 
-    def forward(self, hidden: Tensor, audio: HeardAudio | None) -> Tensor:
-        """Transform each frame.
+    def forward(self, stream: TokenStream, height: int, audio: HeardAudio | None) -> None:
+        """Transform each frame, in the stream.
 
-        hidden (n, c, h, w), audio from :meth:`hear` or None -> (n, c, h, w), n = batch times frames; guided audio makes
+        stream of n frames, batch times frames, height in positions; audio from :meth:`hear` or None. Guided audio makes
         twice its own number of frames of them, if there were not so many already
         """
-        tokens = self.proj_in(to_tokens(self.norm(hidden)))
+        inner = TokenStream.project(self.proj_in, self.norm.of_tokens(stream.read(), height))
         for block in self.transformer_blocks:
-            tokens = block(tokens, audio)
-        output = from_tokens(self.proj_out(tokens), hidden.shape[-2])
-        return repeat_frames(hidden, len(output)) + output
+            block(inner, audio)
+        stream.join(self.proj_out, inner)

@@ -80,6 +80,11 @@ def geglu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
     return output
 
 
+def adds_in_place(tensor: Tensor) -> bool:
+    """Whether products are to be added to tokens where they lie: it needs a compiler that fuses what is around it."""
+    return torch.compiler.is_compiling() and _usable(tensor)
+
+
 def interleave(parameter: Tensor) -> Tensor:
     """Values and gates in turn: rows 0..n, n..2n -> rows 0, n, 1, n + 1, ..."""
     return torch.stack(parameter.chunk(2), dim=1).flatten(0, 1).contiguous()

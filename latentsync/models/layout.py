@@ -45,6 +45,14 @@ def repeat_frames(pictures: Tensor, count: int) -> Tensor:
     return pictures if len(pictures) == count else torch.cat([pictures] * (count // len(pictures)))
 
 
+def join_channels(first: Tensor, second: Tensor) -> Tensor:
+    """Channels of both: (n, c, h, w), (n, d, h, w) -> (n, c + d, h, w), channels-last where the first is."""
+    if first.is_contiguous(memory_format=torch.channels_last):
+        # As tokens, since a compiler may lay pictures out anew.
+        return from_tokens(torch.cat([to_tokens(first), to_tokens(second)], dim=-1), first.shape[-2])
+    return torch.cat([first, second], dim=1)
+
+
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """Give each attention head its channels: (n, s, (heads d)) -> (n, heads, s, d)."""
     return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from latentsync.models.attention import Attention, FeedForward
-from latentsync.models.layout import from_tokens, to_tokens
 from latentsync.models.resnet import FrameGroupNorm
 from latentsync.models.temporal_attention import attend_across_frames
+from latentsync.models.token_stream import TokenStream
 from latentsync.models.unet_spec import MOTION_NORM_GROUPS
 
 
@@ -56,12 +56,10 @@ class TemporalAttention(Attention):
         super().__init__(dim, heads)
         self.pos_encoder = PositionTable(dim, max_len)
 
-    def mix(self, tokens: Tensor, frames: int) -> Tensor:
-        """Attend across the frames of each window: ((b frames), s, dim) -> the same shape."""
+    def mix_frames(self, tokens: Tensor, frames: int) -> Tensor:
+        """Attend across the frames of each window, before the last projection: ((b frames), s, dim) -> same shape."""
         query, key, value = self.project(self.pos_encoder(tokens, frames))
-        mixed = attend_across_frames(query, key, value, self.heads, frames)
-        output: Tensor = self.to_out[0](mixed)
-        return output
+        return attend_across_frames(query, key, value, self.heads, frames)
 
 
 class TemporalTransformerBlock(nn.Module):
@@ -74,11 +72,12 @@ class TemporalTransformerBlock(nn.Module):
         self.ff = FeedForward(dim)
         self.ff_norm = nn.LayerNorm(dim)
 
-    def forward(self, tokens: Tensor, frames: int) -> Tensor:
-        """Transform windows: ((b frames), s, dim) -> the same shape."""
-        for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
-            tokens = tokens + cast(TemporalAttention, attention).mix(norm(tokens), frames)
-        return tokens + self.ff(self.ff_norm(tokens))
+    def forward(self, stream: TokenStream, frames: int) -> None:
+        """Transform windows of ``frames`` frames, in the stream."""
+        for module, norm in zip(self.attention_blocks, self.norms, strict=True):
+            attention = cast(TemporalAttention, module)
+            stream.add(attention.projection, attention.mix_frames(norm(stream.read()), frames))
+        self.ff.add_to(stream, self.ff_norm)
 
 
 class TemporalTransformer(nn.Module):
@@ -93,15 +92,15 @@ class TemporalTransformer(nn.Module):
         )
         self.proj_out = ZeroLinear(channels, channels)
 
-    def forward(self, hidden: Tensor, frames: int) -> Tensor:
-        """Mix the frames of each window.
+    def forward(self, stream: TokenStream, height: int, frames: int) -> None:
+        """Mix the frames of each window, in the stream.
 
-        hidden ((b frames), c, h, w) -> the same shape; frames <= max_len
+        stream of b times ``frames`` frames, frames <= max_len, height in positions
         """
-        tokens = self.proj_in(to_tokens(self.norm(hidden)))
+        inner = TokenStream.project(self.proj_in, self.norm.of_tokens(stream.read(), height))
         for block in self.transformer_blocks:
-            tokens = block(tokens, frames)
-        return hidden + from_tokens(self.proj_out(tokens), hidden.shape[-2])
+            block(inner, frames)
+        stream.join(self.proj_out, inner)
 
 
 class MotionModule(nn.Module):
@@ -111,7 +110,6 @@ class MotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(channels, heads, max_len, num_blocks)
 
-    def forward(self, hidden: Tensor, frames: int) -> Tensor:
-        """Mix the frames of each window: ((b frames), c, h, w) -> the same shape."""
-        output: Tensor = self.temporal_transformer(hidden, frames)
-        return output
+    def forward(self, stream: TokenStream, height: int, frames: int) -> None:
+        """See `TemporalTransformer`."""
+        self.temporal_transformer(stream, height, frames)

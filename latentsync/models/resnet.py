@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentsync.models import kernels
 from latentsync.models.doubling import double_and_convolve, double_by_phases, doubled_kernel, phase_kernels
-from latentsync.models.layout import to_pictures, to_video
+from latentsync.models.layout import from_tokens, to_pictures, to_tokens, to_video
+from latentsync.models.token_stream import TokenStream
 
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 
@@ -30,31 +32,43 @@ class FrameGroupNorm(nn.GroupNorm):
         hidden ((b frames), c, h, w) -> the same shape. Statistics are shared by each run of ``frames`` frames:
         1 = per frame, the window's length = jointly over the window.
         """
-        if hidden.is_cuda and hidden.dtype in _HALF_TYPES and not torch.is_grad_enabled():
-            return self._by_moments(hidden, frames)
+        if _counts_passes(hidden):
+            return from_tokens(self._by_moments(to_tokens(hidden), frames), hidden.shape[-2])
         video = to_video(hidden, frames)
         return to_pictures(F.group_norm(video, self.num_groups, self.weight, self.bias, self.eps))
 
-    def _by_moments(self, hidden: Tensor, frames: int) -> Tensor:
-        """Same result from two sums in float32 and one multiply-add.
+    def of_tokens(self, tokens: Tensor, height: int) -> Tensor:
+        """Normalise each frame: tokens (n, s, c) of pictures ``height`` positions high -> the same shape."""
+        if _counts_passes(tokens):
+            return self._by_moments(tokens, 1)
+        return to_tokens(self(from_tokens(tokens, height)))
 
-        CUDA's own kernel copies channels-last memory to and fro, which took 16 % of the network's time on an H200.
+    def _by_moments(self, tokens: Tensor, frames: int) -> Tensor:
+        """Same result from two sums in float32 and one multiply-add: ((b frames), s, c) -> the same shape.
+
+        CUDA's own kernel copies channels-last memory to and fro, which took 16 % of the network's time on an H200. And
+        it is tokens here since a compiler may lay pictures out anew.
         """
-        video = hidden.unflatten(0, (-1, frames))
-        axes, width = (1, 3, 4), video.shape[2] // self.num_groups
-        count = video[0, :, :width].numel()
+        video = tokens.unflatten(0, (-1, frames))
+        axes, width = (1, 2), video.shape[-1] // self.num_groups
+        count = video[0, ..., :width].numel()
         # Channel by channel first: neighbours in memory are then summed side by side.
         sums = video.sum(dim=axes, dtype=torch.float32)
         squares = torch.linalg.vector_norm(video, dim=axes, dtype=torch.float32).square()
         mean, square = (part.unflatten(1, (self.num_groups, -1)).sum(-1) / count for part in (sums, squares))
         scale = torch.rsqrt((square - mean.square()).clamp_min(0) + self.eps)
         # What is rounded must be small: first the mean as half precision has it, then what that leaves of it.
-        centre = mean.to(hidden.dtype)
+        centre = mean.to(tokens.dtype)
         shift = (centre.float() - mean) * scale
         centre, scale, shift = (part.repeat_interleave(width, dim=1) for part in (centre, scale, shift))
         scale, shift = scale * self.weight, shift * self.weight + self.bias
-        centre, scale, shift = (part.to(hidden.dtype)[:, None, :, None, None] for part in (centre, scale, shift))
+        centre, scale, shift = (part.to(tokens.dtype)[:, None, None] for part in (centre, scale, shift))
         return torch.addcmul(shift, video - centre, scale).flatten(0, 1)
+
+
+def _counts_passes(tensor: Tensor) -> bool:
+    """Whether passes over memory are what a norm costs here; and there are no gradients to be had by moments."""
+    return tensor.is_cuda and tensor.dtype in _HALF_TYPES and not torch.is_grad_enabled()
 
 
 class ResnetBlock(nn.Module):
@@ -72,17 +86,25 @@ class ResnetBlock(nn.Module):
     def forward(self, hidden: Tensor, time_emb: Tensor, frames: int) -> Tensor:
         """Transform a window.
 
-        hidden ((b frames), in_channels, h, w), time_emb (b or 1, time_dim) already through SiLU
-        -> ((b frames), out_channels, h, w)
+        hidden ((b f), in_channels, h, w), time_emb (b or 1, time_dim) already through SiLU
+        -> ((b f), out_channels, h, w)
         """
-        shortcut = hidden if self.conv_shortcut is None else self.conv_shortcut(hidden)
+        return from_tokens(self.open(hidden, time_emb, frames).read(), hidden.shape[-2])
+
+    def open(self, hidden: Tensor, time_emb: Tensor, frames: int) -> TokenStream:
+        """As :meth:`forward`, into a stream of (b f) frames that further layers may add to."""
         time = self.time_emb_proj(time_emb)
         if len(time) > 1:
             time = time.repeat_interleave(frames, dim=0)
-        hidden = self.conv1(F.silu(self.norm1(hidden, frames)))
-        hidden = hidden + time[:, :, None, None]
-        hidden = self.conv2(F.silu(self.norm2(hidden, frames)))
-        return shortcut + hidden
+        inner = self.conv1(F.silu(self.norm1(hidden, frames)))
+        inner = F.silu(self.norm2(inner + time[:, :, None, None], frames))
+        if self.conv_shortcut is None:
+            return TokenStream(to_tokens(hidden + self.conv2(inner)))
+        if not kernels.adds_in_place(hidden):
+            return TokenStream(to_tokens(self.conv_shortcut(hidden) + self.conv2(inner)))
+        stream = TokenStream(to_tokens(F.conv2d(inner, self.conv2.weight, padding=1)), self.conv2.bias)
+        stream.add(self.conv_shortcut, to_tokens(hidden))
+        return stream
 
 
 class Downsample(nn.Module):

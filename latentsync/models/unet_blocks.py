@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from latentsync.models.attention import HeardAudio, SpatialTransformer
-from latentsync.models.layout import repeat_frames
+from latentsync.models.layout import from_tokens, join_channels, repeat_frames
 from latentsync.models.motion_module import MotionModule
 from latentsync.models.resnet import Downsample, ResnetBlock, Upsample
 from latentsync.models.unet_spec import UNetSpec
@@ -70,13 +70,14 @@ class Level(nn.Module):
         return self._layer(index, hidden, condition)
 
     def _layer(self, index: int, hidden: Tensor, condition: Condition) -> Tensor:
-        hidden = self.resnets[index](hidden, condition.time_emb, condition.frames)
+        height = hidden.shape[-2]
+        stream = cast(ResnetBlock, self.resnets[index]).open(hidden, condition.time_emb, condition.frames)
         if self.attentions is not None:
             transformer = cast(SpatialTransformer, self.attentions[index])
-            hidden = transformer(hidden, condition.audio[transformer.place])
+            transformer(stream, height, condition.audio[transformer.place])
         if self.motion_modules is not None:
-            hidden = self.motion_modules[index](hidden, condition.frames)
-        return hidden
+            self.motion_modules[index](stream, height, condition.frames)
+        return from_tokens(stream.read(), height)
 
 
 class DownLevel(Level):
@@ -131,7 +132,7 @@ class UpLevel(Level):
 
 def _join(hidden: Tensor, skip: Tensor) -> Tensor:
     """Channels of both: a skip from before frames with and without audio parted serves both."""
-    return torch.cat([hidden, repeat_frames(skip, len(hidden))], dim=1)
+    return join_channels(hidden, repeat_frames(skip, len(hidden)))
 
 
 class MidLevel(nn.Module):
@@ -148,10 +149,12 @@ class MidLevel(nn.Module):
 
     def forward(self, hidden: Tensor, condition: Condition) -> Tensor:
         """Transform: ((b f), c, h, w) -> the same shape."""
-        hidden = self.resnets[0](hidden, condition.time_emb, condition.frames)
+        height = hidden.shape[-2]
+        stream = cast(ResnetBlock, self.resnets[0]).open(hidden, condition.time_emb, condition.frames)
         transformer = cast(SpatialTransformer, self.attentions[0])
-        hidden = transformer(hidden, condition.audio[transformer.place])
+        transformer(stream, height, condition.audio[transformer.place])
         if self.motion_modules is not None:
-            hidden = self.motion_modules[0](hidden, condition.frames)
+            self.motion_modules[0](stream, height, condition.frames)
+        hidden = from_tokens(stream.read(), height)
         output: Tensor = self.resnets[1](hidden, condition.time_emb, condition.frames)
         return output

@@ -2,6 +2,8 @@ import torch
 import torch.nn.functional as F
 
 from latentsync.models.attention import Attention, HeardAudio, PointwiseConv, SpatialTransformer, TransformerBlock
+from latentsync.models.token_stream import TokenStream
+from tests.models.builders import transform
 
 
 @torch.no_grad()
@@ -30,20 +32,24 @@ def test_pointwise_conv_is_a_1x1_convolution():
 def test_without_audio_the_audio_attention_and_its_norm_are_left_out():
     block = TransformerBlock(16, heads=2, audio_dim=6)
     tokens = torch.randn(3, 5, 16)
-    silent = block(tokens, None)
+
+    def run(audio):
+        stream = TokenStream(tokens)
+        block(stream, audio)
+        return stream.read()
+
+    silent = run(None)
     assert block.attn2 is not None
     for parameter in block.attn2.to_out.parameters():
         parameter.zero_()
-    torch.testing.assert_close(
-        block(tokens, HeardAudio(*block.attn2.keys_and_values(torch.randn(3, 4, 6)), guided=False)), silent
-    )
+    heard = HeardAudio(*block.attn2.keys_and_values(torch.randn(3, 4, 6)), guided=False)
+    torch.testing.assert_close(run(heard), silent)
 
 
 @torch.no_grad()
 def test_transformer_treats_every_picture_by_itself():
     transformer = SpatialTransformer(32, heads=4, groups=8, audio_dim=6)
     hidden, audio = torch.randn(3, 32, 4, 5), torch.randn(3, 7, 6)
-    together = transformer(hidden, transformer.hear(audio, guided=False))
-    torch.testing.assert_close(
-        together[1:2], transformer(hidden[1:2], transformer.hear(audio[1:2], guided=False)), atol=1e-5, rtol=1e-4
-    )
+    together = transform(transformer, hidden, transformer.hear(audio, guided=False))
+    alone = transform(transformer, hidden[1:2], transformer.hear(audio[1:2], guided=False))
+    torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,70 @@
+"""Adding in place, as compiled CUDA networks do it, against the plain sums."""
+
+import pytest
+import torch
+from torch import nn
+
+from latentsync.models import kernels
+from latentsync.models.token_stream import TokenStream, add_product
+
+
+def layers() -> list[nn.Linear]:
+    return [nn.Linear(12, 8), nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 6)]
+
+
+def run(parts, inputs, more, outside, frames):
+    """Two streams with every operation; the second one's tokens end in the first."""
+    first, second, third, last = parts
+    inner = TokenStream.project(first, inputs)
+    inner.add(second, more)
+    if frames > len(inner):
+        inner.repeat()
+    read = inner.read(last=2)
+    inner.add(third, read)
+    stream = TokenStream(outside)
+    stream.join(last, inner)
+    return read, stream.read()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [4, 8])
+def test_adding_in_place_gives_the_same_sums(monkeypatch, frames):
+    inputs, more, outside = torch.randn(4, 3, 12), torch.randn(4, 3, 5), torch.randn(4, 3, 6)
+    parts = layers()
+    expected = run(parts, inputs, more, outside, frames)
+    monkeypatch.setattr(kernels, "adds_in_place", lambda tensor: True)
+    for found, plain in zip(run(parts, inputs, more, outside.clone(), frames), expected, strict=True):
+        torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_stream_is_the_sum_of_its_layers():
+    parts = layers()
+    first, second, third, last = parts
+    inputs, more, outside = torch.randn(4, 3, 12), torch.randn(4, 3, 5), torch.randn(4, 3, 6)
+    tokens = first(inputs) + second(more)
+    tokens[:2] += third.bias
+    read = tokens[2:].clone()
+    tokens[2:] += third(read)
+    found = run(parts, inputs, more, outside, 4)
+    torch.testing.assert_close(found[0], read, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[1], outside + last(tokens), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_caller_keeps_what_lies_in_another_order():
+    hidden = torch.randn(4, 6, 3)
+    before = hidden.clone()
+    stream = TokenStream(hidden.transpose(1, 2))
+    stream.add(nn.Linear(5, 6), torch.randn(4, 3, 5))
+    assert torch.equal(hidden, before)
+
+
+def test_the_operation_is_sound_for_the_compiler():
+    total, inputs, weight = torch.randn(4, 3, 6), torch.randn(2, 3, 5), torch.randn(6, 5)
+    torch.library.opcheck(add_product, (total, inputs, weight, 2))
+
+
+def test_a_layer_without_bias_is_refused():
+    with pytest.raises(ValueError, match="needs a bias"):
+        TokenStream.project(nn.Linear(3, 4, bias=False), torch.randn(1, 2, 3))
