@@ -62,8 +62,13 @@ class FrameGroupNorm(nn.GroupNorm):
         shift = (centre.float() - mean) * scale
         centre, scale, shift = (part.repeat_interleave(width, dim=1) for part in (centre, scale, shift))
         scale, shift = scale * self.weight, shift * self.weight + self.bias
-        centre, scale, shift = (part.to(tokens.dtype)[:, None, None] for part in (centre, scale, shift))
+        centre, scale, shift = (_stored(part.to(tokens.dtype))[:, None, None] for part in (centre, scale, shift))
         return torch.addcmul(shift, video - centre, scale).flatten(0, 1)
+
+
+def _stored(vector: Tensor) -> Tensor:
+    """The same; a compiler, which must know where strides lead, computes it once instead of at every pixel."""
+    return vector.as_strided(vector.shape, vector.stride())
 
 
 def _counts_passes(tensor: Tensor) -> bool:
