@@ -16,7 +16,7 @@ from torch import nn
 
 from latentsync.models import kernels
 from latentsync.models.attention import GEGLU, Attention
-from latentsync.models.doubling import PhaseUpsampler
+from latentsync.models.doubling import DoublingConv
 from latentsync.models.resnet import FrameGroupNorm, Upsample, to_channels_last
 from latentsync.models.unet import UNet3DConditionModel
 
@@ -68,21 +68,21 @@ def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True) -> None:
 
 
 def prepare_vae(vae: AutoencoderKL, *, compiled: bool) -> None:
-    """Lay the VAE's weights out channels-last, norm without copies and double by phases; compile both halves if asked.
+    """Lay the VAE's weights out channels-last, norm without copies and double in one go; compile both halves if asked.
 
     In place, for inference only: the state dict no longer fits the config. A compiled half is made for one number of
     pictures at a time: see the chunks of `latentsync.models.vae`.
     """
     if compiled:
         _allow_many_shapes()
-    to_channels_last(vae)
     for name, module in vae.named_modules():
         # Inside attention pictures are lists of tokens, which the usual norm is made for.
         if type(module) is nn.GroupNorm and ".attentions." not in name:
             module.__class__ = FrameGroupNorm
     for block in vae.decoder.up_blocks:
         if block.upsamplers is not None:
-            block.upsamplers = nn.ModuleList([PhaseUpsampler(upsampler.conv) for upsampler in block.upsamplers])
+            block.upsamplers = nn.ModuleList([DoublingConv(upsampler.conv) for upsampler in block.upsamplers])
+    to_channels_last(vae)
     if compiled:
         vae.encoder.compile(dynamic=False)
         vae.decoder.compile(dynamic=False)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentsync.models import kernels
-from latentsync.models.doubling import double_and_convolve, double_by_phases, doubled_kernel, phase_kernels
+from latentsync.models.doubling import double_and_convolve, doubled_kernel
 from latentsync.models.layout import from_tokens, to_pictures, to_tokens, to_video
 from latentsync.models.token_stream import TokenStream
 
@@ -131,17 +131,18 @@ class Upsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
-        self.register_buffer("packed_kernels", None, persistent=False)
+        self.packed_kernel: Tensor | None
+        self.register_buffer("packed_kernel", None, persistent=False)
 
     def pack(self) -> None:
-        """Keep kernels for doubling on a GPU, for networks that are not trained any more."""
-        self.packed_kernels = phase_kernels(self.conv.weight.detach())
+        """Keep the kernel that also doubles, for networks that are not trained any more."""
+        self.packed_kernel = doubled_kernel(self.conv.weight.detach()).contiguous(memory_format=torch.channels_last)
 
     def forward(self, hidden: Tensor, size: torch.Size) -> Tensor:
         """Enlarge: (n, c, h, w) -> (n, c, *size)."""
         if (2 * hidden.shape[-2], 2 * hidden.shape[-1]) == tuple(size) and not torch.is_grad_enabled():
-            if self.packed_kernels is not None and self.conv.bias is not None:
-                return double_by_phases(hidden, self.packed_kernels, self.conv.bias)
+            if self.packed_kernel is not None:
+                return double_and_convolve(hidden, self.packed_kernel, self.conv.bias)
             if hidden.device.type == "cpu":
                 return double_and_convolve(hidden, doubled_kernel(self.conv.weight), self.conv.bias)
         output: Tensor = self.conv(F.interpolate(hidden, size=size, mode="nearest"))

@@ -11,7 +11,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from latentsync.models.doubling import double_and_convolve, doubled_kernel
+from latentsync.models.doubling import DoublingConv
 from latentsync.models.layout import from_tokens, to_tokens
 
 if TYPE_CHECKING:
@@ -74,19 +74,6 @@ class PictureAttention(nn.Module):
         return hidden + from_tokens(self.to_out(scores.softmax(dim=-1) @ value), hidden.shape[-2])
 
 
-class DoublingConv(nn.Module):
-    """The autoencoder's upsampler: doubling and convolution at once."""
-
-    def __init__(self, upsampler: Upsample2D) -> None:
-        super().__init__()
-        weight, self.bias = upsampler.conv.weight, upsampler.conv.bias
-        self.kernel = nn.Parameter(doubled_kernel(weight), requires_grad=False)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Enlarge: (n, c, h, w) -> (n, c, 2h, 2w)."""
-        return double_and_convolve(hidden, self.kernel, self.bias)
-
-
 def arrange_for_cpu(vae: AutoencoderKL) -> None:
     """Replace layers of a loaded autoencoder in place, for inference only: its state dict no longer fits its config.
 
@@ -99,6 +86,6 @@ def arrange_for_cpu(vae: AutoencoderKL) -> None:
             elif isinstance(child, Attention) and child.heads == 1 and vae.dtype == torch.bfloat16:
                 setattr(parent, name, PictureAttention(child))
             elif isinstance(child, Upsample2D):
-                setattr(parent, name, DoublingConv(child))
+                setattr(parent, name, DoublingConv(child.conv))
     for half in (vae.encoder, vae.decoder):
         half.conv_norm_out, half.conv_act = NormSilu(half.conv_norm_out), nn.Identity()
