@@ -7,7 +7,7 @@ viewer sees them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,20 @@ class FaceDetection:
 class FaceDetector(Protocol):
     """Finds faces frame by frame; frames of one video come in order, so a back end may look near the last faces."""
 
-    def detect(self, frame: Frame) -> list[FaceDetection]:
-        """Faces of a frame (H, W, 3) uint8 RGB, the surest first; empty when there is none."""
+    def search(self, frame: Frame) -> Any:
+        """What can be told of a frame without those before it, for `detect`; None where that is nothing.
+
+        It may be called ahead, in another thread than `detect`.
+        """
+        ...
+
+    def detect(self, frame: Frame, found: Any = None) -> list[FaceDetection]:
+        """Faces of a frame, the surest first; empty when there is none.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+            found: what `search` told of this frame; None has it searched now.
+        """
         ...
 
     def close(self) -> None:

@@ -48,7 +48,10 @@ class InsightfaceDetector:
         context = int(device.partition(":")[2] or 0) if device.startswith("cuda") else -1
         self._analysis.prepare(ctx_id=context, det_size=_SEARCH_SIZE)
 
-    def detect(self, frame: Frame) -> list[FaceDetection]:
+    def search(self, frame: Frame) -> None:
+        """Nothing: the library does all of its work at once."""
+
+    def detect(self, frame: Frame, found: None = None) -> list[FaceDetection]:
         """Faces of a frame (H, W, 3) uint8 RGB, the surest first. Raises ConfigError for another kind of array."""
         check_frame(frame)
         faces = [as_detection(raw) for raw in map(_raw_face, self._analysis.get(frame)) if passes_gates(raw)]

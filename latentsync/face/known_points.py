@@ -28,7 +28,10 @@ class KnownPointsDetector:
             raise ConfigError(f"Got control points {self._points.shape}; expected (t, 3, 2): three points per frame")
         self._next = 0
 
-    def detect(self, frame: Frame) -> list[FaceDetection]:
+    def search(self, frame: Frame) -> None:
+        """Nothing needs to be searched."""
+
+    def detect(self, frame: Frame, found: None = None) -> list[FaceDetection]:
         """The one face of the next frame (H, W, 3) uint8.
 
         Raises:

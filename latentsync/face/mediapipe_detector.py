@@ -12,6 +12,7 @@ import contextlib
 import io
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,9 @@ _CHATTER = re.compile(
     rb"(WARNING: All log messages before absl::InitializeLog|INFO: Created TensorFlow Lite XNNPACK delegate"
     rb"|I\d{4} |W\d{4} [^\n]* (inference_feedback_manager|landmark_projection_calculator)\.cc:)[^\n]*\n"
 )
+
+_Box = tuple[FloatArray, float]
+"""(4,) x0 y0 x1 y1 in pixels of the picture, and the score."""
 
 
 @dataclass(frozen=True)
@@ -88,43 +92,52 @@ class MediapipeDetector:
             # Graphs start in threads of their own; after a picture they have all said what they say.
             for model in (self._near, self._far, self._mesh):
                 model.process(np.zeros((_CUT_SIDE, _CUT_SIDE, 3), np.uint8))
+        self._searching = threading.Lock()  # the models of the search have one user at a time
         self._mesh_has_worked = False
         self._last: list[FaceDetection] = []
         self._missed = 0
 
-    def detect(self, frame: Frame) -> list[FaceDetection]:
-        """Faces of a frame (H, W, 3) uint8 RGB, the surest first. Raises ConfigError for another kind of array."""
+    def search(self, frame: Frame) -> list[_Box]:
+        """Boxes with scores in the whole of a frame (H, W, 3) uint8 RGB. Raises ConfigError for another array."""
         check_frame(frame)
-        found = self._from_boxes(frame, self._search(frame))
-        if not found:
-            found = self._from_last(frame)
-        if not found:
+        with self._searching:
+            # One model knows distant faces, one close ones.
+            return _run_detection(self._far, frame) or _run_detection(self._near, frame)
+
+    def detect(self, frame: Frame, found: list[_Box] | None = None) -> list[FaceDetection]:
+        """Faces of a frame (H, W, 3) uint8 RGB, the surest first. Raises ConfigError for another kind of array.
+
+        found: what `search` told of this frame; None has it searched now.
+        """
+        check_frame(frame)
+        faces = self._from_boxes(frame, self.search(frame) if found is None else found)
+        if not faces:
+            faces = self._from_last(frame)
+        if not faces:
             if self._missed % self.options.tile_every == 0:
-                found = self._from_boxes(frame, self._search_tiles(frame))
+                faces = self._from_boxes(frame, self._search_tiles(frame))
             self._missed += 1
-        if found:
+        if faces:
             self._missed = 0
-        self._last = found
-        return sorted(found, key=lambda face: -face.score)
+        self._last = faces
+        return sorted(faces, key=lambda face: -face.score)
 
     def close(self) -> None:
         """Free the models."""
         for model in (self._near, self._far, self._mesh):
             model.close()
 
-    def _search(self, frame: Frame) -> list[tuple[FloatArray, float]]:
-        """Boxes with scores in the whole picture, from both models: one knows distant faces, one close ones."""
-        return _run_detection(self._far, frame) or _run_detection(self._near, frame)
-
-    def _search_tiles(self, frame: Frame) -> list[tuple[FloatArray, float]]:
+    def _search_tiles(self, frame: Frame) -> list[_Box]:
         """The same in overlapping parts of the picture, for faces too small to be seen in the whole."""
-        found: list[tuple[FloatArray, float]] = []
+        found: list[_Box] = []
         for left, top, part in _tiles(frame):
-            for box, score in _run_detection(self._far, part):
+            with self._searching:
+                boxes = _run_detection(self._far, part)
+            for box, score in boxes:
                 found.append((box + np.array([left, top, left, top], np.float32), score))
         return found
 
-    def _from_boxes(self, frame: Frame, boxes: list[tuple[FloatArray, float]]) -> list[FaceDetection]:
+    def _from_boxes(self, frame: Frame, boxes: list[_Box]) -> list[FaceDetection]:
         """Look closely at each box, the largest first; a face that two boxes lead to counts once."""
         faces: list[FaceDetection] = []
         largest = sorted(boxes, key=lambda entry: -float(np.prod(entry[0][2:] - entry[0][:2])))
@@ -217,7 +230,7 @@ def _starts(length: int, side: int) -> list[int]:
     return [round(value) for value in np.linspace(0, length - side, count)]
 
 
-def _run_detection(model: Any, picture: Frame) -> list[tuple[FloatArray, float]]:
+def _run_detection(model: Any, picture: Frame) -> list[_Box]:
     """Boxes (4,) in pixels of `picture` and scores."""
     height, width = picture.shape[:2]
     scale = _SEARCH_SIDE / max(height, width)

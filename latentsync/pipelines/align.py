@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from latentsync.face.tracker import FaceTracker, TrackedFace
 from latentsync.profiling import StageClock
 
 SourceItem = tuple[int, int, NDArray[np.uint8]]
+"""Output index, source index, pixels (H, W, 3) uint8 RGB."""
+SearchedItem = tuple[int, int, NDArray[np.uint8], Any]
+"""The same and what the detector's search told of it, None where it has nothing to tell or told it before."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,29 @@ class AlignedFrame:
     face: TrackedFace
 
 
+def search_frames(source: Iterable[SourceItem], detector: FaceDetector, clock: StageClock) -> Iterator[SearchedItem]:
+    """Do the part of detection that needs no other frames, so that a thread of its own can do it ahead.
+
+    Args:
+        source: frames as `align_frames` needs them.
+        detector: whose search is run, once for each source frame.
+        clock: gets the stage "search".
+
+    Yields:
+        Every frame in order.
+    """
+    newest = -1
+    for index, source_index, pixels in source:
+        found = None
+        if source_index > newest:
+            newest = source_index
+            with clock.host("search"):
+                found = detector.search(pixels)
+        yield index, source_index, pixels, found
+
+
 def align_frames(
-    source: Iterable[SourceItem], detector: FaceDetector, tracker: FaceTracker, clock: StageClock
+    source: Iterable[SearchedItem], detector: FaceDetector, tracker: FaceTracker, clock: StageClock
 ) -> Iterator[AlignedFrame]:
     """Follow the face through a stream of frames.
 
@@ -40,8 +65,8 @@ def align_frames(
     with the tracker's lag, so a bounded number of them is held.
 
     Args:
-        source: (output index, source index, pixels (H, W, 3) uint8 RGB) in output order; source indices first rise
-            without gaps from wherever they start, then may repeat in any order.
+        source: frames from `search_frames` in output order; source indices first rise without gaps from wherever
+            they start, then may repeat in any order.
         detector: finds faces.
         tracker: follows one of them.
         clock: gets the stage "detect".
@@ -53,12 +78,12 @@ def align_frames(
     waiting: deque[SourceItem] = deque()
     newest, complete = -1, False
     for item in source:
-        waiting.append(item)
-        _, source_index, pixels = item
+        index, source_index, pixels, found = item
+        waiting.append((index, source_index, pixels))
         if source_index > newest:
             newest = source_index
             with clock.host("detect"):
-                tracked = tracker.push(source_index, detector.detect(pixels))
+                tracked = tracker.push(source_index, detector.detect(pixels, found))
             faces.update((face.index, face) for face in tracked)
         elif not complete:
             complete = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -25,7 +25,7 @@ from latentsync.media.probe import VideoInfo, probe_video
 from latentsync.media.silence import Weights, speech_weights
 from latentsync.media.timeline import FrameSource, output_fps, output_frame_count
 from latentsync.media.video_writer import VideoWriter, WriterOptions
-from latentsync.pipelines.align import SourceItem, align_frames
+from latentsync.pipelines.align import SearchedItem, SourceItem, align_frames, search_frames
 from latentsync.pipelines.compositor import Compositor
 from latentsync.pipelines.finished import FinishedFrame
 from latentsync.pipelines.generator import FaceGenerator
@@ -170,7 +170,10 @@ class _Run:
             # while it works. The CPU would gain nothing: there all stages share the cores.
             at_once = pipeline.window_length * pipeline.generator.windows_at_once
             depth = _QUEUE_DEPTH if pipeline.device.type == "cpu" else at_once
-            faces = align_frames(frames, detector, tracker, clock)
+            searched: Iterable[SearchedItem] = search_frames(frames, detector, clock)
+            if pipeline.device.type != "cpu":
+                searched = stack.enter_context(Prefetch(searched, _QUEUE_DEPTH, "search"))
+            faces = align_frames(searched, detector, tracker, clock)
             if self._weights is not None:
                 faces = keep_silent_frames(faces, self._weights)
             aligned = stack.enter_context(Prefetch(faces, depth, "detect"))

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -59,6 +61,22 @@ def test_several_faces(detector, portrait):
     left, right = sorted(faces, key=lambda face: face.centre[0])
     np.testing.assert_allclose(left.control_points - (20, 20), BROWS_AND_NOSE, atol=5)
     assert right.centre[0] > 700
+
+
+def test_frames_searched_ahead_have_the_same_faces(detector, portrait):
+    # One with a far face and an empty one too, for which the search goes on in parts of the picture.
+    frames = [scene(1280, 600, (portrait, 20 + 4 * step, 20, 1.0)) for step in range(5)]
+    frames += [scene(1920, 1080, (portrait, 900, 400, 0.25)), np.full((600, 1280, 3), 90, np.uint8)]
+    expected = [detector.detect(frame) for frame in frames]
+    other = MediapipeDetector()
+    with ThreadPoolExecutor(1) as ahead:
+        searched = [ahead.submit(other.search, frame) for frame in frames]
+        found = [other.detect(frame, search.result()) for frame, search in zip(frames, searched, strict=True)]
+    other.close()
+    assert [len(faces) for faces in found] == [1, 1, 1, 1, 1, 1, 0]
+    for faces, same in zip(found, expected, strict=True):
+        for face, before in zip(faces, same, strict=True):
+            np.testing.assert_array_equal(face.control_points, before.control_points)
 
 
 def test_nothing_sticks_after_a_cut(detector, portrait):
