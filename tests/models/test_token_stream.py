@@ -1,11 +1,16 @@
 """Adding in place, as compiled CUDA networks do it, against the plain sums."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
+from torch._dynamo import lookup_backend
 
 from latentsync.models import kernels
 from latentsync.models.token_stream import TokenStream, add_product
+from latentsync.models.unet_blocks import Condition, DownLevel
+from tests.models.builders import SMALL_SPEC
 
 
 def layers() -> list[nn.Linear]:
@@ -58,6 +63,33 @@ def test_the_caller_keeps_what_lies_in_another_order():
     stream = TokenStream(hidden.transpose(1, 2))
     stream.add(nn.Linear(5, 6), torch.randn(4, 3, 5))
     assert torch.equal(hidden, before)
+
+
+@torch.no_grad()
+def test_a_compiled_layer_adds_in_place_and_gives_the_same(monkeypatch):
+    down, up = ("CrossAttnDownBlock3D",), ("CrossAttnUpBlock3D",)
+    spec = replace(SMALL_SPEC, block_out_channels=(32,), down_block_types=down, up_block_types=up)
+    layer = DownLevel(spec, 0).eval()
+    for parameter in layer.parameters():  # the motion module's last projection too, which starts as zero
+        parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    hidden, audio, time_emb = torch.randn(4, 32, 6, 6), torch.randn(4, 3, 24), torch.randn(1, 128)
+
+    def run(hidden):
+        heard = [transformer.hear(audio, guided=True) for transformer in layer.attentions]
+        return layer.layer(0, hidden, Condition(time_emb, heard, 4))
+
+    expected, before = run(hidden), hidden.clone()
+    monkeypatch.setattr(kernels, "adds_in_place", lambda tensor: torch.compiler.is_compiling())
+    products = []
+
+    def backend(graph, inputs):
+        products.extend(node for node in graph.graph.nodes if "add_product" in str(node.target))
+        return lookup_backend("aot_eager")(graph, inputs)
+
+    found = torch.compile(run, fullgraph=True, backend=backend)(hidden)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    assert torch.equal(hidden, before)
+    assert len(products) == 8, "of each of two transformers: two attentions, the feed-forward, the way back"
 
 
 def test_the_operation_is_sound_for_the_compiler():
