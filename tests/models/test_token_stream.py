@@ -80,7 +80,7 @@ def test_a_compiled_layer_adds_in_place_and_gives_the_same(monkeypatch):
 
     expected, before = run(hidden), hidden.clone()
     monkeypatch.setattr(kernels, "adds_in_place", lambda tensor: torch.compiler.is_compiling())
-    products = []
+    products: list[torch.fx.Node] = []
 
     def backend(graph, inputs):
         products.extend(node for node in graph.graph.nodes if "add_product" in str(node.target))
