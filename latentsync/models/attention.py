@@ -1,6 +1,6 @@
-"""Attention and feed-forward blocks on token sequences, and the per-frame spatial transformer of the U-Net."""
+"""Attention and feed-forward blocks on token sequences."""
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -8,19 +8,7 @@ from torch import Tensor, nn
 
 from latentsync.models import kernels
 from latentsync.models.layout import merge_heads, split_heads
-from latentsync.models.resnet import FrameGroupNorm
 from latentsync.models.token_stream import TokenStream
-
-
-class HeardAudio(NamedTuple):
-    """What one transformer hears: the audio through its projections, the same at every denoising step."""
-
-    key: Tensor
-    """(m, heads, k, d), one row for each of m frames."""
-    value: Tensor
-    """(m, heads, k, d)."""
-    guided: bool
-    """Whether frames without audio (half of them, in front) are to be computed beside those that hear it."""
 
 
 class Attention(nn.Module):
@@ -75,6 +63,10 @@ class Attention(nn.Module):
 
     def mix(self, tokens: Tensor) -> Tensor:
         """Let tokens attend to each other, before the last projection: (n, s, dim) -> the same shape."""
+        if self.packed is not None:
+            mixed = kernels.attend_within_frames(F.linear(tokens, self.packed), self.heads)
+            if mixed is not None:
+                return mixed
         query, key, value = self.project(tokens)
         return self.attend(query, split_heads(key, self.heads), split_heads(value, self.heads))
 
@@ -90,6 +82,9 @@ class Attention(nn.Module):
 class GEGLU(nn.Module):
     """Linear layer to twice the width, one half gating the other through an exact GELU."""
 
+    packed_weight: Tensor | None
+    packed_bias: Tensor | None
+
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__()
         self.proj = nn.Linear(dim_in, 2 * dim_out)
@@ -100,6 +95,12 @@ class GEGLU(nn.Module):
         """Keep the weights a second time as the fused kernel needs them, for networks that are not trained any more."""
         self.packed_weight = kernels.interleave(self.proj.weight.detach())
         self.packed_bias = kernels.interleave(self.proj.bias.detach())
+
+    def normalised_into(self, stream: TokenStream, norm: nn.LayerNorm) -> bool:
+        """Put the gated, normalised tokens of a stream beside them; False if it has no room or there is no kernel."""
+        if self.packed_weight is None or self.packed_bias is None:
+            return False
+        return stream.gate_into(norm, self.packed_weight, self.packed_bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Gate the tokens: (..., dim_in) -> (..., dim_out)."""
@@ -126,9 +127,14 @@ class FeedForward(nn.Module):
         output: Tensor = self.net(tokens)
         return output
 
-    def add_to(self, stream: TokenStream, norm: nn.Module) -> None:
+    @property
+    def projection(self) -> nn.Linear:
+        """The last one."""
+        return cast(nn.Linear, self.net[2])
+
+    def add_to(self, stream: TokenStream, norm: nn.LayerNorm) -> None:
         """Add to a stream what comes of its normalised tokens."""
-        stream.add(cast(nn.Linear, self.net[2]), self.net[0](norm(stream.read())))
+        stream.add(self.projection, self.net[0](stream.normalise(norm)))
 
 
 class PointwiseConv(nn.Conv2d):
@@ -140,62 +146,3 @@ class PointwiseConv(nn.Conv2d):
     def forward(self, tokens: Tensor) -> Tensor:
         """Project the tokens: (n, s, dim_in) -> (n, s, dim_out)."""
         return F.linear(tokens, self.weight.flatten(1), self.bias)
-
-
-class TransformerBlock(nn.Module):
-    """Self-attention, attention to the audio tokens, feed-forward; each normalised before and added after."""
-
-    def __init__(self, dim: int, heads: int, audio_dim: int | None) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn1 = Attention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim) if audio_dim else None
-        self.attn2 = Attention(dim, heads, audio_dim) if audio_dim else None
-        self.norm3 = nn.LayerNorm(dim)
-        self.ff = FeedForward(dim)
-
-    def forward(self, stream: TokenStream, audio: HeardAudio | None) -> None:
-        """Transform each frame's tokens, in the stream.
-
-        stream of n frames, audio of m frames; None leaves the audio attention out. Where the audio is guided, the
-        stream then has 2m frames: n is m as long as frames with and without audio are the same, 2m later
-        """
-        stream.add(self.attn1.projection, self.attn1.mix(self.norm1(stream.read())))
-        if audio is not None and self.attn2 is not None and self.norm2 is not None:
-            self._hear(stream, audio, self.attn2, self.norm2)
-        self.ff.add_to(stream, self.norm3)
-
-    def _hear(self, stream: TokenStream, audio: HeardAudio, attention: Attention, norm: nn.LayerNorm) -> None:
-        query = attention.to_q(norm(stream.read(last=len(audio.key))))
-        # Zero audio has zero keys and values, so attention to it gives exactly the bias of its last projection.
-        if audio.guided and len(stream) == len(audio.key):
-            stream.repeat()
-        stream.add(attention.projection, attention.attend(query, audio.key, audio.value))
-
-
-class SpatialTransformer(nn.Module):
-    """Transformer over the positions of each frame, conditioned on that frame's audio window."""
-
-    def __init__(self, channels: int, heads: int, groups: int, audio_dim: int | None) -> None:
-        super().__init__()
-        self.place = 0  # among the network's transformers, set by the network
-        self.norm = FrameGroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = PointwiseConv(channels, channels)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, audio_dim)])
-        self.proj_out = PointwiseConv(channels, channels)
-
-    def hear(self, audio: Tensor, *, guided: bool) -> HeardAudio | None:
-        """Project audio (m, k, audio_dim) for :meth:`forward`; None for a transformer without audio attention."""
-        attention = cast(TransformerBlock, self.transformer_blocks[0]).attn2
-        return None if attention is None else HeardAudio(*attention.keys_and_values(audio), guided)
-
-    def forward(self, stream: TokenStream, height: int, audio: HeardAudio | None) -> None:
-        """Transform each frame, in the stream.
-
-        stream of n frames, batch times frames, height in positions; audio from :meth:`hear` or None. Guided audio makes
-        twice its own number of frames of them, if there were not so many already
-        """
-        inner = TokenStream.project(self.proj_in, self.norm.of_tokens(stream.read(), height))
-        for block in self.transformer_blocks:
-            block(inner, audio)
-        stream.join(self.proj_out, inner)

@@ -17,7 +17,9 @@ from torch import nn
 from latentsync.models import kernels
 from latentsync.models.attention import GEGLU, Attention
 from latentsync.models.doubling import DoublingConv
+from latentsync.models.motion_module import TemporalTransformer
 from latentsync.models.resnet import FrameGroupNorm, Upsample, to_channels_last
+from latentsync.models.spatial_transformer import SpatialTransformer
 from latentsync.models.unet import UNet3DConditionModel
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True) -> None:
     for module in unet.modules():
         if isinstance(module, Attention) and module.packable:
             module.pack()
-        elif isinstance(module, GEGLU) and copies and kernels.fuses_geglu():
+        elif isinstance(module, GEGLU | SpatialTransformer | TemporalTransformer) and copies and kernels.fuses_geglu():
             module.pack()
         elif isinstance(module, Upsample) and copies:
             module.pack()

@@ -38,10 +38,31 @@ def geglu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     tokens (..., k), weight (2n, k) and bias (2n,) from `latentsync.models.kernels.interleave` -> (..., n)
     """
+    output = tokens.new_empty((*tokens.shape[:-1], weight.shape[0] // 2))
+    _launch(tokens, weight, bias, output.view(-1, output.shape[-1]))
+    return output
+
+
+@geglu.register_fake
+def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return tokens.new_empty((*tokens.shape[:-1], weight.shape[0] // 2))
+
+
+@torch.library.custom_op("latentsync::geglu_into", mutates_args=("wide",))
+def geglu_into(wide: Tensor, tokens: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """As :func:`geglu`, into the last n channels of wide (..., > n), which is contiguous."""
+    _launch(tokens, weight, bias, wide.view(-1, wide.shape[-1])[:, -weight.shape[0] // 2 :])
+
+
+@geglu_into.register_fake
+def _(wide: Tensor, tokens: Tensor, weight: Tensor, bias: Tensor) -> None:
+    return None
+
+
+def _launch(tokens: Tensor, weight: Tensor, bias: Tensor, output: Tensor) -> None:
     flat = tokens.reshape(-1, tokens.shape[-1]).contiguous()
     rows, width = flat.shape
     columns = weight.shape[0]
-    output = torch.empty((rows, columns // 2), dtype=tokens.dtype, device=tokens.device)
     tiles = (rows // _ROWS) * (columns // _COLUMNS)
     with torch.cuda.device(tokens.device):
         _geglu_kernel[(min(tiles, _processors(tokens.device)),)](
@@ -59,12 +80,6 @@ def geglu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             num_warps=8,
             num_stages=_STAGES,
         )
-    return output.unflatten(0, tokens.shape[:-1])
-
-
-@geglu.register_fake
-def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return tokens.new_empty((*tokens.shape[:-1], weight.shape[0] // 2))
 
 
 @functools.cache

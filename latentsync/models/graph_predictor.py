@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from latentsync.models.attention import HeardAudio
 from latentsync.models.predictor import Features, UNetPredictor, guide
+from latentsync.models.spatial_transformer import HeardAudio
 from latentsync.models.unet import Heard, UNet3DConditionModel
 
 

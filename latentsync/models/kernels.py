@@ -4,7 +4,7 @@ import logging
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _LOGGER = logging.getLogger(__name__)
 _HALF_TYPES = (torch.float16, torch.bfloat16)
@@ -17,7 +17,7 @@ def enable(device: torch.device) -> None:
 
     Triton comes with torch for CUDA, but needs a C compiler and Python's headers to start a kernel.
     """
-    for name, trial in (("attention across frames", _try_temporal), ("GEGLU", _try_geglu)):
+    for name, trial in _TRIALS.items():
         if name in _enabled or name in _failed:
             continue
         try:
@@ -42,6 +42,16 @@ def _try_temporal(device: torch.device) -> ModuleType | None:
     return temporal_kernel
 
 
+def _try_norm(device: torch.device) -> ModuleType | None:
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    from latentsync.models import norm_kernel
+
+    tokens = torch.zeros((1, 4, 32), dtype=torch.float16, device=device)
+    norm_kernel.layer_norm(tokens, 1, None, tokens[0, 0], tokens[0, 0], None, 1e-5)
+    return norm_kernel
+
+
 def _try_geglu(device: torch.device) -> ModuleType | None:
     if torch.cuda.get_device_capability(device) < (9, 0):
         return None  # moves tiles as Hopper and later GPUs do
@@ -52,6 +62,25 @@ def _try_geglu(device: torch.device) -> ModuleType | None:
     ones = torch.ones((256, 64), dtype=torch.float16, device=device)
     geglu_kernel.geglu(ones[:128], ones, ones[:, 0].contiguous())
     return geglu_kernel
+
+
+def _try_attention(device: torch.device) -> ModuleType | None:
+    if torch.cuda.get_device_capability(device) < (9, 0):
+        return None
+    from latentsync.models import attention_kernel
+
+    if not attention_kernel.has_room(device):
+        return None
+    attention_kernel.attend_within_frames(torch.zeros((1, 1024, 120), dtype=torch.float16, device=device), 1)
+    return attention_kernel
+
+
+_TRIALS = {
+    "attention across frames": _try_temporal,
+    "layer norm": _try_norm,
+    "GEGLU": _try_geglu,
+    "attention within frames": _try_attention,
+}
 
 
 def fuses_geglu() -> bool:
@@ -68,6 +97,33 @@ def attend_across_frames(query: Tensor, key: Tensor, value: Tensor, heads: int, 
     return output
 
 
+def attend_within_frames(packed: Tensor, heads: int) -> Tensor | None:
+    """Attention among the positions of each frame; None where the kernel cannot be used.
+
+    packed (n, s, (3 heads d)) queries, keys and values side by side -> (n, s, (heads d))
+    """
+    module = _enabled.get("attention within frames")
+    if module is None or not _usable(packed) or not module.fits(packed, heads):
+        return None
+    output: Tensor = module.attend_within_frames(packed, heads)
+    return output
+
+
+def layer_norm(
+    tokens: Tensor, last: int, waiting: Tensor | None, norm: nn.LayerNorm, places: Tensor | None
+) -> Tensor | None:
+    """Layer norm of the first c channels of the last frames; None where the kernel cannot be used.
+
+    tokens (n, s, >= c); waiting (c,) is added before, places (f, c) after, frame by frame of windows of f frames
+    -> (last, s, c)
+    """
+    module = _enabled.get("layer norm")
+    if module is None or not _usable(tokens) or not module.fits(tokens, norm.normalized_shape[0]):
+        return None
+    output: Tensor = module.layer_norm(tokens, last, waiting, norm.weight, norm.bias, places, norm.eps)
+    return output
+
+
 def geglu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
     """``values * gelu(gate)`` from parameters laid out by `interleave`; None where the kernel cannot be used.
 
@@ -78,6 +134,15 @@ def geglu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
         return None
     output: Tensor = module.geglu(tokens, weight, bias)
     return output
+
+
+def geglu_into(wide: Tensor, tokens: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """As :func:`geglu`, into the last n channels of wide (..., > n); False where the kernel cannot be used."""
+    module = _enabled.get("GEGLU")
+    if module is None or not _usable(tokens) or not module.fits(tokens, weight) or wide.shape[-1] % 8:
+        return False
+    module.geglu_into(wide, tokens, weight, bias)
+    return True
 
 
 def adds_in_place(tensor: Tensor) -> bool:

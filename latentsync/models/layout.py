@@ -29,6 +29,11 @@ def from_tokens(tokens: Tensor, height: int) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, (height, -1))
 
 
+def stored(tensor: Tensor) -> Tensor:
+    """The same. A compiler, which must know where strides lead, computes it once and leaves it in its place."""
+    return tensor.as_strided(tensor.shape, tensor.stride())
+
+
 def to_tracks(tokens: Tensor, heads: int) -> Tensor:
     """List what each position shows over time: (f, s, (heads d)) -> (s, heads, f, d), a view."""
     return tokens.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3)

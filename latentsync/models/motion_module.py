@@ -14,6 +14,7 @@ from latentsync.models.resnet import FrameGroupNorm
 from latentsync.models.temporal_attention import attend_across_frames
 from latentsync.models.token_stream import TokenStream
 from latentsync.models.unet_spec import MOTION_NORM_GROUPS
+from latentsync.models.way_back import WayBack
 
 
 class ZeroLinear(nn.Linear):
@@ -44,9 +45,9 @@ class PositionTable(nn.Module):
         table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[None]
         self.pe = table.to(self.pe.device, self.pe.dtype)
 
-    def forward(self, tokens: Tensor, frames: int) -> Tensor:
-        """Add each frame's position in its window: ((b frames), s, dim) -> the same shape."""
-        return (tokens.unflatten(0, (-1, frames)) + self.pe[0, :frames, None]).flatten(0, 1)
+    def forward(self, frames: int) -> Tensor:
+        """Positions of the frames of a window: (frames, dim)."""
+        return self.pe[0, :frames]
 
 
 class TemporalAttention(Attention):
@@ -56,10 +57,10 @@ class TemporalAttention(Attention):
         super().__init__(dim, heads)
         self.pos_encoder = PositionTable(dim, max_len)
 
-    def mix_frames(self, tokens: Tensor, frames: int) -> Tensor:
-        """Attend across the frames of each window, before the last projection: ((b frames), s, dim) -> same shape."""
-        query, key, value = self.project(self.pos_encoder(tokens, frames))
-        return attend_across_frames(query, key, value, self.heads, frames)
+    def add_to(self, stream: TokenStream, norm: nn.LayerNorm, frames: int) -> None:
+        """Add to a stream what its normalised tokens see across the frames of each window."""
+        tokens = stream.normalise(norm, places=self.pos_encoder(frames))
+        stream.add(self.projection, attend_across_frames(*self.project(tokens), self.heads, frames))
 
 
 class TemporalTransformerBlock(nn.Module):
@@ -74,10 +75,18 @@ class TemporalTransformerBlock(nn.Module):
 
     def forward(self, stream: TokenStream, frames: int) -> None:
         """Transform windows of ``frames`` frames, in the stream."""
-        for module, norm in zip(self.attention_blocks, self.norms, strict=True):
-            attention = cast(TemporalAttention, module)
-            stream.add(attention.projection, attention.mix_frames(norm(stream.read()), frames))
+        self.attend(stream, frames)
         self.ff.add_to(stream, self.ff_norm)
+
+    def attend(self, stream: TokenStream, frames: int) -> None:
+        """All but the feed-forward."""
+        for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
+            cast(TemporalAttention, attention).add_to(stream, cast(nn.LayerNorm, norm), frames)
+
+    def biases(self) -> list[Tensor]:
+        """Of all layers that add to the stream, (dim,) each."""
+        attentions = [cast(TemporalAttention, attention).projection for attention in self.attention_blocks]
+        return [layer.bias for layer in (*attentions, self.ff.projection)]
 
 
 class TemporalTransformer(nn.Module):
@@ -91,16 +100,25 @@ class TemporalTransformer(nn.Module):
             [TemporalTransformerBlock(channels, heads, max_len) for _ in range(num_blocks)]
         )
         self.proj_out = ZeroLinear(channels, channels)
+        self.way_back = WayBack()
+
+    def pack(self) -> None:
+        """Join the last two projections, for networks that are not trained any more."""
+        blocks = [cast(TemporalTransformerBlock, block) for block in self.transformer_blocks]
+        biases = [self.proj_in.bias, *(bias for block in blocks for bias in block.biases())]
+        self.way_back.pack(self.proj_out, blocks[-1].ff.projection, biases)
 
     def forward(self, stream: TokenStream, height: int, frames: int) -> None:
         """Mix the frames of each window, in the stream.
 
         stream of b times ``frames`` frames, frames <= max_len, height in positions
         """
-        inner = TokenStream.project(self.proj_in, self.norm.of_tokens(stream.read(), height))
-        for block in self.transformer_blocks:
+        inner = TokenStream.project(self.proj_in, self.norm.of_tokens(stream.read(), height), self.way_back.room)
+        *others, last = (cast(TemporalTransformerBlock, block) for block in self.transformer_blocks)
+        for block in others:
             block(inner, frames)
-        stream.join(self.proj_out, inner)
+        last.attend(inner, frames)
+        self.way_back(stream, inner, last.ff, last.ff_norm, self.proj_out)
 
 
 class MotionModule(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latentsync.models import kernels
 from latentsync.models.doubling import double_and_convolve, doubled_kernel
-from latentsync.models.layout import from_tokens, to_pictures, to_tokens, to_video
+from latentsync.models.layout import from_tokens, stored, to_pictures, to_tokens, to_video
 from latentsync.models.token_stream import TokenStream
 
 _HALF_TYPES = (torch.float16, torch.bfloat16)
@@ -62,13 +62,8 @@ class FrameGroupNorm(nn.GroupNorm):
         shift = (centre.float() - mean) * scale
         centre, scale, shift = (part.repeat_interleave(width, dim=1) for part in (centre, scale, shift))
         scale, shift = scale * self.weight, shift * self.weight + self.bias
-        centre, scale, shift = (_stored(part.to(tokens.dtype))[:, None, None] for part in (centre, scale, shift))
+        centre, scale, shift = (stored(part.to(tokens.dtype))[:, None, None] for part in (centre, scale, shift))
         return torch.addcmul(shift, video - centre, scale).flatten(0, 1)
-
-
-def _stored(vector: Tensor) -> Tensor:
-    """The same; a compiler, which must know where strides lead, computes it once instead of at every pixel."""
-    return vector.as_strided(vector.shape, vector.stride())
 
 
 def _counts_passes(tensor: Tensor) -> bool:

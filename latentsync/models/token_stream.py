@@ -28,14 +28,19 @@ class TokenStream:
     def __init__(self, tokens: Tensor, waiting: Tensor | None = None) -> None:
         self._in_place = kernels.adds_in_place(tokens)
         self._tokens = tokens.contiguous() if self._in_place else tokens
+        self._width = tokens.shape[-1]
         self._waiting = waiting
 
     @classmethod
-    def project(cls, layer: Projection, inputs: Tensor) -> TokenStream:
-        """Begin with ``layer(inputs)``: (n, s, k) -> n frames."""
-        if kernels.adds_in_place(inputs):
+    def project(cls, layer: Projection, inputs: Tensor, room: int = 0) -> TokenStream:
+        """Begin with ``layer(inputs)``: (n, s, k) -> n frames; see :meth:`gate_into` for the room beside them."""
+        if not kernels.adds_in_place(inputs):
+            return cls(F.linear(inputs, _matrix(layer), _bias(layer)))
+        if not room:
             return cls(F.linear(inputs, _matrix(layer)), _bias(layer))
-        return cls(F.linear(inputs, _matrix(layer), _bias(layer)))
+        stream = cls(project_wide(inputs, _matrix(layer), room), _bias(layer))
+        stream._width -= room
+        return stream
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -43,11 +48,23 @@ class TokenStream:
     def read(self, last: int | None = None) -> Tensor:
         """The tokens of the last frames, by default of all: (n, s, c) or (last, s, c)."""
         tokens = self._tokens if last is None else self._tokens[-last:]
+        tokens = tokens[..., : self._width]
         return tokens if self._waiting is None else tokens + self._waiting
+
+    def normalise(self, norm: nn.LayerNorm, last: int | None = None, places: Tensor | None = None) -> Tensor:
+        """``norm`` of what :meth:`read` gives, and places (f, c) added to the frames of every window of f."""
+        fused = kernels.layer_norm(self._tokens, len(self) if last is None else last, self._waiting, norm, places)
+        if fused is not None:
+            return fused
+        tokens: Tensor = norm(self.read(last))
+        return tokens if places is None else (tokens.unflatten(0, (-1, len(places))) + places[:, None]).flatten(0, 1)
 
     def repeat(self) -> None:
         """Have every frame twice: first all, then all again."""
-        self._tokens = torch.cat([self._tokens, self._tokens])
+        if self._tokens.shape[-1] > self._width:
+            self._tokens = repeat_wide(self._tokens, self._width)
+        else:
+            self._tokens = torch.cat([self._tokens, self._tokens])
 
     def add(self, layer: Projection, inputs: Tensor) -> None:
         """Add ``layer(inputs)``; frames before the last len(inputs) have zeros for input, so they get the bias alone.
@@ -72,22 +89,70 @@ class TokenStream:
         add_product(self._tokens, other._tokens, _matrix(layer), 0)
         self._wait(F.linear(other._waiting, _matrix(layer), _bias(layer)))
 
+    def gate_into(self, norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> bool:
+        """Put the GEGLU of the normalised tokens into the room beside them, if there is room for it and a kernel.
+
+        weight, bias as for `latentsync.models.kernels.geglu`
+        """
+        if 2 * (self._tokens.shape[-1] - self._width) != len(weight):
+            return False
+        return kernels.geglu_into(self._tokens, self.normalise(norm), weight, bias)
+
+    def join_wide(self, weight: Tensor, bias: Tensor, other: TokenStream) -> None:
+        """Add a product of another stream's tokens and of what was put beside them, of n frames or of n twice.
+
+        weight (c, k) for both together, bias (c,) what comes of all biases; those that wait there are left out
+        """
+        if len(self) < len(other):
+            self.repeat()
+        add_product(self._tokens, other._tokens, weight, 0)
+        self._wait(bias)
+
     def _wait(self, bias: Tensor) -> None:
         self._waiting = bias if self._waiting is None else self._waiting + bias
 
 
 @torch.library.custom_op("latentsync::add_product", mutates_args=("total",))
 def add_product(total: Tensor, inputs: Tensor, weight: Tensor, first: int) -> None:
-    """``total[first:] += inputs @ weight.T``.
+    """``total[first:, :, :c] += inputs[..., :k] @ weight.T``.
 
-    total (n, s, c) contiguous, inputs (n - first, s, k), weight (c, k)
+    total (n, s, >= c) contiguous, inputs (n - first, s, >= k), weight (c, k)
     """
-    total[first:].view(-1, total.shape[-1]).addmm_(inputs.reshape(-1, inputs.shape[-1]), weight.t())
+    columns, depth = weight.shape
+    rows = total[first:].view(-1, total.shape[-1])[:, :columns]
+    rows.addmm_(inputs.reshape(-1, inputs.shape[-1])[:, :depth], weight.t())
 
 
 @add_product.register_fake
 def _(total: Tensor, inputs: Tensor, weight: Tensor, first: int) -> None:
     return None
+
+
+@torch.library.custom_op("latentsync::project_wide", mutates_args=())
+def project_wide(inputs: Tensor, weight: Tensor, room: int) -> Tensor:
+    """``inputs @ weight.T`` with room beside it: (n, s, k), weight (c, k) -> (n, s, c + room), the room not filled."""
+    wide = inputs.new_empty((*inputs.shape[:-1], len(weight) + room))
+    rows = wide.view(-1, wide.shape[-1])[:, : len(weight)]
+    torch.mm(inputs.reshape(-1, inputs.shape[-1]), weight.t(), out=rows)
+    return wide
+
+
+@project_wide.register_fake
+def _(inputs: Tensor, weight: Tensor, room: int) -> Tensor:
+    return inputs.new_empty((*inputs.shape[:-1], len(weight) + room))
+
+
+@torch.library.custom_op("latentsync::repeat_wide", mutates_args=())
+def repeat_wide(wide: Tensor, width: int) -> Tensor:
+    """All frames twice: (n, s, c) -> (2n, s, c), of which the first ``width`` channels are filled."""
+    twice = wide.new_empty((2 * len(wide), *wide.shape[1:]))
+    twice.unflatten(0, (2, -1))[..., :width] = wide[..., :width]
+    return twice
+
+
+@repeat_wide.register_fake
+def _(wide: Tensor, width: int) -> Tensor:
+    return wide.new_empty((2 * len(wide), *wide.shape[1:]))
 
 
 def _matrix(layer: Projection) -> Tensor:

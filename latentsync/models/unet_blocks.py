@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentsync.models.attention import HeardAudio, SpatialTransformer
 from latentsync.models.layout import from_tokens, join_channels, repeat_frames
 from latentsync.models.motion_module import MotionModule
 from latentsync.models.resnet import Downsample, ResnetBlock, Upsample
+from latentsync.models.spatial_transformer import HeardAudio, SpatialTransformer
 from latentsync.models.unet_spec import UNetSpec
 
 

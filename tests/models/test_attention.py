@@ -1,7 +1,8 @@
 import torch
 import torch.nn.functional as F
 
-from latentsync.models.attention import Attention, HeardAudio, PointwiseConv, SpatialTransformer, TransformerBlock
+from latentsync.models.attention import Attention, PointwiseConv
+from latentsync.models.spatial_transformer import HeardAudio, SpatialTransformer, TransformerBlock
 from latentsync.models.token_stream import TokenStream
 from tests.models.builders import transform
 

@@ -1,11 +1,14 @@
 """The fused kernels against the plain formulas that they stand for."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from latentsync.models import kernels
-from latentsync.models.layout import from_tracks, to_tracks
+from latentsync.models.layout import from_tracks, merge_heads, split_heads, to_tracks
 
 CUDA = torch.device("cuda")
 
@@ -20,6 +23,9 @@ def test_without_a_gpu_there_is_no_fused_answer():
         assert kernels.geglu(tokens, torch.zeros(256, 64), torch.zeros(256)) is None
         query = torch.zeros(16, 2, 32)
         assert kernels.attend_across_frames(query, query, query, heads=2, frames=16) is None
+        assert kernels.attend_within_frames(torch.zeros(1, 1024, 120), heads=1) is None
+        assert kernels.layer_norm(query, 16, None, nn.LayerNorm(32), None) is None
+        assert not kernels.geglu_into(torch.zeros(128, 192), tokens, torch.zeros(256, 64), torch.zeros(256))
 
 
 def test_a_kernel_that_does_not_run_is_told_once_and_left_out(monkeypatch, caplog):
@@ -28,8 +34,7 @@ def test_a_kernel_that_does_not_run_is_told_once_and_left_out(monkeypatch, caplo
 
     for name in ("_enabled", "_failed"):
         monkeypatch.setattr(kernels, name, type(getattr(kernels, name))())
-    monkeypatch.setattr(kernels, "_try_temporal", fail)
-    monkeypatch.setattr(kernels, "_try_geglu", lambda device: None)
+    monkeypatch.setattr(kernels, "_TRIALS", {"attention across frames": fail, "GEGLU": lambda device: None})
     kernels.enable(CUDA)
     kernels.enable(CUDA)
     assert [record.getMessage() for record in caplog.records] == [
@@ -78,6 +83,60 @@ def test_geglu(rows, width, dtype):
 
 
 @pytest.mark.gpu
+def test_geglu_beside_what_is_there():
+    kernels.enable(CUDA)
+    if not kernels.fuses_geglu():
+        pytest.skip("this GPU is too small for the kernel")
+    tokens = torch.randn(2, 64, 64, device=CUDA, dtype=torch.float16)
+    weight, bias = torch.randn(512, 64, device=CUDA).half() / 8, torch.randn(512, device=CUDA).half()
+    wide = torch.randn(2, 64, 64 + 256, device=CUDA, dtype=torch.float16)
+    before = wide[..., :64].clone()
+    with torch.inference_mode():
+        assert kernels.geglu_into(wide, tokens, weight, bias)
+        assert torch.equal(wide[..., 64:], kernels.geglu(tokens, weight, bias))
+    assert torch.equal(wide[..., :64], before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("width", "room", "frames", "last"), [(320, 1280, 4, 8), (640, 0, 4, 4), (24, 8, 2, 6)])
+def test_layer_norm(width, room, frames, last, dtype):
+    kernels.enable(CUDA)
+    tokens = torch.randn(8, 12, width + room, device=CUDA, dtype=dtype) + 3
+    norm = nn.LayerNorm(width, device=CUDA, dtype=dtype)
+    waiting, places = (torch.randn(*shape, width, device=CUDA, dtype=dtype) for shape in ((), (frames,)))
+    with torch.inference_mode():
+        for parameter in norm.parameters():
+            parameter.normal_()
+        found = kernels.layer_norm(tokens, last, waiting, norm, places)
+        plain = kernels.layer_norm(tokens, last, None, norm, None)
+    doubled = copy.deepcopy(norm).double()
+    expected = doubled(tokens[-last:, :, :width].double() + waiting.double())
+    expected = (expected.unflatten(0, (-1, frames)) + places.double()[:, None]).flatten(0, 1)
+    tolerance = 1e-3 if dtype == torch.float16 else 8e-3
+    assert relative_error(found, expected) < tolerance
+    assert relative_error(plain, doubled(tokens[-last:, :, :width].double())) < tolerance
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("heads", "width", "positions"), [(8, 40, 1024), (2, 64, 1152)])
+@pytest.mark.parametrize("sharpness", [1, 12])
+def test_attention_within_frames(heads, width, positions, sharpness, dtype):
+    """With sharp scores the estimate of the highest ones fails for many rows."""
+    kernels.enable(CUDA)
+    packed = torch.randn(2, positions, 3 * heads * width, device=CUDA, dtype=dtype)
+    packed[..., : heads * width] *= sharpness
+    with torch.inference_mode():
+        found = kernels.attend_within_frames(packed, heads)
+    if found is None:
+        pytest.skip("this GPU is too small for the kernel")
+    query, key, value = (split_heads(part, heads) for part in packed.double().chunk(3, dim=-1))
+    expected = merge_heads(F.scaled_dot_product_attention(query, key, value))
+    assert relative_error(found, expected) < (1e-3 if dtype == torch.float16 else 8e-3)
+
+
+@pytest.mark.gpu
 def test_sizes_that_no_tile_divides_are_left_to_the_library():
     kernels.enable(CUDA)
     tokens, weight = (torch.zeros(rows, 64, device=CUDA, dtype=torch.float16) for rows in (130, 512))
@@ -85,3 +144,5 @@ def test_sizes_that_no_tile_divides_are_left_to_the_library():
         assert kernels.geglu(tokens, weight, weight[:, 0]) is None
         query = torch.zeros(10, 8, 64, device=CUDA, dtype=torch.float16)
         assert kernels.attend_across_frames(query, query, query, heads=8, frames=5) is None
+        assert kernels.attend_within_frames(query, heads=1) is None
+        assert kernels.layer_norm(query[:, :6], 10, None, nn.LayerNorm(64, device=CUDA), None) is None

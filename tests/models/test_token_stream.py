@@ -8,8 +8,10 @@ from torch import nn
 from torch._dynamo import lookup_backend
 
 from latentsync.models import kernels
-from latentsync.models.token_stream import TokenStream, add_product
+from latentsync.models.attention import FeedForward, PointwiseConv
+from latentsync.models.token_stream import TokenStream, add_product, project_wide, repeat_wide
 from latentsync.models.unet_blocks import Condition, DownLevel
+from latentsync.models.way_back import WayBack
 from tests.models.builders import SMALL_SPEC
 
 
@@ -57,6 +59,44 @@ def test_a_stream_is_the_sum_of_its_layers():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("frames", [4, 8])
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_packed_way_back_gives_the_same(monkeypatch, frames, heard):
+    """The feed-forward's last matrix and the projection outside as one, over tokens with their gate beside them."""
+    project, audio, norm, feed, proj_out = (
+        nn.Linear(12, 8),
+        nn.Linear(5, 8),
+        nn.LayerNorm(8),
+        FeedForward(8),
+        PointwiseConv(8, 8),
+    )
+    inputs, more, outside = torch.randn(4, 3, 12), torch.randn(4, 3, 5), torch.randn(4, 3, 8)
+
+    def run(back, outside):
+        inner, outer = TokenStream.project(project, inputs, back.room), TokenStream(outside)
+        if heard:
+            inner.add(audio, more)
+        if frames > len(inner):
+            inner.repeat()
+        back(outer, inner, feed, norm, proj_out, heard)
+        return outer.read()
+
+    def gate_into(wide, tokens, weight, bias):
+        values, gate = torch.nn.functional.linear(tokens, weight, bias).unflatten(-1, (-1, 2)).unbind(-1)
+        wide[..., 8:] = values * torch.nn.functional.gelu(gate)
+        return True
+
+    expected = run(WayBack(), outside)
+    monkeypatch.setattr(kernels, "adds_in_place", lambda tensor: True)
+    monkeypatch.setattr(kernels, "geglu_into", gate_into)
+    back = WayBack()
+    feed.net[0].pack()
+    back.pack(proj_out, feed.projection, [project.bias, feed.projection.bias], audio.bias)
+    assert not back.state_dict(), "published files know nothing of it"
+    torch.testing.assert_close(run(back, outside.clone()), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_the_caller_keeps_what_lies_in_another_order():
     hidden = torch.randn(4, 6, 3)
     before = hidden.clone()
@@ -95,6 +135,9 @@ def test_a_compiled_layer_adds_in_place_and_gives_the_same(monkeypatch):
 def test_the_operation_is_sound_for_the_compiler():
     total, inputs, weight = torch.randn(4, 3, 6), torch.randn(2, 3, 5), torch.randn(6, 5)
     torch.library.opcheck(add_product, (total, inputs, weight, 2))
+    # Without room, which is left unfilled and so differs from run to run.
+    torch.library.opcheck(project_wide, (inputs, weight, 0))
+    torch.library.opcheck(repeat_wide, (total, 6))
 
 
 def test_a_layer_without_bias_is_refused():
