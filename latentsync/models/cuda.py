@@ -17,8 +17,9 @@ from torch import nn
 from latentsync.models import kernels
 from latentsync.models.attention import GEGLU, Attention
 from latentsync.models.doubling import DoublingConv
+from latentsync.models.frame_norm import FrameGroupNorm
 from latentsync.models.motion_module import TemporalTransformer
-from latentsync.models.resnet import FrameGroupNorm, Upsample, to_channels_last
+from latentsync.models.resnet import ResnetBlock, Upsample, to_channels_last
 from latentsync.models.spatial_transformer import SpatialTransformer
 from latentsync.models.unet import UNet3DConditionModel
 
@@ -57,13 +58,15 @@ def _allow_many_shapes() -> None:
 def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True) -> None:
     """Lay the U-Net's weights out for fused kernels, in place.
 
-    copies: also keep weights twice where a kernel needs that; a third of a gigabyte more at full size.
+    copies: also keep weights twice where a kernel needs that; two gigabytes more at full size.
     """
     kernels.enable(unet.conv_in.weight.device)
     for module in unet.modules():
         if isinstance(module, Attention) and module.packable:
             module.pack()
         elif isinstance(module, GEGLU | SpatialTransformer | TemporalTransformer) and copies and kernels.fuses_geglu():
+            module.pack()
+        elif isinstance(module, ResnetBlock) and copies and kernels.convolves():
             module.pack()
         elif isinstance(module, Upsample) and copies:
             module.pack()

@@ -75,9 +75,31 @@ def _try_attention(device: torch.device) -> ModuleType | None:
     return attention_kernel
 
 
+def _try_moments(device: torch.device) -> ModuleType | None:
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    from latentsync.models import moments_kernel
+
+    ones = torch.ones((1, 32, 64), dtype=torch.float16, device=device)
+    moments_kernel.group_moments([ones], None, ones[0, 0], ones[0, 0], 2, 1, 1e-5)
+    return moments_kernel
+
+
+def _try_winograd(device: torch.device) -> ModuleType | None:
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    from latentsync.models import winograd_kernel
+
+    ones = torch.ones((2, 64, 64), dtype=torch.float16, device=device)
+    winograd_kernel.convolve_normed([ones], ones[:, :2].float(), ones[:1].expand(16, 64, 64), 8, ones)
+    return winograd_kernel
+
+
 _TRIALS = {
     "attention across frames": _try_temporal,
     "layer norm": _try_norm,
+    "group norm": _try_moments,
+    "convolutions": _try_winograd,
     "GEGLU": _try_geglu,
     "attention within frames": _try_attention,
 }
@@ -86,6 +108,11 @@ _TRIALS = {
 def fuses_geglu() -> bool:
     """Whether `geglu` may have an answer, so that packed weights are worth their memory."""
     return "GEGLU" in _enabled
+
+
+def convolves() -> bool:
+    """Whether `convolve_normed` may have an answer, so that kernels as matrices are worth their memory."""
+    return "convolutions" in _enabled
 
 
 def attend_across_frames(query: Tensor, key: Tensor, value: Tensor, heads: int, frames: int) -> Tensor | None:
@@ -121,6 +148,35 @@ def layer_norm(
     if module is None or not _usable(tokens) or not module.fits(tokens, norm.normalized_shape[0]):
         return None
     output: Tensor = module.layer_norm(tokens, last, waiting, norm.weight, norm.bias, places, norm.eps)
+    return output
+
+
+def group_moments(parts: list[Tensor], added: Tensor | None, norm: nn.GroupNorm, frames: int) -> Tensor | None:
+    """Group norm as ``x * scale + offset``, for compiled networks; None where the kernel cannot be used.
+
+    parts: tokens (n, s, c) whose channels follow each other; added (1 or n / frames, all c) is added to them before;
+    statistics are shared by each run of ``frames`` frames -> (n / frames, 2, all c) float32, scale and offset for
+    tokens to which nothing was added
+    """
+    module = _enabled.get("group norm")
+    if module is None or not adds_in_place(parts[0]) or not module.fits(parts, norm.num_groups, frames):
+        return None
+    vectors: Tensor = module.group_moments(parts, added, norm.weight, norm.bias, norm.num_groups, frames, norm.eps)
+    return vectors
+
+
+def convolve_normed(
+    parts: list[Tensor], vectors: Tensor, matrices: Tensor, height: int, residual: Tensor | None
+) -> Tensor | None:
+    """Normalise by `group_moments`, apply SiLU, convolve with padding 1; None where the kernel cannot be used.
+
+    parts: tokens (n, s, c) of pictures ``height`` positions high; matrices (16, all c, out) from
+    `latentsync.models.winograd`; residual (n, s, out) is added -> (n, s, out)
+    """
+    module = _enabled.get("convolutions")
+    if module is None or not module.fits(parts, matrices, height):
+        return None
+    output: Tensor = module.convolve_normed(parts, vectors, matrices, height, residual)
     return output
 
 

@@ -46,8 +46,13 @@ def from_tracks(tracks: Tensor) -> Tensor:
 
 def repeat_frames(pictures: Tensor, count: int) -> Tensor:
     """Repeat the whole run of frames until there are ``count``: (n, c, h, w) -> (count, c, h, w), a multiple of n."""
-    # Not Tensor.repeat, which would lay channels-last memory out anew.
-    return pictures if len(pictures) == count else torch.cat([pictures] * (count // len(pictures)))
+    if len(pictures) == count:
+        return pictures
+    copies = count // len(pictures)
+    if pictures.is_contiguous(memory_format=torch.channels_last):
+        # As tokens, since a compiler may lay pictures out anew.
+        return from_tokens(torch.cat([to_tokens(pictures)] * copies), pictures.shape[-2])
+    return torch.cat([pictures] * copies)
 
 
 def join_channels(first: Tensor, second: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from latentsync.models.attention import Attention, FeedForward
-from latentsync.models.resnet import FrameGroupNorm
+from latentsync.models.frame_norm import FrameGroupNorm
 from latentsync.models.temporal_attention import attend_across_frames
 from latentsync.models.token_stream import TokenStream
 from latentsync.models.unet_spec import MOTION_NORM_GROUPS
@@ -113,7 +113,8 @@ class TemporalTransformer(nn.Module):
 
         stream of b times ``frames`` frames, frames <= max_len, height in positions
         """
-        inner = TokenStream.project(self.proj_in, self.norm.of_tokens(stream.read(), height), self.way_back.room)
+        tokens, waiting = stream.apart()
+        inner = TokenStream.project(self.proj_in, self.norm.of_tokens(tokens, height, waiting), self.way_back.room)
         *others, last = (cast(TemporalTransformerBlock, block) for block in self.transformer_blocks)
         for block in others:
             block(inner, frames)

@@ -1,8 +1,11 @@
-"""Residual block, resampling and group norm of the U-Net.
+"""Residual block and resampling of the U-Net.
 
 All of them take frames folded into the batch, ``(b f) c h w``, so that convolutions are plain 2-D ones. Memory is
 channels-last: then a joint view over frames and the token view of the transformers cost no copy.
 """
+
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +13,13 @@ from torch import Tensor, nn
 
 from latentsync.models import kernels
 from latentsync.models.doubling import double_and_convolve, doubled_kernel
-from latentsync.models.layout import from_tokens, stored, to_pictures, to_tokens, to_video
+from latentsync.models.frame_norm import FrameGroupNorm
+from latentsync.models.layout import from_tokens, join_channels, to_tokens
+from latentsync.models.normed_conv import NormedConv, WindowTokens
 from latentsync.models.token_stream import TokenStream
+from latentsync.models.winograd import spread_kernel
 
-_HALF_TYPES = (torch.float16, torch.bfloat16)
+_FEWEST_CHANNELS = 640  # with fewer, spreading costs more than the products that it saves
 
 
 def to_channels_last(module: nn.Module) -> None:
@@ -21,54 +27,6 @@ def to_channels_last(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-
-class FrameGroupNorm(nn.GroupNorm):
-    """Group norm whose statistics can run over several frames of one video jointly."""
-
-    def forward(self, hidden: Tensor, frames: int = 1) -> Tensor:
-        """Normalise.
-
-        hidden ((b frames), c, h, w) -> the same shape. Statistics are shared by each run of ``frames`` frames:
-        1 = per frame, the window's length = jointly over the window.
-        """
-        if _counts_passes(hidden):
-            return from_tokens(self._by_moments(to_tokens(hidden), frames), hidden.shape[-2])
-        video = to_video(hidden, frames)
-        return to_pictures(F.group_norm(video, self.num_groups, self.weight, self.bias, self.eps))
-
-    def of_tokens(self, tokens: Tensor, height: int) -> Tensor:
-        """Normalise each frame: tokens (n, s, c) of pictures ``height`` positions high -> the same shape."""
-        if _counts_passes(tokens):
-            return self._by_moments(tokens, 1)
-        return to_tokens(self(from_tokens(tokens, height)))
-
-    def _by_moments(self, tokens: Tensor, frames: int) -> Tensor:
-        """Same result from two sums in float32 and one multiply-add: ((b frames), s, c) -> the same shape.
-
-        CUDA's own kernel copies channels-last memory to and fro, which took 16 % of the network's time on an H200. And
-        it is tokens here since a compiler may lay pictures out anew.
-        """
-        video = tokens.unflatten(0, (-1, frames))
-        axes, width = (1, 2), video.shape[-1] // self.num_groups
-        count = video[0, ..., :width].numel()
-        # Channel by channel first: neighbours in memory are then summed side by side.
-        sums = video.sum(dim=axes, dtype=torch.float32)
-        squares = torch.linalg.vector_norm(video, dim=axes, dtype=torch.float32).square()
-        mean, square = (part.unflatten(1, (self.num_groups, -1)).sum(-1) / count for part in (sums, squares))
-        scale = torch.rsqrt((square - mean.square()).clamp_min(0) + self.eps)
-        # What is rounded must be small: first the mean as half precision has it, then what that leaves of it.
-        centre = mean.to(tokens.dtype)
-        shift = (centre.float() - mean) * scale
-        centre, scale, shift = (part.repeat_interleave(width, dim=1) for part in (centre, scale, shift))
-        scale, shift = scale * self.weight, shift * self.weight + self.bias
-        centre, scale, shift = (stored(part.to(tokens.dtype))[:, None, None] for part in (centre, scale, shift))
-        return torch.addcmul(shift, video - centre, scale).flatten(0, 1)
-
-
-def _counts_passes(tensor: Tensor) -> bool:
-    """Whether passes over memory are what a norm costs here; and there are no gradients to be had by moments."""
-    return tensor.is_cuda and tensor.dtype in _HALF_TYPES and not torch.is_grad_enabled()
 
 
 class ResnetBlock(nn.Module):
@@ -82,6 +40,16 @@ class ResnetBlock(nn.Module):
         self.norm2 = FrameGroupNorm(groups, out_channels, eps=eps)
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.matrices1: Tensor | None
+        self.matrices2: Tensor | None
+        self.register_buffer("matrices1", None, persistent=False)
+        self.register_buffer("matrices2", None, persistent=False)
+
+    def pack(self) -> None:
+        """Keep the kernels that pay as matrices, for networks that are not trained any more."""
+        for name, conv in (("matrices1", self.conv1), ("matrices2", self.conv2)):
+            if min(conv.in_channels, conv.out_channels) >= _FEWEST_CHANNELS:
+                setattr(self, name, spread_kernel(conv.weight.detach()))
 
     def forward(self, hidden: Tensor, time_emb: Tensor, frames: int) -> Tensor:
         """Transform a window.
@@ -89,21 +57,33 @@ class ResnetBlock(nn.Module):
         hidden ((b f), in_channels, h, w), time_emb (b or 1, time_dim) already through SiLU
         -> ((b f), out_channels, h, w)
         """
-        return from_tokens(self.open(hidden, time_emb, frames).read(), hidden.shape[-2])
+        return from_tokens(self.open([hidden], time_emb, frames).read(), hidden.shape[-2])
 
-    def open(self, hidden: Tensor, time_emb: Tensor, frames: int) -> TokenStream:
-        """As :meth:`forward`, into a stream of (b f) frames that further layers may add to."""
+    def open(self, parts: Sequence[Tensor], time_emb: Tensor, frames: int) -> TokenStream:
+        """As :meth:`forward`, into a stream of (b f) frames that further layers may add to.
+
+        parts: pictures whose channels follow each other
+        """
         time = self.time_emb_proj(time_emb)
+        if kernels.adds_in_place(parts[0]):
+            return self._open_in_place(parts, time, frames)
+        hidden = parts[0] if len(parts) == 1 else join_channels(*parts)
         if len(time) > 1:
             time = time.repeat_interleave(frames, dim=0)
         inner = self.conv1(F.silu(self.norm1(hidden, frames)))
-        inner = F.silu(self.norm2(inner + time[:, :, None, None], frames))
+        inner = self.conv2(F.silu(self.norm2(inner + time[:, :, None, None], frames)))
+        return TokenStream(to_tokens((hidden if self.conv_shortcut is None else self.conv_shortcut(hidden)) + inner))
+
+    def _open_in_place(self, parts: Sequence[Tensor], time: Tensor, frames: int) -> TokenStream:
+        tokens, height = [to_tokens(part) for part in parts], parts[0].shape[-2]
+        first = NormedConv(self.norm1, self.conv1, self.matrices1)
+        second = NormedConv(self.norm2, self.conv2, self.matrices2)
+        inner = first(WindowTokens(tokens, height, frames))
+        window = WindowTokens([inner], height, frames, time + cast(Tensor, self.conv1.bias))
         if self.conv_shortcut is None:
-            return TokenStream(to_tokens(hidden + self.conv2(inner)))
-        if not kernels.adds_in_place(hidden):
-            return TokenStream(to_tokens(self.conv_shortcut(hidden) + self.conv2(inner)))
-        stream = TokenStream(to_tokens(F.conv2d(inner, self.conv2.weight, padding=1)), self.conv2.bias)
-        stream.add(self.conv_shortcut, to_tokens(hidden))
+            return TokenStream(second(window, tokens[0]), self.conv2.bias)
+        stream = TokenStream(second(window), self.conv2.bias)
+        stream.add_parts(self.conv_shortcut, tokens)
         return stream
 
 

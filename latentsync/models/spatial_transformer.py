@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 from torch import Tensor, nn
 
 from latentsync.models.attention import Attention, FeedForward, PointwiseConv
-from latentsync.models.resnet import FrameGroupNorm
+from latentsync.models.frame_norm import FrameGroupNorm
 from latentsync.models.token_stream import TokenStream
 from latentsync.models.way_back import WayBack
 
@@ -91,7 +91,8 @@ class SpatialTransformer(nn.Module):
         stream of n frames, batch times frames, height in positions; audio from :meth:`hear` or None. Guided audio makes
         twice its own number of frames of them, if there were not so many already
         """
-        normed = self.norm.of_tokens(stream.read(), height)
+        tokens, waiting = stream.apart()
+        normed = self.norm.of_tokens(tokens, height, waiting)
         inner = TokenStream.project(self.proj_in, normed, self.way_back.room)
         self.block.attend(inner, audio)
         self.way_back(stream, inner, self.block.ff, self.block.norm3, self.proj_out, heard=audio is not None)

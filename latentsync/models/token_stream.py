@@ -7,6 +7,8 @@ tokens, wait in a vector until somebody reads: the compiler then adds them on th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,6 +53,10 @@ class TokenStream:
         tokens = tokens[..., : self._width]
         return tokens if self._waiting is None else tokens + self._waiting
 
+    def apart(self) -> tuple[Tensor, Tensor | None]:
+        """The tokens as they lie (n, s, c), and what waits to be added to them (c,), if anything."""
+        return self._tokens[..., : self._width], self._waiting
+
     def normalise(self, norm: nn.LayerNorm, last: int | None = None, places: Tensor | None = None) -> Tensor:
         """``norm`` of what :meth:`read` gives, and places (f, c) added to the frames of every window of f."""
         fused = kernels.layer_norm(self._tokens, len(self) if last is None else last, self._waiting, norm, places)
@@ -78,6 +84,12 @@ class TokenStream:
             return
         added = self._tokens[before:] + F.linear(inputs, _matrix(layer), _bias(layer))
         self._tokens = torch.cat([self._tokens[:before] + _bias(layer), added]) if before else added
+
+    def add_parts(self, layer: Projection, parts: Sequence[Tensor]) -> None:
+        """As :meth:`add` of parts (n, s, k) side by side, in a compiled network."""
+        for part, matrix in zip(parts, _matrix(layer).split([part.shape[-1] for part in parts], dim=1), strict=True):
+            add_product(self._tokens, part, matrix, 0)
+        self._wait(_bias(layer))
 
     def join(self, layer: Projection, other: TokenStream) -> None:
         """Add what ``layer`` makes of another stream's tokens, of n frames or of n twice."""

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentsync.models.layout import stored, to_pictures, to_video
-from latentsync.models.resnet import FrameGroupNorm, to_channels_last
+from latentsync.models.frame_norm import FrameGroupNorm
+from latentsync.models.layout import to_pictures, to_video
+from latentsync.models.resnet import to_channels_last
 from latentsync.models.spatial_transformer import HeardAudio, SpatialTransformer
 from latentsync.models.unet_blocks import Condition, DownLevel, MidLevel, UpLevel
 from latentsync.models.unet_spec import UNetSpec
@@ -136,7 +137,7 @@ class UNet3DConditionModel(nn.Module):
         return self.conv_in(pixels), Condition(time_emb, heard, sample.shape[2])
 
     def _leave(self, hidden: Tensor, condition: Condition) -> Tensor:
-        hidden = self.conv_out(F.silu(self.conv_norm_out(stored(hidden), condition.frames)))
+        hidden = self.conv_out(F.silu(self.conv_norm_out(hidden, condition.frames)))
         return to_video(hidden, condition.frames)
 
     def _check_shapes(self, sample: Tensor, heard: Heard) -> None:

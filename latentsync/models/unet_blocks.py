@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentsync.models.layout import from_tokens, join_channels, repeat_frames
+from latentsync.models.layout import from_tokens, repeat_frames
 from latentsync.models.motion_module import MotionModule
 from latentsync.models.resnet import Downsample, ResnetBlock, Upsample
 from latentsync.models.spatial_transformer import HeardAudio, SpatialTransformer
@@ -59,19 +59,19 @@ class Level(nn.Module):
         if spec.motion_at(level, decoder=decoder):
             self.motion_modules = nn.ModuleList([build_motion_module(spec, channels) for _ in count])
 
-    def layer(self, index: int, hidden: Tensor, condition: Condition) -> Tensor:
+    def layer(self, index: int, parts: Sequence[Tensor], condition: Condition) -> Tensor:
         """Run one layer.
 
-        hidden ((b f), in_channels[index], h, w) -> ((b f), channels, h, w)
+        parts ((b f), c, h, w) whose channels follow each other, in_channels[index] in all -> ((b f), channels, h, w)
         """
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            output: Tensor = checkpoint(self._layer, index, hidden, condition, use_reentrant=False)
+            output: Tensor = checkpoint(self._layer, index, parts, condition, use_reentrant=False)
             return output
-        return self._layer(index, hidden, condition)
+        return self._layer(index, parts, condition)
 
-    def _layer(self, index: int, hidden: Tensor, condition: Condition) -> Tensor:
-        height = hidden.shape[-2]
-        stream = cast(ResnetBlock, self.resnets[index]).open(hidden, condition.time_emb, condition.frames)
+    def _layer(self, index: int, parts: Sequence[Tensor], condition: Condition) -> Tensor:
+        height = parts[0].shape[-2]
+        stream = cast(ResnetBlock, self.resnets[index]).open(parts, condition.time_emb, condition.frames)
         if self.attentions is not None:
             transformer = cast(SpatialTransformer, self.attentions[index])
             transformer(stream, height, condition.audio[transformer.place])
@@ -97,7 +97,7 @@ class DownLevel(Level):
         """
         outputs = []
         for index in range(len(self.resnets)):
-            hidden = self.layer(index, hidden, condition)
+            hidden = self.layer(index, [hidden], condition)
             outputs.append(hidden)
         if self.downsamplers is not None:
             outputs.append(self.downsamplers[0](hidden))
@@ -118,7 +118,7 @@ class UpLevel(Level):
         last layer ((b f), channels, h, w)
         """
         for index in range(len(self.resnets) - 1):
-            hidden = self.layer(index, _join(hidden, skips.pop()), condition)
+            hidden = self.layer(index, _beside(hidden, skips.pop()), condition)
         before_last = hidden
         hidden = self.last_layer(hidden, skips.pop(), condition)
         if self.upsamplers is not None:
@@ -127,12 +127,12 @@ class UpLevel(Level):
 
     def last_layer(self, hidden: Tensor, skip: Tensor, condition: Condition) -> Tensor:
         """Run the last layer alone: ((b f), channels, h, w), skip ((b f), c, h, w) -> ((b f), channels, h, w)."""
-        return self.layer(len(self.resnets) - 1, _join(hidden, skip), condition)
+        return self.layer(len(self.resnets) - 1, _beside(hidden, skip), condition)
 
 
-def _join(hidden: Tensor, skip: Tensor) -> Tensor:
-    """Channels of both: a skip from before frames with and without audio parted serves both."""
-    return join_channels(hidden, repeat_frames(skip, len(hidden)))
+def _beside(hidden: Tensor, skip: Tensor) -> list[Tensor]:
+    """Both, of as many frames: a skip from before frames with and without audio parted serves both."""
+    return [hidden, repeat_frames(skip, len(hidden))]
 
 
 class MidLevel(nn.Module):
@@ -150,7 +150,7 @@ class MidLevel(nn.Module):
     def forward(self, hidden: Tensor, condition: Condition) -> Tensor:
         """Transform: ((b f), c, h, w) -> the same shape."""
         height = hidden.shape[-2]
-        stream = cast(ResnetBlock, self.resnets[0]).open(hidden, condition.time_emb, condition.frames)
+        stream = cast(ResnetBlock, self.resnets[0]).open([hidden], condition.time_emb, condition.frames)
         transformer = cast(SpatialTransformer, self.attentions[0])
         transformer(stream, height, condition.audio[transformer.place])
         if self.motion_modules is not None:

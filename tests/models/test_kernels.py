@@ -1,6 +1,7 @@
 """The fused kernels against the plain formulas that they stand for."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from latentsync.models import kernels
-from latentsync.models.layout import from_tracks, merge_heads, split_heads, to_tracks
+from latentsync.models.frame_norm import scaled
+from latentsync.models.layout import from_tokens, from_tracks, merge_heads, split_heads, to_tokens, to_tracks
+from latentsync.models.winograd import spread_kernel
 
 CUDA = torch.device("cuda")
 
@@ -92,8 +95,9 @@ def test_geglu_beside_what_is_there():
     wide = torch.randn(2, 64, 64 + 256, device=CUDA, dtype=torch.float16)
     before = wide[..., :64].clone()
     with torch.inference_mode():
-        assert kernels.geglu_into(wide, tokens, weight, bias)
-        assert torch.equal(wide[..., 64:], kernels.geglu(tokens, weight, bias))
+        expected = kernels.geglu(tokens, weight, bias)
+        assert expected is not None and kernels.geglu_into(wide, tokens, weight, bias)
+    assert torch.equal(wide[..., 64:], expected)
     assert torch.equal(wide[..., :64], before)
 
 
@@ -116,6 +120,46 @@ def test_layer_norm(width, room, frames, last, dtype):
     tolerance = 1e-3 if dtype == torch.float16 else 8e-3
     assert relative_error(found, expected) < tolerance
     assert relative_error(plain, doubled(tokens[-last:, :, :width].double())) < tolerance
+
+
+def normed(parts, added, norm, frames):
+    """Group norm of windows, by the book: tokens (n, s, c) -> (n, s, all c) double."""
+    tokens = torch.cat(parts, dim=-1).double().unflatten(0, (-1, frames))
+    if added is not None:
+        tokens = tokens + added.double()[:, None, None]
+    pictures = tokens.permute(0, 3, 1, 2)
+    weight, bias = norm.weight.double(), norm.bias.double()
+    return F.group_norm(pictures, norm.num_groups, weight, bias, norm.eps).permute(0, 2, 3, 1).flatten(0, 1)
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """What only compiled networks use."""
+    kernels.enable(CUDA)
+    monkeypatch.setattr(kernels, "adds_in_place", lambda tensor: True)
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("frames", "rows_added"), [(4, 2), (1, 1), (8, None)])
+def test_group_norm_and_convolution(compiling, frames, rows_added, dtype):
+    tolerance = 1.5e-3 if dtype == torch.float16 else 1e-2
+    draw = partial(torch.randn, device=CUDA, dtype=dtype)
+    parts = [draw(8, 96, 128) + 1, draw(8, 96, 64)]
+    norm = nn.GroupNorm(32, 192, device=CUDA, dtype=dtype)
+    for parameter in norm.parameters():
+        parameter.normal_()
+    added = None if rows_added is None else draw(rows_added, 192)
+    vectors = kernels.group_moments(parts, added, norm, frames)
+    assert vectors is not None
+    expected = normed(parts, added, norm, frames)
+    assert relative_error(scaled(torch.cat(parts, dim=-1), vectors), expected) < tolerance
+    weight, residual = draw(64, 192, 3, 3) / 40, draw(8, 96, 64)
+    found = kernels.convolve_normed(parts, vectors, spread_kernel(weight), 8, residual)
+    assert found is not None
+    plain = F.conv2d(from_tokens(F.silu(expected), 8), weight.double(), padding=1)
+    assert relative_error(found, to_tokens(plain) + residual.double()) < tolerance
 
 
 @pytest.mark.gpu

@@ -32,7 +32,7 @@ def test_mixes_the_frames_of_a_pixel_but_neither_pixels_nor_videos(monkeypatch):
     module = trained_module()
     hidden = torch.randn(6, 32, 3, 4)
     # The group norm joins a frame's pixels, so it is put out of action here.
-    monkeypatch.setattr(module.temporal_transformer.norm, "of_tokens", lambda tokens, height: tokens)
+    monkeypatch.setattr(module.temporal_transformer.norm, "of_tokens", lambda tokens, height, waiting: tokens)
     changed = hidden.clone()
     changed[1, :, 2, 3] += 1.0
     touched = (transform(module, changed, 3) - transform(module, hidden, 3)).abs().amax(dim=1) > 1e-6

@@ -4,8 +4,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentsync.models.frame_norm import FrameGroupNorm
 from latentsync.models.layout import to_tokens
-from latentsync.models.resnet import Downsample, FrameGroupNorm, ResnetBlock, Upsample, to_channels_last
+from latentsync.models.resnet import Downsample, ResnetBlock, Upsample, to_channels_last
 
 
 @given(

@@ -116,7 +116,7 @@ def test_a_compiled_layer_adds_in_place_and_gives_the_same(monkeypatch):
 
     def run(hidden):
         heard = [transformer.hear(audio, guided=True) for transformer in layer.attentions]
-        return layer.layer(0, hidden, Condition(time_emb, heard, 4))
+        return layer.layer(0, [hidden], Condition(time_emb, heard, 4))
 
     expected, before = run(hidden), hidden.clone()
     monkeypatch.setattr(kernels, "adds_in_place", lambda tensor: torch.compiler.is_compiling())
