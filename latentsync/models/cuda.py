@@ -61,6 +61,8 @@ def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True) -> None:
     copies: also keep weights twice where a kernel needs that; two gigabytes more at full size.
     """
     kernels.enable(unet.conv_in.weight.device)
+    if copies:
+        unet.pack()
     for module in unet.modules():
         if isinstance(module, Attention) and module.packable:
             module.pack()

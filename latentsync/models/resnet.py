@@ -40,6 +40,7 @@ class ResnetBlock(nn.Module):
         self.norm2 = FrameGroupNorm(groups, out_channels, eps=eps)
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.time_place: slice | None = None
         self.matrices1: Tensor | None
         self.matrices2: Tensor | None
         self.register_buffer("matrices1", None, persistent=False)
@@ -54,8 +55,8 @@ class ResnetBlock(nn.Module):
     def forward(self, hidden: Tensor, time_emb: Tensor, frames: int) -> Tensor:
         """Transform a window.
 
-        hidden ((b f), in_channels, h, w), time_emb (b or 1, time_dim) already through SiLU
-        -> ((b f), out_channels, h, w)
+        hidden ((b f), in_channels, h, w), time_emb (b or 1, time_dim) already through SiLU, or, with a ``time_place``,
+        what the projections of many blocks made of it -> ((b f), out_channels, h, w)
         """
         return from_tokens(self.open([hidden], time_emb, frames).read(), hidden.shape[-2])
 
@@ -64,7 +65,7 @@ class ResnetBlock(nn.Module):
 
         parts: pictures whose channels follow each other
         """
-        time = self.time_emb_proj(time_emb)
+        time = self.time_emb_proj(time_emb) if self.time_place is None else time_emb[:, self.time_place]
         if kernels.adds_in_place(parts[0]):
             return self._open_in_place(parts, time, frames)
         hidden = parts[0] if len(parts) == 1 else join_channels(*parts)

@@ -1,6 +1,7 @@
 """The lip-sync U-Net: predicts the noise in a window of face latents, told by the speech around each frame."""
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor, nn
 
 from latentsync.models.frame_norm import FrameGroupNorm
 from latentsync.models.layout import to_pictures, to_video
-from latentsync.models.resnet import to_channels_last
+from latentsync.models.resnet import ResnetBlock, to_channels_last
 from latentsync.models.spatial_transformer import HeardAudio, SpatialTransformer
 from latentsync.models.unet_blocks import Condition, DownLevel, MidLevel, UpLevel
 from latentsync.models.unet_spec import UNetSpec
 
 Heard = list[HeardAudio | None]
+
+_CHANNELS_TOGETHER = 16  # as tensor cores take them
 
 
 class ZeroConv(nn.Conv2d):
@@ -46,6 +49,41 @@ class TimeEmbedding(nn.Module):
         return output
 
 
+class Entry(nn.Module):
+    """What a U-Net does before its first level, as few products of sizes that GPUs like: until `pack` it has none."""
+
+    time_weight: Tensor | None
+    time_bias: Tensor
+    conv_weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("time_weight", "time_bias", "conv_weight"):
+            self.register_buffer(name, None, persistent=False)
+
+    def pack(self, conv: nn.Conv2d, blocks: Sequence[ResnetBlock]) -> None:
+        """Lay the blocks' time projections below each other, and fill the convolution's inputs up with zeros."""
+        layers = [block.time_emb_proj for block in blocks]
+        self.time_weight = torch.cat([layer.weight.detach() for layer in layers])
+        self.time_bias = torch.cat([layer.bias.detach() for layer in layers])
+        start = 0
+        for block, layer in zip(blocks, layers, strict=True):
+            block.time_place = slice(start, start + layer.out_features)
+            start += layer.out_features
+        padding = -conv.in_channels % _CHANNELS_TOGETHER
+        padded = F.pad(conv.weight.detach(), (0, 0, 0, 0, 0, padding))
+        self.conv_weight = padded.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, pixels: Tensor, conv: nn.Conv2d, time_emb: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolve pictures (n, c, h, w), channels-last; time_emb (b, d) -> what the residual blocks want of it."""
+        if self.time_weight is None:
+            return conv(pixels), time_emb
+        padding = self.conv_weight.shape[1] - pixels.shape[1]
+        padded = F.pad(pixels, (0, 0, 0, 0, 0, padding)).contiguous(memory_format=torch.channels_last)
+        hidden = F.conv2d(padded, self.conv_weight, conv.bias, padding=1)
+        return hidden, F.linear(time_emb, self.time_weight, self.time_bias)
+
+
 class UNet3DConditionModel(nn.Module):
     """Noise prediction for windows of video latents; see :class:`UNetSpec` for the sizes.
 
@@ -64,12 +102,17 @@ class UNet3DConditionModel(nn.Module):
         self.up_blocks = nn.ModuleList([UpLevel(spec, level, in_channels) for level, in_channels in _up_widths(spec)])
         self.conv_norm_out = FrameGroupNorm(spec.norm_num_groups, widths[0], eps=spec.norm_eps)
         self.conv_out = ZeroConv(widths[0], spec.out_channels, kernel_size=3, padding=1)
+        self.entry = Entry()
         for place, transformer in enumerate(self._transformers()):
             transformer.place = place
         to_channels_last(self)
 
     def _transformers(self) -> list[SpatialTransformer]:
         return [module for module in self.modules() if isinstance(module, SpatialTransformer)]
+
+    def pack(self) -> None:
+        """Lay weights out for fewer products, for networks that are not trained any more."""
+        self.entry.pack(self.conv_in, [module for module in self.modules() if isinstance(module, ResnetBlock)])
 
     def hear(self, encoder_hidden_states: Tensor | None, *, guided: bool = False) -> Heard:
         """Audio as the transformers need it: computed once, it serves all steps.
@@ -134,7 +177,8 @@ class UNet3DConditionModel(nn.Module):
         self._check_shapes(sample, heard)
         time_emb = F.silu(self.time_embedding(timesteps.reshape(-1)))
         pixels = to_pictures(sample).contiguous(memory_format=torch.channels_last)
-        return self.conv_in(pixels), Condition(time_emb, heard, sample.shape[2])
+        hidden, time_emb = self.entry(pixels, self.conv_in, time_emb)
+        return hidden, Condition(time_emb, heard, sample.shape[2])
 
     def _leave(self, hidden: Tensor, condition: Condition) -> Tensor:
         hidden = self.conv_out(F.silu(self.conv_norm_out(hidden, condition.frames)))

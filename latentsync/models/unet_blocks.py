@@ -18,7 +18,7 @@ class Condition(NamedTuple):
     """What every layer is told besides the picture."""
 
     time_emb: Tensor
-    """(b, 4 * first width), already through SiLU; one row may serve all windows."""
+    """(b, 4 * first width), already through SiLU, or what the blocks' projections made of it; one row may serve all."""
     audio: Sequence[HeardAudio | None]
     """For every transformer of the network in order; None leaves its audio attention out."""
     frames: int

@@ -3,10 +3,14 @@
 import os
 from pathlib import Path
 
+import pytest
 import torch
 
-from latentsync.models.cuda import keep_compiled_code, prepare_vae
-from tests.models.builders import golden_vae
+from latentsync.models import resnet
+from latentsync.models.cuda import keep_compiled_code, pack_unet, prepare_vae
+from latentsync.models.predictor import UNetPredictor
+from tests.models.builders import golden_vae, small_unet
+from tests.models.plain_kernels import use_plain_kernels
 
 
 def test_compiled_code_is_kept_where_the_user_keeps_caches(monkeypatch, tmp_path):
@@ -17,6 +21,32 @@ def test_compiled_code_is_kept_where_the_user_keeps_caches(monkeypatch, tmp_path
     keep_compiled_code()
     assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == tmp_path / "latentsync" / "compiled" / "inductor"
     assert os.environ["TRITON_CACHE_DIR"] == "/mine"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance_scale", [1.0, 1.5])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_packed_unet_predicts_the_same(monkeypatch, in_place, guidance_scale):
+    monkeypatch.setattr(resnet, "_FEWEST_CHANNELS", 32)
+    unet = small_unet()
+    for parameter in unet.parameters():
+        if parameter.ndim == 1:
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    names, audio = set(unet.state_dict()), torch.randn(2, 4, 5, 24)
+    latents, fixed = torch.randn(2, 4, 4, 8, 8), torch.randn(2, 9, 4, 8, 8)
+
+    def predict():
+        predictor = UNetPredictor(unet)
+        predictor.begin(fixed, audio)
+        full = predictor.predict(latents, 501, guidance_scale, "keep")
+        return full, predictor.predict(latents, 401, guidance_scale, "reuse")
+
+    expected = predict()
+    if in_place:
+        use_plain_kernels(monkeypatch)
+    pack_unet(unet)
+    torch.testing.assert_close(predict(), expected, atol=1e-4, rtol=1e-3)
+    assert set(unet.state_dict()) == names, "published files know nothing of it"
 
 
 @torch.no_grad()

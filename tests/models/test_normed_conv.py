@@ -2,22 +2,10 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from latentsync.models import kernels
 from latentsync.models.resnet import ResnetBlock, to_channels_last
-
-
-def moments(parts: list[Tensor], added: Tensor | None, norm: torch.nn.GroupNorm, frames: int) -> Tensor:
-    """As the kernel gives them."""
-    tokens = torch.cat(parts, dim=-1).unflatten(0, (-1, frames)).flatten(1, 2)
-    shift = torch.zeros(1, tokens.shape[-1]) if added is None else added
-    groups = (tokens + shift[:, None]).unflatten(-1, (norm.num_groups, -1))
-    mean, variance = groups.mean(dim=(1, 3)), groups.var(dim=(1, 3), correction=0)
-    width = groups.shape[-1]
-    scale = (variance + norm.eps).rsqrt().repeat_interleave(width, dim=1) * norm.weight
-    offset = norm.bias - (mean.repeat_interleave(width, dim=1) - shift) * scale
-    return torch.stack([scale, offset], dim=1)
+from tests.models.plain_kernels import group_moments
 
 
 @torch.no_grad()
@@ -35,7 +23,7 @@ def test_a_block_in_place_gives_the_same(monkeypatch, widths, windows, by_moment
     before = [part.clone() for part in parts]
     monkeypatch.setattr(kernels, "adds_in_place", lambda tensor: True)
     if by_moments:
-        monkeypatch.setattr(kernels, "group_moments", moments)
+        monkeypatch.setattr(kernels, "group_moments", group_moments)
     found = block.open(parts, time_emb, frames).read()
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert all(map(torch.equal, parts, before)), "others may still want them"

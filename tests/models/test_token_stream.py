@@ -13,6 +13,7 @@ from latentsync.models.token_stream import TokenStream, add_product, project_wid
 from latentsync.models.unet_blocks import Condition, DownLevel
 from latentsync.models.way_back import WayBack
 from tests.models.builders import SMALL_SPEC
+from tests.models.plain_kernels import use_plain_kernels
 
 
 def layers() -> list[nn.Linear]:
@@ -81,14 +82,8 @@ def test_a_packed_way_back_gives_the_same(monkeypatch, frames, heard):
         back(outer, inner, feed, norm, proj_out, heard)
         return outer.read()
 
-    def gate_into(wide, tokens, weight, bias):
-        values, gate = torch.nn.functional.linear(tokens, weight, bias).unflatten(-1, (-1, 2)).unbind(-1)
-        wide[..., 8:] = values * torch.nn.functional.gelu(gate)
-        return True
-
     expected = run(WayBack(), outside)
-    monkeypatch.setattr(kernels, "adds_in_place", lambda tensor: True)
-    monkeypatch.setattr(kernels, "geglu_into", gate_into)
+    use_plain_kernels(monkeypatch)
     back = WayBack()
     feed.net[0].pack()
     back.pack(proj_out, feed.projection, [project.bias, feed.projection.bias], audio.bias)
