@@ -269,7 +269,7 @@ def prepare_networks(
     if vae.device.type != "cuda":
         return UNetPredictor(unet, split_guidance=placement.low)
     cuda.keep_compiled_code()
-    cuda.pack_unet(unet, copies=not placement.low)
+    cuda.pack_unet(unet, copies=not placement.low, compiled=placement.compiled)
     cuda.prepare_vae(vae, compiled=placement.compiled)
     if placement.low:  # recorded graphs keep their activations' memory for themselves
         return UNetPredictor(unet, split_guidance=True)

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _COMPILED_SHAPES = 64
 
 
+class _CompiledNorm(FrameGroupNorm):
+    has_kernel = False
+
+
 def can_compile() -> bool:
     """Whether torch.compile can work here: it needs CUDA, Triton and a C compiler."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -55,10 +59,11 @@ def _allow_many_shapes() -> None:
             setattr(settings, name, max(_COMPILED_SHAPES, getattr(settings, name)))
 
 
-def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True) -> None:
+def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True, compiled: bool = False) -> None:
     """Lay the U-Net's weights out for fused kernels, in place.
 
-    copies: also keep weights twice where a kernel needs that; two gigabytes more at full size.
+    copies: also keep weights twice where a kernel needs that, a third of a gigabyte at full size; compiled: also those
+    that only a compiled network uses, two gigabytes.
     """
     kernels.enable(unet.conv_in.weight.device)
     if copies:
@@ -66,11 +71,13 @@ def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True) -> None:
     for module in unet.modules():
         if isinstance(module, Attention) and module.packable:
             module.pack()
-        elif isinstance(module, GEGLU | SpatialTransformer | TemporalTransformer) and copies and kernels.fuses_geglu():
-            module.pack()
-        elif isinstance(module, ResnetBlock) and copies and kernels.convolves():
-            module.pack()
         elif isinstance(module, Upsample) and copies:
+            module.pack()
+        elif isinstance(module, GEGLU) and copies and kernels.fuses_geglu():
+            module.pack()
+        elif isinstance(module, SpatialTransformer | TemporalTransformer) and compiled and kernels.fuses_geglu():
+            module.pack()
+        elif isinstance(module, ResnetBlock) and compiled and kernels.convolves():
             module.pack()
 
 
@@ -85,7 +92,8 @@ def prepare_vae(vae: AutoencoderKL, *, compiled: bool) -> None:
     for name, module in vae.named_modules():
         # Inside attention pictures are lists of tokens, which the usual norm is made for.
         if type(module) is nn.GroupNorm and ".attentions." not in name:
-            module.__class__ = FrameGroupNorm
+            # Without a recorded graph an operation of our own takes the host longer to start than the GPU to do.
+            module.__class__ = _CompiledNorm
     for block in vae.decoder.up_blocks:
         if block.upsamplers is not None:
             block.upsamplers = nn.ModuleList([DoublingConv(upsampler.conv) for upsampler in block.upsamplers])

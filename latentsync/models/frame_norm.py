@@ -13,7 +13,13 @@ _HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 class FrameGroupNorm(nn.GroupNorm):
-    """Group norm whose statistics can run over several frames of one video jointly."""
+    """Group norm whose statistics can run over several frames of one video jointly.
+
+    Attributes:
+        has_kernel: whether a compiled network is to take our kernel where it can.
+    """
+
+    has_kernel = True
 
     def forward(self, hidden: Tensor, frames: int = 1) -> Tensor:
         """Normalise.
@@ -42,7 +48,8 @@ class FrameGroupNorm(nn.GroupNorm):
         CUDA's own kernel copies channels-last memory to and fro, which took 16 % of the network's time on an H200. And
         it is tokens here since a compiler may lay pictures out anew.
         """
-        vectors = kernels.group_moments([tokens], None if waiting is None else waiting[None], self, frames)
+        added = None if waiting is None else waiting[None]
+        vectors = kernels.group_moments([tokens], added, self, frames) if self.has_kernel else None
         if vectors is not None:
             return scaled(tokens, vectors)
         tokens = tokens if waiting is None else tokens + waiting

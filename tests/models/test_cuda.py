@@ -25,8 +25,8 @@ def test_compiled_code_is_kept_where_the_user_keeps_caches(monkeypatch, tmp_path
 
 @torch.no_grad()
 @pytest.mark.parametrize("guidance_scale", [1.0, 1.5])
-@pytest.mark.parametrize("in_place", [False, True])
-def test_a_packed_unet_predicts_the_same(monkeypatch, in_place, guidance_scale):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_packed_unet_predicts_the_same(monkeypatch, compiled, guidance_scale):
     monkeypatch.setattr(resnet, "_FEWEST_CHANNELS", 32)
     unet = small_unet()
     for parameter in unet.parameters():
@@ -42,9 +42,9 @@ def test_a_packed_unet_predicts_the_same(monkeypatch, in_place, guidance_scale):
         return full, predictor.predict(latents, 401, guidance_scale, "reuse")
 
     expected = predict()
-    if in_place:
+    if compiled:
         use_plain_kernels(monkeypatch)
-    pack_unet(unet)
+    pack_unet(unet, compiled=compiled)
     torch.testing.assert_close(predict(), expected, atol=1e-4, rtol=1e-3)
     assert set(unet.state_dict()) == names, "published files know nothing of it"
 

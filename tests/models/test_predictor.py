@@ -117,7 +117,7 @@ def weight_bytes(unet):
 @torch.no_grad()
 def test_graphs_give_what_the_network_gives(compiled):
     unet = small_unet().cuda().half()
-    pack_unet(unet)
+    pack_unet(unet, compiled=compiled)
     plain, recorded = UNetPredictor(unet), GraphPredictor(unet, FRAMES, compiled=compiled)
     for seed in range(2):
         torch.manual_seed(seed)
