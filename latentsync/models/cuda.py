@@ -9,7 +9,7 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import nn
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 _COMPILED_SHAPES = 64
+
+
+class _Packable(Protocol):
+    def pack(self) -> None: ...
 
 
 class _CompiledNorm(FrameGroupNorm):
@@ -68,17 +72,15 @@ def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True, compiled: bool
     kernels.enable(unet.conv_in.weight.device)
     if copies:
         unet.pack()
+    kinds: list[type[nn.Module]] = [Upsample] if copies else []
+    if kernels.fuses_geglu():
+        kinds += [GEGLU] if copies else []
+        kinds += [SpatialTransformer, TemporalTransformer] if compiled else []
+    if kernels.convolves():
+        kinds += [ResnetBlock] if compiled else []
     for module in unet.modules():
-        if isinstance(module, Attention) and module.packable:
-            module.pack()
-        elif isinstance(module, Upsample) and copies:
-            module.pack()
-        elif isinstance(module, GEGLU) and copies and kernels.fuses_geglu():
-            module.pack()
-        elif isinstance(module, SpatialTransformer | TemporalTransformer) and compiled and kernels.fuses_geglu():
-            module.pack()
-        elif isinstance(module, ResnetBlock) and compiled and kernels.convolves():
-            module.pack()
+        if isinstance(module, tuple(kinds)) or (isinstance(module, Attention) and module.packable):
+            cast(_Packable, module).pack()
 
 
 def prepare_vae(vae: AutoencoderKL, *, compiled: bool) -> None:
