@@ -63,11 +63,14 @@ class Attention(nn.Module):
 
     def mix(self, tokens: Tensor) -> Tensor:
         """Let tokens attend to each other, before the last projection: (n, s, dim) -> the same shape."""
-        if self.packed is not None:
-            mixed = kernels.attend_within_frames(F.linear(tokens, self.packed), self.heads)
+        if self.packed is None:
+            query, key, value = self.project(tokens)
+        else:
+            packed = F.linear(tokens, self.packed)
+            mixed = kernels.attend_within_frames(packed, self.heads)
             if mixed is not None:
                 return mixed
-        query, key, value = self.project(tokens)
+            query, key, value = packed.chunk(3, dim=-1)
         return self.attend(query, split_heads(key, self.heads), split_heads(value, self.heads))
 
     def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,27 +9,34 @@ from torch import Tensor, nn
 _LOGGER = logging.getLogger(__name__)
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 _enabled: dict[str, ModuleType] = {}
-_failed: set[str] = set()
+_refused: set[str] = set()
+_tried: set[torch.device] = set()
 
 
 def enable(device: torch.device) -> None:
     """Try each kernel on a CUDA device and use those that run there; one that does not is told once.
 
-    Triton comes with torch for CUDA, but needs a C compiler and Python's headers to start a kernel.
+    A kernel is used on all devices or on none: one that a second device cannot run is left out from then on. Triton
+    comes with torch for CUDA, but needs a C compiler and Python's headers to start a kernel. Other devices have none.
     """
+    if device.type != "cuda" or device in _tried:
+        return
+    _tried.add(device)
     for name, trial in _TRIALS.items():
-        if name in _enabled or name in _failed:
+        if name in _refused:
             continue
+        module = None
         try:
             with torch.inference_mode():
                 module = trial(device)
         except Exception as error:  # whatever fails in Triton, its compiler or its driver: the library can do it, too
-            _failed.add(name)
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             _LOGGER.warning("The fused kernel for %s cannot be used (%s); going on slower", name, reason)
+        if module is None:
+            _refused.add(name)
+            _enabled.pop(name, None)
         else:
-            if module is not None:
-                _enabled[name] = module
+            _enabled[name] = module
 
 
 def _try_temporal(device: torch.device) -> ModuleType | None:

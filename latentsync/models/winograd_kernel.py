@@ -35,6 +35,7 @@ def convolve_normed(
     """
     # Compilers have been seen to lay parts of a list out in another way than they say.
     parts = [part.contiguous() for part in parts]
+    residual = None if residual is None else residual.contiguous()
     frames, positions = parts[0].shape[:2]
     width, tiles, out = positions // height, frames * positions // 4, matrices.shape[2]
     sums = parts[0].new_empty((16, tiles, matrices.shape[1]))

@@ -54,3 +54,19 @@ def test_transformer_treats_every_picture_by_itself():
     together = transform(transformer, hidden, transformer.hear(audio, guided=False))
     alone = transform(transformer, hidden[1:2], transformer.hear(audio[1:2], guided=False))
     torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_packed_projections_are_made_once(monkeypatch):
+    attention, tokens, products = Attention(16, 2), torch.randn(2, 5, 16), []
+    expected = attention.mix(tokens)
+    attention.pack()
+    linear = torch.nn.functional.linear
+
+    def counted(*given):
+        products.append(given)
+        return linear(*given)
+
+    monkeypatch.setattr("latentsync.models.attention.F.linear", counted)
+    torch.testing.assert_close(attention.mix(tokens), expected)
+    assert len(products) == 1

@@ -35,7 +35,7 @@ def test_a_kernel_that_does_not_run_is_told_once_and_left_out(monkeypatch, caplo
     def fail(device):
         raise RuntimeError("Failed to find C compiler.\nmore")
 
-    for name in ("_enabled", "_failed"):
+    for name in ("_enabled", "_refused", "_tried"):
         monkeypatch.setattr(kernels, name, type(getattr(kernels, name))())
     monkeypatch.setattr(kernels, "_TRIALS", {"attention across frames": fail, "GEGLU": lambda device: None})
     kernels.enable(CUDA)
@@ -44,6 +44,24 @@ def test_a_kernel_that_does_not_run_is_told_once_and_left_out(monkeypatch, caplo
         "The fused kernel for attention across frames cannot be used (Failed to find C compiler.); going on slower"
     ]
     assert not kernels.fuses_geglu()
+
+
+def test_a_kernel_that_one_of_two_gpus_cannot_run_is_used_on_neither(monkeypatch):
+    able, unable = torch.device("cuda", 0), torch.device("cuda", 1)
+    for order in ((able, unable), (unable, able)):
+        for name in ("_enabled", "_refused", "_tried"):
+            monkeypatch.setattr(kernels, name, type(getattr(kernels, name))())
+        monkeypatch.setattr(kernels, "_TRIALS", {"GEGLU": lambda device: kernels if device == able else None})
+        for device in order:
+            kernels.enable(device)
+        assert not kernels.fuses_geglu()
+        kernels.enable(able)
+        assert not kernels.fuses_geglu()
+
+
+def test_a_cpu_tries_nothing(monkeypatch):
+    monkeypatch.setattr(kernels, "_TRIALS", {"GEGLU": pytest.fail})
+    kernels.enable(torch.device("cpu"))
 
 
 def test_values_and_gates_stand_in_turn():
