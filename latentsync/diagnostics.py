@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from latentsync import checkpoints
+from latentsync.checkpoints import registry as checkpoints
 
 Status = Literal["ok", "warning", "missing"]
 
@@ -61,7 +61,7 @@ def diagnose(root: Path | None = None, output: Path | None = None) -> list[Findi
     """Look at everything that inference needs.
 
     Args:
-        root: checkpoint folder; default as in `latentsync.checkpoints`.
+        root: checkpoint folder; default as in `latentsync.checkpoints.registry`.
         output: folder that results will be written into; default `outputs` in the current folder.
     """
     root = checkpoints.default_root() if root is None else root
@@ -292,7 +292,7 @@ def _writable(output: Path) -> Finding:
 
 def _package() -> Finding:
     """Whether the pipeline itself can be imported, whatever the findings above say."""
-    for module in ("latentsync.pipelines.lipsync_pipeline", "latentsync.builders"):
+    for module in ("latentsync.pipelines.lipsync_pipeline", "latentsync.build.pipeline"):
         imported, problem = _import(module)
         if imported is None:
             return Finding("package", module, "missing", problem, f"see the findings above, then {_SETUP}")

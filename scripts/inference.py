@@ -8,7 +8,7 @@ All options: ``python -m scripts.inference --help``, explained in docs/inference
 
 import sys
 
-from latentsync.cli import run_inference
+from latentsync.cli.inference import run_inference
 
 if __name__ == "__main__":
     sys.exit(run_inference())

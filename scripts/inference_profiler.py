@@ -7,7 +7,7 @@ All options: ``python -m scripts.inference_profiler --help``, explained in docs/
 
 import sys
 
-from latentsync.profile_cli import run_profiler
+from latentsync.cli.profile import run_profiler
 
 if __name__ == "__main__":
     sys.exit(run_profiler())

@@ -9,6 +9,6 @@ import sys
 
 if __name__ == "__main__":
     # Processes that read clips import this file again and need none of this.
-    from latentsync.train_cli import train_syncnet
+    from latentsync.cli.train import train_syncnet
 
     sys.exit(train_syncnet())

@@ -9,6 +9,6 @@ import sys
 
 if __name__ == "__main__":
     # Processes that read clips import this file again and need none of this.
-    from latentsync.train_cli import train_unet
+    from latentsync.cli.train import train_unet
 
     sys.exit(train_unet())

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from latentsync import checkpoints, diagnostics
+from latentsync import diagnostics
+from latentsync.checkpoints import registry as checkpoints
 from latentsync.diagnostics import Finding, can_run, diagnose, format_json, format_text
 from scripts import doctor
 

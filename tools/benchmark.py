@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from latentsync.cli import prepare_measurement
+from latentsync.cli.inference import prepare_measurement
 from latentsync.errors import ConfigError, LatentSyncError
 from latentsync.media.output_file import check_output, whole_file
 from latentsync.media.video_reader import VideoReader

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from latentsync.data.clip_dataset import ClipDataset, ClipOptions
-from latentsync.data.clip_list import list_clips
+from latentsync.data.clips.clip_list import list_clips
 from latentsync.data.loader import LoaderOptions, LoaderSource
 from latentsync.data.syncnet_dataset import SyncNetDataset
 from latentsync.data.unet_dataset import UNetDataset, UNetSampling

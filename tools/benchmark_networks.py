@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentsync import builders
-from latentsync.cli import select_files
-from latentsync.config import Config, load_config
+from latentsync.backends.placement import Placement, choose_placement
+from latentsync.backends.predictor import Features, UNetPredictor
+from latentsync.build import pipeline as builders
+from latentsync.cli.inference import select_files
+from latentsync.config.load import Config, load_config
 from latentsync.errors import ConfigError
-from latentsync.models.loading import load_unet
-from latentsync.models.predictor import Features, UNetPredictor
+from latentsync.models.unet.load import load_unet
 from latentsync.models.vae import decode_latents, encode_latents, load_vae
-from latentsync.placement import Placement, choose_placement
 from latentsync.profiling.machine import machine_facts, peak_memory, reset_peak_memory
 from tools.command import with_inference_options
 

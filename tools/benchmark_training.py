@@ -22,27 +22,27 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from latentsync.build_networks import (
+from latentsync.build.networks import (
     FrozenNetworks,
     build_syncnet_spec,
     build_unet,
     build_videomae_spec,
     frozen_dtype,
 )
-from latentsync.build_training import build_trainer_options, build_unet_task
-from latentsync.builders import REPOSITORY
-from latentsync.config import Config, load_config, load_syncnet_config
-from latentsync.data.samples import UNetBatch
-from latentsync.face.masks import load_mask
+from latentsync.build.pipeline import REPOSITORY
+from latentsync.build.training import build_trainer_options, build_unet_task
+from latentsync.config.load import Config, load_config, load_syncnet_config
+from latentsync.data.sampling.samples import UNetBatch
+from latentsync.face.compositing.masks import load_mask
 from latentsync.models.stable_syncnet import StableSyncNet
 from latentsync.models.vae import PUBLISHED_CONFIG
 from latentsync.models.vgg_lpips import VggLpips
 from latentsync.models.video_mae import VideoMae
-from latentsync.training.processes import leave_processes, this_shard
-from latentsync.training.trainer import Trainer
-from latentsync.training.trainer_options import TrainingResult
-from latentsync.training.unet_trainer import ValidationSet
-from latentsync.training.windows import WindowEncoder
+from latentsync.training.loop.options import TrainingResult
+from latentsync.training.loop.processes import leave_processes, this_shard
+from latentsync.training.loop.trainer import Trainer
+from latentsync.training.unet.latent_windows import WindowEncoder
+from latentsync.training.unet.task import ValidationSet
 
 logger = logging.getLogger("benchmark_training")
 
@@ -53,7 +53,7 @@ _WARM_UP = 5
 
 
 class _RandomWindows:
-    """Always the same batch of random frames; see `latentsync.training.task.BatchSource`."""
+    """Always the same batch of random frames; see `latentsync.training.loop.task.BatchSource`."""
 
     steps_per_epoch = 1 << 20
 

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from latentsync.cli import inference_parser
+from latentsync.cli.inference import inference_parser
 from latentsync.errors import LatentSyncError
 
 

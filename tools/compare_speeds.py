@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from latentsync import checkpoints
-from latentsync.build_networks import load_syncnet
-from latentsync.builders import (
+from latentsync.backends.placement import choose_placement
+from latentsync.build.networks import load_syncnet
+from latentsync.build.pipeline import (
     REPOSITORY,
     ModelFiles,
     build_pipeline,
@@ -30,21 +30,21 @@ from latentsync.builders import (
     custom_files,
     preset_files,
 )
-from latentsync.config import Config, load_config, load_syncnet_config
+from latentsync.checkpoints import registry as checkpoints
+from latentsync.config.load import Config, load_config, load_syncnet_config
 from latentsync.diffusion.denoise import SamplerOptions, plan_window
 from latentsync.diffusion.plan import network_calls
 from latentsync.diffusion.speed import SPEEDS, SamplerRequest
 from latentsync.errors import ConfigError, DependencyError
-from latentsync.face.known_points import KnownPointsDetector
-from latentsync.media.audio import read_audio
-from latentsync.media.syncnet_mel import syncnet_mel
+from latentsync.face.detection.known_points import KnownPointsDetector
+from latentsync.media.audio.reader import read_audio
+from latentsync.media.audio.syncnet_mel import syncnet_mel
 from latentsync.metrics.dub_quality import DubFolder, Figures, aligned_crops, likeness_figures, opening_figures
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
-from latentsync.placement import choose_placement
 from latentsync.synthetic.dub_cases import bundled_case, write_case
-from latentsync.synthetic.head import HeadRenderer
+from latentsync.synthetic.head.renderer import HeadRenderer
 from tools.command import exit_code
 
 logger = logging.getLogger("compare_speeds")

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from latentsync import checkpoints
-from latentsync.build_networks import load_syncnet
-from latentsync.builders import (
+from latentsync.backends.placement import choose_device, choose_placement
+from latentsync.build.networks import load_syncnet
+from latentsync.build.pipeline import (
     DETECTORS,
     REPOSITORY,
     build_face_detector,
@@ -30,11 +30,12 @@ from latentsync.builders import (
     custom_files,
     preset_files,
 )
-from latentsync.config import load_config, load_syncnet_config
+from latentsync.checkpoints import registry as checkpoints
+from latentsync.config.load import load_config, load_syncnet_config
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.errors import ConfigError, DependencyError
-from latentsync.face.known_points import KnownPointsDetector
-from latentsync.face.masks import load_mask
+from latentsync.face.compositing.masks import load_mask
+from latentsync.face.detection.known_points import KnownPointsDetector
 from latentsync.metrics.dub_quality import (
     DubFolder,
     mean_figures,
@@ -45,9 +46,8 @@ from latentsync.metrics.dub_quality import (
 from latentsync.metrics.film_strip import StripLayout, make_strip, save_picture
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
-from latentsync.placement import choose_device, choose_placement
 from latentsync.synthetic.dub_cases import bundled_case, held_out_case, write_case
-from latentsync.synthetic.head import HeadRenderer
+from latentsync.synthetic.head.renderer import HeadRenderer
 from tools.command import exit_code
 
 logger = logging.getLogger("evaluate_demo")

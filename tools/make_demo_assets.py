@@ -12,7 +12,7 @@ from pathlib import Path
 from latentsync.media.video_writer import WriterOptions
 from latentsync.synthetic.clip import ClipOptions, write_clip, write_wav
 from latentsync.synthetic.demo_scene import FPS, SIZE, demo_speech, demo_video
-from latentsync.synthetic.head import HeadRenderer
+from latentsync.synthetic.head.renderer import HeadRenderer
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from latentsync.build_paths import REPOSITORY
+from latentsync.build.paths import REPOSITORY
 from latentsync.errors import ConfigError
-from latentsync.training.plan import Plan, Step
+from latentsync.training.demo.steps import Plan, Step
 from tools.command import exit_code
 
 _FIRST, _SECOND = 0, 1  # which of the GPUs; with one GPU both are the same

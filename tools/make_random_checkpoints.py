@@ -17,10 +17,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from latentsync.builders import PRESETS, build_unet_spec
-from latentsync.checkpoints import CHECKPOINTS
-from latentsync.config import load_config
-from latentsync.models.unet import UNet3DConditionModel
+from latentsync.build.pipeline import PRESETS, build_unet_spec
+from latentsync.checkpoints.registry import CHECKPOINTS
+from latentsync.config.load import load_config
+from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.whisper.audio_encoder import AudioEncoder, AudioEncoderDims
 
 logger = logging.getLogger(__name__)

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from latentsync.builders import REPOSITORY, build_face_detector
-from latentsync.checkpoints import default_root, resolve
-from latentsync.face.masks import load_mask
-from latentsync.media.audio_muxer import AudioTrack
+from latentsync.build.pipeline import REPOSITORY, build_face_detector
+from latentsync.checkpoints.registry import default_root, resolve
+from latentsync.face.compositing.masks import load_mask
+from latentsync.media.audio.muxer import AudioTrack
 from latentsync.media.timeline import FrameSource
 from latentsync.media.video_writer import VideoWriter, WriterOptions
 from latentsync.pipelines.generator import PassThroughGenerator

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from latentsync.training.demo_config import DemoConfig
+    from latentsync.training.demo.config import DemoConfig
 
 logger = logging.getLogger("train_demo")
 
@@ -29,7 +29,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     # The processes that make speech import this file again; they need none of the networks' libraries.
-    from latentsync.training.demo_config import load_demo_config  # noqa: PLC0415
+    from latentsync.training.demo.config import load_demo_config  # noqa: PLC0415
 
     path = arguments.config or _CONFIGS / ("tiny.yaml" if arguments.tiny else "demo.yaml")
     config = load_demo_config(path, tuple(arguments.set))
@@ -43,7 +43,7 @@ def main() -> int:
 def _run_stage(arguments: argparse.Namespace, config: "DemoConfig") -> None:
     import torch  # noqa: PLC0415
 
-    from latentsync.training.demo_run import STAGES, DemoRun  # noqa: PLC0415
+    from latentsync.training.demo.run import STAGES, DemoRun  # noqa: PLC0415
 
     # TF32 stays off for matrix products: the renderer's coordinates need float32, and the networks run in bfloat16.
     torch.backends.cudnn.benchmark = True

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync.data.clip_reader import ClipReader, UnusableClip
-from latentsync.data.disk_cache import DiskCache
+from latentsync.data.clips.clip_reader import ClipReader, UnusableClip
+from latentsync.data.clips.disk_cache import DiskCache
 from latentsync.errors import MediaError
-from latentsync.media.syncnet_mel import VIDEO_FPS
+from latentsync.media.audio.syncnet_mel import VIDEO_FPS
 from latentsync.whisper.audio_encoder import AudioEncoder
 from latentsync.whisper.audio_windows import AudioWindows, gather_windows, window_rows
 

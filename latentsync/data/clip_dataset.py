@@ -12,15 +12,15 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from latentsync.data.clip_reader import ClipReader, UnusableClip
-from latentsync.data.face_check import FaceCheck
-from latentsync.data.inspection import ClipInspector, ClipRules
-from latentsync.data.order import EpochOrder
-from latentsync.data.randomness import sample_generator
-from latentsync.data.samples import SampleKey
+from latentsync.data.clips.clip_reader import ClipReader, UnusableClip
+from latentsync.data.clips.face_check import FaceCheck
+from latentsync.data.clips.inspection import ClipInspector, ClipRules
+from latentsync.data.sampling.order import EpochOrder
+from latentsync.data.sampling.randomness import sample_generator
+from latentsync.data.sampling.samples import SampleKey
 from latentsync.errors import ConfigError, DataError
-from latentsync.face.detector import FaceDetector
-from latentsync.media.syncnet_mel import mel_window, window_starts_with_sound
+from latentsync.face.detection.detector import FaceDetector
+from latentsync.media.audio.syncnet_mel import mel_window, window_starts_with_sound
 
 BatchT = TypeVar("BatchT")
 

@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from latentsync.data.clip_dataset import ClipDataset
-from latentsync.data.order import BatchPlan
-from latentsync.data.samples import SampleKey
+from latentsync.data.sampling.order import BatchPlan
+from latentsync.data.sampling.samples import SampleKey
 from latentsync.data.workers import StartMethod, told_when_ended, worker_context
 from latentsync.errors import ConfigError, DataError, LatentSyncError
 

@@ -10,7 +10,7 @@ from einops import rearrange
 
 from latentsync.data.augmentation import FrameAugmentation, augment_window
 from latentsync.data.clip_dataset import ClipDataset, ClipOptions, Draw, as_int64, merge_problems
-from latentsync.data.samples import SyncNetBatch
+from latentsync.data.sampling.samples import SyncNetBatch
 from latentsync.errors import ConfigError
 
 

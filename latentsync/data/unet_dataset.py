@@ -8,10 +8,10 @@ import torch
 from einops import rearrange
 
 from latentsync.data.clip_dataset import ClipDataset, ClipOptions, Draw, as_int64, merge_problems
-from latentsync.data.samples import UNetBatch
-from latentsync.data.takes import other_take
+from latentsync.data.clips.paired_takes import other_take
+from latentsync.data.sampling.samples import UNetBatch
 from latentsync.errors import ConfigError
-from latentsync.media.syncnet_mel import N_MELS
+from latentsync.media.audio.syncnet_mel import N_MELS
 
 _WINDOWS_NEEDED = 3
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from latentsync.data.clip_reader import ClipReader, UnusableClip
-from latentsync.data.inspection import ClipInspector
+from latentsync.data.clips.clip_reader import ClipReader, UnusableClip
+from latentsync.data.clips.inspection import ClipInspector
 from latentsync.data.workers import told_when_ended, worker_context
 
 

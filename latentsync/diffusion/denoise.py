@@ -18,7 +18,7 @@ from latentsync.errors import ConfigError
 
 
 class NoisePredictor(Protocol):
-    """What the loop needs of a network; see `latentsync.models.predictor.UNetPredictor`."""
+    """What the loop needs of a network; see `latentsync.backends.predictor.UNetPredictor`."""
 
     def begin(self, fixed: Tensor, audio: Tensor) -> None:
         """Start on other windows: constant channels (b, 9, f, h, w) and audio windows (b, f, 50, d)."""

@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from latentsync.errors import ConfigError, MediaError
-from latentsync.media.audio_muxer import AudioMuxer, AudioTrack
+from latentsync.media.audio.muxer import AudioMuxer, AudioTrack
 from latentsync.media.color import ColorTags, from_rgb
 from latentsync.media.container import reason
 from latentsync.media.output_file import check_output, partial_path, publish

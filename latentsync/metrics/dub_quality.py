@@ -19,10 +19,10 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.errors import MediaError
-from latentsync.face.affine import face_template, fit_affine
-from latentsync.face.warp import warp_faces
-from latentsync.media.audio import read_audio
-from latentsync.media.syncnet_mel import syncnet_mel
+from latentsync.face.geometry.affine import face_template, fit_affine
+from latentsync.face.geometry.warp import warp_faces
+from latentsync.media.audio.reader import read_audio
+from latentsync.media.audio.syncnet_mel import syncnet_mel
 from latentsync.media.video_reader import VideoReader
 from latentsync.metrics.film_strip import Box
 from latentsync.metrics.mouth_opening import MouthMeter, correlation

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.errors import ConfigError, MediaError
-from latentsync.media.syncnet_mel import COLUMNS_PER_SECOND, VIDEO_FPS, mel_columns, window_starts_with_sound
+from latentsync.media.audio.syncnet_mel import COLUMNS_PER_SECOND, VIDEO_FPS, mel_columns, window_starts_with_sound
 from latentsync.models.stable_syncnet import StableSyncNet, cosine, lower_half
 
 Curve = npt.NDArray[np.float64]

@@ -1,6 +1,6 @@
 """How near made faces come to the true ones, and how much they flicker; all on aligned crops.
 
-A crop (see `latentsync.face.affine`) has every mouth at one place, so a fixed box does as the mouth's region.
+A crop (see `latentsync.face.geometry.affine`) has every mouth at one place, so a fixed box does as the mouth's region.
 """
 
 from dataclasses import dataclass

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from latentsync.errors import ConfigError
-from latentsync.models.attention import Attention, FeedForward, PointwiseConv
-from latentsync.models.layout import from_tokens, to_tokens
+from latentsync.models.layers.attention import Attention, FeedForward, PointwiseConv
+from latentsync.models.layers.layout import from_tokens, to_tokens
 
 _GROUPS = 32
 _EPS = 1e-6

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentsync.errors import CheckpointError
-from latentsync.models.loading import assign_tensors, describe_state_dict, read_state_dict
+from latentsync.models.unet.load import assign_tensors, describe_state_dict, read_state_dict
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

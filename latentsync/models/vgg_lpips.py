@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentsync.models.loading import read_state_dict
-from latentsync.models.strict_loading import load_strictly
+from latentsync.models.unet.load import read_state_dict
+from latentsync.models.weights.strict_loading import load_strictly
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # Pictures in [-1, 1] are brought to the mean and deviation that VGG-16 was trained with.

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from latentsync.errors import ConfigError
-from latentsync.models.layout import merge_heads, split_heads
-from latentsync.models.loading import read_state_dict
-from latentsync.models.strict_loading import load_strictly
+from latentsync.models.layers.layout import merge_heads, split_heads
+from latentsync.models.unet.load import read_state_dict
+from latentsync.models.weights.strict_loading import load_strictly
 
 _EPS = 1e-6
 _HEAD = ("head.",)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentsync.face.detector import FaceDetector
-from latentsync.face.tracker import FaceTracker, TrackedFace
+from latentsync.face.detection.detector import FaceDetector
+from latentsync.face.tracking.tracker import FaceTracker, TrackedFace
 from latentsync.profiling import StageClock
 
 SourceItem = tuple[int, int, NDArray[np.uint8]]

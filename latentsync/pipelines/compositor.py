@@ -12,15 +12,15 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentsync.face.patches import Patches
-from latentsync.face.restore import FaceRestorer
-from latentsync.face.warp import crop_boxes, warp_patches
+from latentsync.face.compositing.restore import FaceRestorer
+from latentsync.face.geometry.patches import Patches
+from latentsync.face.geometry.warp import crop_boxes, warp_patches
 from latentsync.pipelines.align import AlignedFrame
 from latentsync.pipelines.finished import FinishedFrame, NewFaces
 from latentsync.pipelines.generator import FaceGenerator, WindowInput
-from latentsync.pipelines.memory import release_freed_memory
 from latentsync.pipelines.windows import Window
 from latentsync.profiling import StageClock
+from latentsync.runtime.allocator import release_freed_memory
 
 # What is released has to be mapped and cleared again when it is needed next.
 _WINDOWS_BETWEEN_RELEASES = 8

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latentsync.face.patches import Patches
-from latentsync.transfer import Download
+from latentsync.face.geometry.patches import Patches
+from latentsync.runtime.transfer import Download
 
 
 class NewFaces:

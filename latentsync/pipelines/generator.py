@@ -12,9 +12,9 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import NoisePredictor, SamplerOptions, WindowCondition, denoise, initial_noise
-from latentsync.face.colour import ColourMatch
-from latentsync.face.detail import SteadyDetail
-from latentsync.face.masks import latent_mask
+from latentsync.face.compositing.color_match import ColourMatch
+from latentsync.face.compositing.detail import SteadyDetail
+from latentsync.face.compositing.masks import latent_mask
 from latentsync.models.vae import decode_latents, encode_latents
 from latentsync.profiling import StageClock
 

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.errors import ConfigError, MediaError
-from latentsync.face.identity import parse_choice
+from latentsync.face.tracking.selection import parse_choice
 from latentsync.media.output_file import check_output, partial_path
 from latentsync.media.timeline import LoopMode, parse_rate
 from latentsync.pipelines.windows import WindowMode

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from latentsync.errors import FaceNotFoundError
-from latentsync.face.detector import FaceDetector
-from latentsync.face.restore import Blend, FaceRestorer
-from latentsync.face.tracker import FaceTracker
-from latentsync.media.audio import SpeechAudio, load_speech
-from latentsync.media.audio_muxer import AudioTrack
+from latentsync.face.compositing.restore import Blend, FaceRestorer
+from latentsync.face.detection.detector import FaceDetector
+from latentsync.face.tracking.tracker import FaceTracker
+from latentsync.media.audio.muxer import AudioTrack
+from latentsync.media.audio.reader import SpeechAudio, load_speech
+from latentsync.media.audio.silence import Weights, speech_weights
 from latentsync.media.probe import VideoInfo, probe_video
-from latentsync.media.silence import Weights, speech_weights
 from latentsync.media.timeline import FrameSource, output_fps, output_frame_count
 from latentsync.media.video_writer import VideoWriter, WriterOptions
 from latentsync.pipelines.align import SearchedItem, SourceItem, align_frames, search_frames
@@ -34,7 +34,7 @@ from latentsync.pipelines.silent_frames import SILENCE, keep_silent_frames
 from latentsync.pipelines.stages import Prefetch, Sink
 from latentsync.pipelines.windows import Window, plan_windows
 from latentsync.profiling import StageClock
-from latentsync.transfer import to_device
+from latentsync.runtime.transfer import to_device
 from latentsync.whisper.audio_encoder import AudioEncoder
 from latentsync.whisper.audio_windows import AudioWindows
 

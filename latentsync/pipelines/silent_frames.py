@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from latentsync.media.silence import Weights
+from latentsync.media.audio.silence import Weights
 from latentsync.pipelines.align import AlignedFrame
 
 SILENCE = "silence"
@@ -16,7 +16,7 @@ def keep_silent_frames(frames: Iterable[AlignedFrame], weights: Weights) -> Iter
 
     Args:
         frames: aligned frames from output frame 0.
-        weights: (t,) share of the new face in each of them, see `latentsync.media.silence.speech_weights`.
+        weights: (t,) share of the new face in each of them, see `latentsync.media.audio.silence.speech_weights`.
 
     Yields:
         The frames, each with at most its share. One whose share is 0 gives silence as the reason, unless it has no

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from einops import rearrange
 
 from latentsync.media.video_writer import AudioTrack, VideoWriter, WriterOptions
-from latentsync.synthetic.head import HeadRenderer, HeadState
-from latentsync.synthetic.identity import MOTION_COLUMNS, sample_identity, sample_motion, sample_scene
-from latentsync.synthetic.speech import LANGUAGES, SAMPLE_RATE, VARIANTS, Utterance, join, silence, synthesize
-from latentsync.synthetic.text import Split, passage
-from latentsync.synthetic.visemes import MOUTH_PARAMETERS, mouth_curve
+from latentsync.synthetic.head.appearance import MOTION_COLUMNS, sample_identity, sample_motion, sample_scene
+from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
+from latentsync.synthetic.speech.text import Split, passage
+from latentsync.synthetic.speech.tts import LANGUAGES, SAMPLE_RATE, VARIANTS, Utterance, join, silence, synthesize
+from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS, mouth_curve
 
 _FRAMES_AT_ONCE = 8
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from latentsync.errors import ConfigError
-from latentsync.synthetic.head import HeadRenderer
-from latentsync.synthetic.takes import is_complete, take_names, write_scene, write_script
-from latentsync.synthetic.worker_pool import in_processes
+from latentsync.runtime.worker_pool import in_processes
+from latentsync.synthetic.head.renderer import HeadRenderer
+from latentsync.synthetic.scene_takes import is_complete, take_names, write_scene, write_script
 
 logger = logging.getLogger(__name__)
 

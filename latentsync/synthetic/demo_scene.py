@@ -4,10 +4,10 @@ import random
 from fractions import Fraction
 
 from latentsync.errors import ConfigError
-from latentsync.synthetic.head import HeadState
-from latentsync.synthetic.identity import Identity, Scene, sample_motion
-from latentsync.synthetic.speech import Utterance, join, silence, synthesize
-from latentsync.synthetic.visemes import mouth_curve
+from latentsync.synthetic.head.appearance import Identity, Scene, sample_motion
+from latentsync.synthetic.head.renderer import HeadState
+from latentsync.synthetic.speech.tts import Utterance, join, silence, synthesize
+from latentsync.synthetic.speech.visemes import mouth_curve
 
 FPS = Fraction(25)
 SIZE = 768

@@ -16,11 +16,11 @@ from latentsync.errors import ConfigError, MediaError
 from latentsync.media.video_writer import WriterOptions
 from latentsync.synthetic.clip import ClipOptions, ground_truth, write_clip
 from latentsync.synthetic.demo_scene import SIZE, demo_speech, demo_video
-from latentsync.synthetic.head import HeadRenderer, HeadState
+from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
 from latentsync.synthetic.population import sample_speaker, sample_words
-from latentsync.synthetic.speech import Utterance
-from latentsync.synthetic.takes import write_script
-from latentsync.synthetic.visemes import mouth_curve
+from latentsync.synthetic.scene_takes import write_script
+from latentsync.synthetic.speech.tts import Utterance
+from latentsync.synthetic.speech.visemes import mouth_curve
 
 FPS = Fraction(25)
 _TRUTH_CRF = 10  # the encoder's own error is to stay far below what is measured

@@ -8,8 +8,7 @@ import math
 import random
 from dataclasses import dataclass, replace
 
-from latentsync.synthetic.blend import BLENDS
-from latentsync.synthetic.identity import (
+from latentsync.synthetic.head.appearance import (
     Colour,
     FloatArray,
     Identity,
@@ -19,8 +18,9 @@ from latentsync.synthetic.identity import (
     sample_scene,
     shape_spread,
 )
-from latentsync.synthetic.speech import LANGUAGES, VARIANTS, Utterance, join, silence, synthesize
-from latentsync.synthetic.text import Split, passage
+from latentsync.synthetic.head.blend import BLENDS
+from latentsync.synthetic.speech.text import Split, passage
+from latentsync.synthetic.speech.tts import LANGUAGES, VARIANTS, Utterance, join, silence, synthesize
 
 HELD_OUT_VARIANTS: tuple[str, ...] = VARIANTS[4::7]
 """Voice variants that only held-out clips have."""

@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.errors import MediaError
-from latentsync.transfer import to_device
+from latentsync.runtime.transfer import to_device
 from latentsync.whisper.audio_encoder import AudioEncoder
 from latentsync.whisper.log_mel import HOP_LENGTH, SAMPLE_RATE, LogMel
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from latentsync.errors import MediaError
-from latentsync.media.mel_filterbank import mel_filterbank
-from latentsync.transfer import to_device
+from latentsync.media.audio.mel_filterbank import mel_filterbank
+from latentsync.runtime.transfer import to_device
 
 SAMPLE_RATE = 16000
 HOP_LENGTH = 160

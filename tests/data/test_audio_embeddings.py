@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentsync.data.audio_embeddings import ClipAudioEmbeddings, encoder_fingerprint
-from latentsync.data.clip_reader import ClipReader
+from latentsync.data.clips.clip_reader import ClipReader
 from latentsync.errors import DataError
 from latentsync.whisper.audio_windows import AudioWindows, gather_windows, window_rows
 from tests.data.corpus import frames, good_clip

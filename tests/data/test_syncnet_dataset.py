@@ -5,10 +5,10 @@ import torch
 
 from latentsync.data.augmentation import FrameAugmentation
 from latentsync.data.clip_dataset import ClipOptions
-from latentsync.data.clip_reader import ClipReader
+from latentsync.data.clips.clip_reader import ClipReader
 from latentsync.data.syncnet_dataset import SyncNetDataset, SyncNetSampling
 from latentsync.errors import ConfigError
-from latentsync.media.syncnet_mel import mel_window
+from latentsync.media.audio.syncnet_mel import mel_window
 from tests.data.corpus import SIDE, good_clip, numbers
 from tests.media.shifted_sound import shift_sound
 

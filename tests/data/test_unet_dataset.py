@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from latentsync.data.clip_dataset import ClipOptions
-from latentsync.data.clip_reader import ClipReader
+from latentsync.data.clips.clip_reader import ClipReader
 from latentsync.data.unet_dataset import UNetDataset, UNetSampling
 from latentsync.errors import ConfigError, DataError
-from latentsync.media.syncnet_mel import mel_window
+from latentsync.media.audio.syncnet_mel import mel_window
 from tests.data.corpus import SIDE, bad_clips, good_clip, numbers
 
 FRAMES = 8

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync.data.clip_reader import ClipReader
-from latentsync.data.inspection import ClipFacts, ClipInspector, ClipRules
+from latentsync.data.clips.clip_reader import ClipReader
+from latentsync.data.clips.inspection import ClipFacts, ClipInspector, ClipRules
 from latentsync.data.whole_clips import read_whole_clips
 from latentsync.errors import DataError
 from tests.data.corpus import SIDE, bad_clips, good_clip, numbers

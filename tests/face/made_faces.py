@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from latentsync.face.affine import face_template
-from latentsync.face.detector import FaceDetection
+from latentsync.face.detection.detector import FaceDetection
+from latentsync.face.geometry.affine import face_template
 
 _TEMPLATE = face_template(256) / 114.8  # brows one unit apart
 

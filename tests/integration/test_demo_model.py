@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from latentsync.builders import REPOSITORY
+from latentsync.build.pipeline import REPOSITORY
 
 WEIGHTS = ("unet.safetensors", "audio_encoder.safetensors", "vae/diffusion_pytorch_model.safetensors")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.cli import inference_parser
-from latentsync.profile_cli import profiler_parser
+from latentsync.cli.inference import inference_parser
+from latentsync.cli.profile import profiler_parser
 from tests.integration.sandbox import REPOSITORY
 
 PAGES = sorted(

@@ -22,9 +22,9 @@ import numpy as np
 import psutil
 import pytest
 
-from latentsync.builders import REPOSITORY
-from latentsync.cli import run_inference
-from latentsync.media.audio import audio_seconds
+from latentsync.build.pipeline import REPOSITORY
+from latentsync.cli.inference import run_inference
+from latentsync.media.audio.reader import audio_seconds
 from latentsync.media.video_reader import VideoReader
 from tests.media.clips import Clip, make_clip, steady
 from tests.tiny_models import TinyModels, write_tiny_models

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.noise import mix_noise
-from latentsync.face.masks import latent_mask, prepare_masked, prepare_pixels
+from latentsync.face.compositing.masks import latent_mask, prepare_masked, prepare_pixels
 from latentsync.losses.compose import compose
 from latentsync.losses.perceptual import PerceptualLoss
 from latentsync.losses.reconstruction import noise_prediction_loss
 from latentsync.losses.sync import SyncLoss
 from latentsync.losses.trepa import TrepaLoss
-from latentsync.models.unet import UNet3DConditionModel
+from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
 from tests.golden_files import Golden, load_golden
 from tests.models.builders import golden_syncnet, golden_unet, golden_vae, golden_video_mae

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from latentsync.errors import ConfigError, MediaError
-from latentsync.media.audio import audio_seconds, read_audio
-from latentsync.media.audio_muxer import AudioTrack
+from latentsync.media.audio.muxer import AudioTrack
+from latentsync.media.audio.reader import audio_seconds, read_audio
 from latentsync.media.color import ColorTags
 from latentsync.media.probe import probe_audio, probe_video
 from latentsync.media.video_reader import VideoReader
@@ -290,7 +290,7 @@ ENDLESS = """
 import sys
 from fractions import Fraction
 import numpy as np
-from latentsync.media.audio_muxer import AudioTrack
+from latentsync.media.audio.muxer import AudioTrack
 from latentsync.media.video_writer import VideoWriter
 with VideoWriter(sys.argv[1], 128, 96, Fraction(25), AudioTrack(sys.argv[2])) as writer:
     while True:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentsync.media.audio_muxer import AudioTrack
+from latentsync.media.audio.muxer import AudioTrack
 from latentsync.media.video_writer import VideoWriter
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.models.stable_syncnet import StableSyncNet

@@ -22,7 +22,7 @@ from latentsync.metrics.dub_quality import (
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
 from latentsync.synthetic.dub_cases import held_out_case, write_case
-from latentsync.synthetic.head import HeadRenderer
+from latentsync.synthetic.head.renderer import HeadRenderer
 
 RESOLUTION = 128
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from latentsync.metrics.mouth_opening import MouthMeter, correlation
-from latentsync.synthetic.head import HeadRenderer, HeadState
-from latentsync.synthetic.identity import Identity, sample_motion
-from latentsync.synthetic.visemes import MOUTH_PARAMETERS
+from latentsync.synthetic.head.appearance import Identity, sample_motion
+from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
+from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
 
 
 def test_opening_follows_the_rendered_mouth() -> None:

@@ -6,11 +6,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from latentsync.models.layout import from_tokens, to_tokens
+from latentsync.models.layers.layout import from_tokens, to_tokens
+from latentsync.models.layers.residual_stream import TokenStream
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
-from latentsync.models.token_stream import TokenStream
-from latentsync.models.unet import UNet3DConditionModel
-from latentsync.models.unet_spec import UNetSpec
+from latentsync.models.unet.spec import UNetSpec
+from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.models.video_mae import VideoMae, VideoMaeSpec
 from tests.golden_files import Golden, formula_unit, formula_weight, load_golden
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentsync.models import kernels
-from latentsync.models.layout import from_tokens, to_tokens
+from latentsync.models.kernels import dispatch as kernels
+from latentsync.models.layers.layout import from_tokens, to_tokens
 
 SPREAD = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 GATHER = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1]])
@@ -23,7 +23,7 @@ def use_plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def group_moments(parts: list[Tensor], added: Tensor | None, norm: nn.GroupNorm, frames: int) -> Tensor:
-    """See `latentsync.models.kernels`."""
+    """See `latentsync.models.kernels.dispatch`."""
     tokens = torch.cat(parts, dim=-1).unflatten(0, (-1, frames)).flatten(1, 2)
     shift = torch.zeros(1, tokens.shape[-1], dtype=tokens.dtype) if added is None else added
     groups = (tokens + shift[:, None]).unflatten(-1, (norm.num_groups, -1))
@@ -37,7 +37,7 @@ def group_moments(parts: list[Tensor], added: Tensor | None, norm: nn.GroupNorm,
 def convolve_normed(
     parts: list[Tensor], vectors: Tensor, matrices: Tensor, height: int, residual: Tensor | None
 ) -> Tensor:
-    """See `latentsync.models.kernels`."""
+    """See `latentsync.models.kernels.dispatch`."""
     scale, offset = vectors[:, :, None, None].unbind(1)
     normed = (torch.cat(parts, dim=-1).unflatten(0, (len(vectors), -1)) * scale + offset).flatten(0, 1)
     output = to_tokens(convolve_by_matrices(F.silu(from_tokens(normed, height)), matrices))
@@ -54,14 +54,14 @@ def convolve_by_matrices(pixels: Tensor, matrices: Tensor) -> Tensor:
 
 
 def geglu_into(wide: Tensor, tokens: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    """See `latentsync.models.kernels`."""
+    """See `latentsync.models.kernels.dispatch`."""
     values, gate = F.linear(tokens, weight, bias).unflatten(-1, (-1, 2)).unbind(-1)
     wide[..., -values.shape[-1] :] = values * F.gelu(gate)
     return True
 
 
 def layer_norm(tokens: Tensor, last: int, waiting: Tensor | None, norm: nn.LayerNorm, places: Tensor | None) -> Tensor:
-    """See `latentsync.models.kernels`."""
+    """See `latentsync.models.kernels.dispatch`."""
     tokens = tokens[-last:, :, : norm.normalized_shape[0]]
     output: Tensor = norm(tokens if waiting is None else tokens + waiting)
     return output if places is None else (output.unflatten(0, (-1, len(places))) + places[:, None]).flatten(0, 1)

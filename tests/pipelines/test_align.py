@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.face.detector import FaceDetection
-from latentsync.face.tracker import FaceTracker
+from latentsync.face.detection.detector import FaceDetection
+from latentsync.face.tracking.tracker import FaceTracker
 from latentsync.pipelines.align import align_frames, search_frames
 from latentsync.pipelines.stages import Prefetch
 from latentsync.profiling import StageClock

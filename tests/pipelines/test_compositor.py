@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from latentsync.diffusion.denoise import SamplerOptions
-from latentsync.face.affine import crop_size, face_template, fit_affine
-from latentsync.face.restore import FaceRestorer
-from latentsync.face.tracker import TrackedFace
+from latentsync.face.compositing.restore import FaceRestorer
+from latentsync.face.geometry.affine import crop_size, face_template, fit_affine
+from latentsync.face.tracking.tracker import TrackedFace
 from latentsync.pipelines.align import AlignedFrame
 from latentsync.pipelines.compositor import Compositor
 from latentsync.pipelines.finished import FinishedFrame

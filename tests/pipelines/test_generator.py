@@ -10,11 +10,11 @@ from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
+from latentsync.backends.predictor import UNetPredictor
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, denoise
-from latentsync.models.predictor import UNetPredictor
-from latentsync.models.unet import UNet3DConditionModel
-from latentsync.models.unet_spec import UNetSpec
+from latentsync.models.unet.spec import UNetSpec
+from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.pipelines.generator import DiffusionGenerator, WindowInput
 from latentsync.pipelines.windows import plan_windows
 from latentsync.profiling import StageClock

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.builders import REPOSITORY
+from latentsync.build.pipeline import REPOSITORY
 from latentsync.errors import FaceNotFoundError, MediaError
-from latentsync.face.masks import load_mask
-from latentsync.face.mediapipe_detector import MediapipeDetector
-from latentsync.media.audio import read_audio
+from latentsync.face.compositing.masks import load_mask
+from latentsync.face.detection.mediapipe_detector import MediapipeDetector
+from latentsync.media.audio.reader import read_audio
 from latentsync.media.video_reader import VideoReader
 from latentsync.media.video_writer import VideoWriter
 from latentsync.pipelines.generator import PassThroughGenerator

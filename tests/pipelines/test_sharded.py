@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync.builders import ModelFiles, build_pipeline
-from latentsync.cli import inference_parser, prepare_measurement
+from latentsync.backends.placement import Placement
+from latentsync.build.pipeline import ModelFiles, build_pipeline
+from latentsync.cli.inference import inference_parser, prepare_measurement
 from latentsync.diffusion.denoise import SamplerOptions
-from latentsync.face.mediapipe_detector import MediapipeDetector
+from latentsync.face.detection.mediapipe_detector import MediapipeDetector
 from latentsync.media.video_reader import VideoReader
 from latentsync.pipelines.generator import DiffusionGenerator, FaceGenerator, WindowInput
 from latentsync.pipelines.sharded import ShardedGenerator
-from latentsync.placement import Placement
 from latentsync.profiling import StageClock
 from tests.tiny_models import WIDTH, TinyModels, write_tiny_models
 

@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync.builders import ModelFiles, build_pipeline
+from latentsync.backends.placement import Placement
+from latentsync.build.pipeline import ModelFiles, build_pipeline
 from latentsync.diffusion.denoise import SamplerOptions
-from latentsync.face.affine import face_template, fit_affine
-from latentsync.face.mediapipe_detector import MediapipeDetector
-from latentsync.face.restore import Blend, FaceRestorer
-from latentsync.face.tracker import TrackedFace
+from latentsync.face.compositing.restore import Blend, FaceRestorer
+from latentsync.face.detection.mediapipe_detector import MediapipeDetector
+from latentsync.face.geometry.affine import face_template, fit_affine
+from latentsync.face.tracking.tracker import TrackedFace
 from latentsync.pipelines.align import AlignedFrame
 from latentsync.pipelines.compositor import Compositor
 from latentsync.pipelines.finished import FinishedFrame
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline, window_audio
 from latentsync.pipelines.windows import plan_windows
-from latentsync.placement import Placement
 from latentsync.profiling import StageClock
 from latentsync.whisper.audio_windows import AudioWindows
 from tests.tiny_models import TinyModels, write_tiny_models

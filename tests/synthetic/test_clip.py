@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from latentsync.synthetic.clip import ClipOptions, sample_state, sample_utterance, write_clip
-from latentsync.synthetic.head import HeadRenderer, HeadState
-from latentsync.synthetic.identity import Identity, sample_motion
-from latentsync.synthetic.speech import synthesize
-from latentsync.synthetic.visemes import mouth_curve
+from latentsync.synthetic.head.appearance import Identity, sample_motion
+from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
+from latentsync.synthetic.speech.tts import synthesize
+from latentsync.synthetic.speech.visemes import mouth_curve
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 

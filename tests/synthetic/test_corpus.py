@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from latentsync.errors import ConfigError
-from latentsync.media.audio import read_audio
+from latentsync.media.audio.reader import read_audio
 from latentsync.media.probe import probe_video
 from latentsync.media.video_reader import VideoReader
 from latentsync.synthetic.corpus import CorpusOptions, make_corpus
-from latentsync.synthetic.head import HeadRenderer
-from latentsync.synthetic.speech import PAUSE, SAMPLE_RATE
-from latentsync.synthetic.takes import FPS, is_complete, read_sidecar, write_script
+from latentsync.synthetic.head.renderer import HeadRenderer
+from latentsync.synthetic.scene_takes import FPS, is_complete, read_sidecar, write_script
+from latentsync.synthetic.speech.tts import PAUSE, SAMPLE_RATE
 
 SIZE = 64
 

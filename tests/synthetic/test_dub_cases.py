@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from latentsync.errors import ConfigError, MediaError
-from latentsync.media.audio import read_audio
+from latentsync.media.audio.reader import read_audio
 from latentsync.media.video_reader import VideoReader
 from latentsync.synthetic.demo_scene import demo_video
 from latentsync.synthetic.dub_cases import DubCase, bundled_case, held_out_case, write_case
-from latentsync.synthetic.head import HeadRenderer
+from latentsync.synthetic.head.renderer import HeadRenderer
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.synthetic.blend import BLENDS, load_face
-from latentsync.synthetic.head import HeadRenderer, HeadState
-from latentsync.synthetic.identity import Identity
+from latentsync.synthetic.head.appearance import Identity
+from latentsync.synthetic.head.blend import BLENDS, load_face
+from latentsync.synthetic.head.portrait import INNER_LOWER, INNER_UPPER, load_portrait
+from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
 from latentsync.synthetic.population import (
     HELD_OUT_FACES,
     HELD_OUT_VARIANTS,
@@ -20,9 +21,8 @@ from latentsync.synthetic.population import (
     sample_speaker,
     sample_words,
 )
-from latentsync.synthetic.portrait import INNER_LOWER, INNER_UPPER, load_portrait
-from latentsync.synthetic.text import Split
-from latentsync.synthetic.visemes import MOUTH_PARAMETERS, OPEN
+from latentsync.synthetic.speech.text import Split
+from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS, OPEN
 
 
 def test_training_and_validation_share_no_face_shape_or_voice():

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync.build_networks import load_syncnet
-from latentsync.builders import build_unet_spec
-from latentsync.config import load_config, load_syncnet_config
-from latentsync.models.loading import load_unet
+from latentsync.build.networks import load_syncnet
+from latentsync.build.pipeline import build_unet_spec
+from latentsync.config.load import load_config, load_syncnet_config
+from latentsync.models.unet.load import load_unet
 from tests.training.tiny_training import TinyTraining, write_tiny_training
 from tools.make_demo_model import main
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentsync.training.published_files import save_published
+from latentsync.models.weights.published_layout import save_published
 from tests.tiny_models import TinyModels, write_tiny_models
 from tests.tiny_syncnet import write_tiny_syncnet
 from tools.pack_demo import main

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentsync.training.task import Shard
-from latentsync.training.trainer_options import CheckpointOptions, TrainerOptions, UpdateOptions
+from latentsync.training.loop.options import CheckpointOptions, TrainerOptions, UpdateOptions
+from latentsync.training.loop.task import Shard
 
 Batch = dict[str, Tensor]
 ALONE = Shard()

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from latentsync.training.checkpointing import read_state
-from latentsync.training.curves import read_curves
-from latentsync.training.trainer import Trainer
+from latentsync.training.loop.checkpointing import read_state
+from latentsync.training.loop.curves import read_curves
+from latentsync.training.loop.trainer import Trainer
 from tests.training.line_task import LineSource, LineTask, kill_at, options
 
 pytestmark = pytest.mark.gpu

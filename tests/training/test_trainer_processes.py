@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from latentsync.training.curves import read_curves
-from latentsync.training.trainer import Trainer
+from latentsync.training.loop.curves import read_curves
+from latentsync.training.loop.trainer import Trainer
 from tests.training.line_task import LineSource, LineTask, options
 
 PROGRAM = """
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 import torch
 from latentsync.errors import LatentSyncError
-from latentsync.training.processes import leave_processes, this_shard
-from latentsync.training.trainer import Trainer
+from latentsync.training.loop.processes import leave_processes, this_shard
+from latentsync.training.loop.trainer import Trainer
 from tests.training.line_task import LineSource, LineTask, kill_at, options
 
 shard = this_shard()

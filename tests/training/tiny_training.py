@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from latentsync.build_networks import build_syncnet_spec
-from latentsync.config import load_syncnet_config
+from latentsync.build.networks import build_syncnet_spec
+from latentsync.config.load import load_syncnet_config
 from latentsync.models.stable_syncnet import StableSyncNet
 from latentsync.synthetic.corpus import CorpusOptions, make_corpus
 from tests.tiny_models import TinyModels, write_tiny_models

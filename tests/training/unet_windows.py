@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentsync.data.samples import UNetBatch
+from latentsync.data.sampling.samples import UNetBatch
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.losses.perceptual import LaplacianLoss
 from latentsync.losses.sync import SyncLoss
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
-from latentsync.training.supervision import Supervision
-from latentsync.training.unet_trainer import UNetTask, UNetTaskOptions, ValidationSet
-from latentsync.training.windows import WindowEncoder
+from latentsync.training.unet.latent_windows import WindowEncoder
+from latentsync.training.unet.supervision import Supervision
+from latentsync.training.unet.task import UNetTask, UNetTaskOptions, ValidationSet
 from tests.models.builders import SMALL_SPEC, golden_vae, small_unet
 
 FRAMES = 4

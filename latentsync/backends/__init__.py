@@ -1,0 +1,1 @@
+"""Running networks on a device: placement, packing, compilation, CUDA graphs."""

@@ -1,0 +1,1 @@
+"""From configuration and checkpoints to objects: the only readers of configuration."""

@@ -1,0 +1,36 @@
+"""Where the files lie that configurations name."""
+
+from pathlib import Path
+
+from latentsync.checkpoints import registry as checkpoints
+from latentsync.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def find_file(name: str, key: str) -> Path:
+    """A file or folder that a configuration names: from where the user stands, else from the repository.
+
+    Args:
+        name: its path.
+        key: of the configuration, for the message.
+
+    Raises:
+        ConfigError: it is in neither place.
+    """
+    given = Path(name).expanduser()
+    for place in (given, REPOSITORY / given):
+        if place.exists():
+            return place
+    advice = "; published weights are fetched by ./setup_env.sh --weights" if "checkpoints" in given.parts else ""
+    raise ConfigError(f"{key}: {name} does not exist, neither here nor in {REPOSITORY}{advice}")
+
+
+def published_or(name: str, published: str, key: str) -> Path:
+    """The named file, or where none is named the published one, which must have been fetched.
+
+    Raises:
+        ConfigError: the named file does not exist.
+        CheckpointError: the published file is not there; the message says how to get it.
+    """
+    return find_file(name, key) if name else checkpoints.resolve(published, REPOSITORY / "checkpoints")

@@ -1,0 +1,395 @@
+"""Where weights come from and where they lie: every published file by name, its place, address, checksum and licence.
+
+Fetch what a model version needs, list everything, or check what is there::
+
+    python -m latentsync.checkpoints fetch 1.6
+    python -m latentsync.checkpoints list
+    python -m latentsync.checkpoints verify 1.6
+
+The environment variable HF_ENDPOINT chooses a mirror of the Hugging Face hub.
+"""
+
+import argparse
+import logging
+import os
+import urllib.parse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentsync.checkpoints.download import DownloadOptions, download, sha256_of
+from latentsync.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+HUB = "https://huggingface.co"
+
+_RAIL = "OpenRAIL++ (the publisher's hub page)"
+_OPENAI = "https://openaipublic.azureedge.net/main/whisper/models"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One published file."""
+
+    name: str
+    """How code and command lines call it."""
+    path: str
+    """Where `fetch` puts it, below the checkpoint folder."""
+    purpose: str
+    """What it is for."""
+    sha256: str
+    """Checksum, lower-case hex."""
+    licence: str
+    """Terms of the weights as far as their publisher states them."""
+    repo: str = ""
+    """Hub repository, "" if it is not on the hub."""
+    repo_path: str = ""
+    """Path inside the hub repository."""
+    url: str = ""
+    """Another address of the same file, "" if there is none."""
+    size: int | None = None
+    """Bytes, when known."""
+    aliases: tuple[str, ...] = ()
+    """Other places below the checkpoint folder where it is accepted, e.g. the published flat layout."""
+
+    def urls(self, endpoint: str) -> list[str]:
+        """Return the addresses to try in order; `endpoint` is the hub or a mirror of it."""
+        hub = f"{endpoint.rstrip('/')}/{self.repo}/resolve/main/{urllib.parse.quote(self.repo_path)}"
+        return [address for address in (hub if self.repo else "", self.url) if address]
+
+
+def _auxiliary(name: str, file: str, size: int, sha256: str, **about: str) -> Checkpoint:
+    path = f"auxiliary/{file}"
+    return Checkpoint(
+        name, path, about["purpose"], sha256, about["licence"], "ByteDance/LatentSync-1.5", path, size=size
+    )
+
+
+_ALL = (
+    Checkpoint(
+        "unet-1.5",
+        "1.5/latentsync_unet.pt",
+        "U-Net of version 1.5, 256 px",
+        "6440b49a7ccceff56cdc001f5f17605216337f5bbd66fa360139768926e23f51",
+        _RAIL,
+        "ByteDance/LatentSync-1.5",
+        "latentsync_unet.pt",
+        size=5072348184,
+        aliases=("latentsync_unet.pt",),
+    ),
+    Checkpoint(
+        "unet-1.6",
+        "1.6/latentsync_unet.pt",
+        "U-Net of version 1.6, 512 px",
+        "0a478e89eb660f82da4c35dbdde8a5adfb27f99d1b4e50edd03729e1e98316d3",
+        _RAIL,
+        "ByteDance/LatentSync-1.6",
+        "latentsync_unet.pt",
+        size=5072222488,
+        aliases=("latentsync_unet.pt",),
+    ),
+    Checkpoint(
+        "whisper-tiny",
+        "whisper/tiny.pt",
+        "audio encoder of width 384 (both versions)",
+        "65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9",
+        "MIT",
+        "ByteDance/LatentSync-1.6",
+        "whisper/tiny.pt",
+        f"{_OPENAI}/65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9/tiny.pt",
+        75572083,
+    ),
+    Checkpoint(
+        "whisper-small",
+        "whisper/small.pt",
+        "audio encoder of width 768, for U-Nets trained so",
+        "9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794",
+        "MIT",
+        url=f"{_OPENAI}/9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794/small.pt",
+    ),
+    Checkpoint(
+        "vae-config",
+        "sd-vae-ft-mse/config.json",
+        "VAE, its configuration",
+        "92d3dfb746fca211a2c9e019e285f8597412211728dce3c5bcf4eda0f2d62e7e",
+        "MIT",
+        "stabilityai/sd-vae-ft-mse",
+        "config.json",
+    ),
+    Checkpoint(
+        "vae-weights",
+        "sd-vae-ft-mse/diffusion_pytorch_model.safetensors",
+        "VAE, its weights",
+        "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
+        "MIT",
+        "stabilityai/sd-vae-ft-mse",
+        "diffusion_pytorch_model.safetensors",
+        size=334643276,
+    ),
+    Checkpoint(
+        "stable-syncnet",
+        "stable_syncnet.pt",
+        "StableSyncNet, the sync loss of U-Net training",
+        "77678d13861a02d6e83d0b169962175b6266be773f1f6f85fda2b0182e225118",
+        _RAIL,
+        "ByteDance/LatentSync-1.6",
+        "stable_syncnet.pt",
+        size=1605328746,
+    ),
+    _auxiliary(
+        "syncnet-v2",
+        "syncnet_v2.model",
+        54573114,
+        "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+        purpose="SyncNet, sync confidence and offset in evaluation and data filtering",
+        licence="not stated for the weights; Oxford VGG's code is MIT",
+    ),
+    _auxiliary(
+        "s3fd",
+        "sfd_face.pth",
+        89844381,
+        "d54a87c2b7543b64729c9a25eafd188da15fd3f6e02f0ecec76ae1b30d86c491",
+        purpose="S3FD face detector, face tracks of the sync evaluation",
+        licence="not stated for the weights",
+    ),
+    _auxiliary(
+        "hyper-iqa",
+        "koniq_pretrained.pkl",
+        109768650,
+        "ff9277bcc68ecc10e77d88b6d0a32825ec3c85562095542734ec6212eaaf6d81",
+        purpose="hyperIQA, picture quality in data filtering",
+        licence="not stated for the weights; hyperIQA's code is MIT",
+    ),
+    _auxiliary(
+        "videomae-v2",
+        "vit_g_hybrid_pt_1200e_ssv2_ft.pth",
+        2023804201,
+        "5a210a92f035dff30c53b46157b612e7a1a5d3c99700e1b2d71da5c399ca7e70",
+        purpose="VideoMAE v2 ViT-g, the TREPA loss",
+        licence="not stated for the weights; VideoMAE v2's code is MIT",
+    ),
+    _auxiliary(
+        "i3d",
+        "i3d_torchscript.pt",
+        51235320,
+        "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+        purpose="I3D, the features of FVD",
+        licence="not stated for this file",
+    ),
+    _auxiliary(
+        "vgg16",
+        "vgg16-397923af.pth",
+        553433881,
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        purpose="VGG-16, the LPIPS loss",
+        licence="torchvision's weights: BSD-3-Clause code, ImageNet terms",
+    ),
+    Checkpoint(
+        "lpips-vgg",
+        "auxiliary/lpips_vgg.pth",
+        "LPIPS, the weights of VGG-16's features",
+        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+        "BSD-2-Clause",
+        url="https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth",
+    ),
+)
+
+CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in _ALL}
+
+BUNDLED = {f"demo-{net}": f"demo/{net.replace('-', '_')}.safetensors" for net in ("unet", "audio-encoder", "syncnet")}
+"""Our own small model, part of this repository: names and places below the checkpoint folder."""
+
+VAE_FOLDERS = {"vae": ("sd-vae-ft-mse", "vae", "stabilityai/sd-vae-ft-mse"), "demo-vae": ("demo/vae",)}
+"""Diffusers folders by name, and the places below the checkpoint folder where they are looked for."""
+
+GROUPS = {
+    "1.5": ("unet-1.5", "whisper-tiny", "vae"),
+    "1.6": ("unet-1.6", "whisper-tiny", "vae"),
+    "demo": ("demo-unet", "demo-audio-encoder", "demo-vae"),
+    "train": (
+        *("whisper-tiny", "vae", "stable-syncnet", "syncnet-v2"),
+        *("s3fd", "hyper-iqa", "videomae-v2", "i3d", "vgg16", "lpips-vgg"),
+    ),
+}
+"""What is needed together: inference with a version, or training and evaluation (besides a U-Net to start from)."""
+
+
+def default_root() -> Path:
+    """Return the checkpoint folder of this working copy, or `checkpoints` in the current folder when installed."""
+    beside_package = Path(__file__).resolve().parents[2] / "checkpoints"
+    return beside_package if beside_package.is_dir() else Path("checkpoints")
+
+
+def hub_endpoint(endpoint: str | None = None) -> str:
+    """Return the hub's address: `endpoint`, else the environment's HF_ENDPOINT, else the hub itself."""
+    return endpoint or os.environ.get("HF_ENDPOINT") or HUB
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """Replace group names by what they hold, keep the order, drop repetitions.
+
+    Raises:
+        CheckpointError: a name is unknown.
+    """
+    members: dict[str, None] = {}
+    for name in names:
+        if name not in GROUPS and name not in CHECKPOINTS and name not in BUNDLED and name not in VAE_FOLDERS:
+            raise CheckpointError(
+                f"unknown checkpoint {name!r}; groups: {', '.join(GROUPS)}; files: "
+                f"{', '.join((*CHECKPOINTS, *BUNDLED, *VAE_FOLDERS))}"
+            )
+        members.update(dict.fromkeys(GROUPS.get(name, (name,))))
+    return list(members)
+
+
+def resolve(name: str, root: str | os.PathLike[str]) -> Path:
+    """Return where checkpoint `name` lies below `root`: a file, or a folder for a VAE.
+
+    Our own places come first, then the published flat layout, then (for the VAE) the Hugging Face cache. Under the
+    flat name of both U-Nets, a file that has the published size of one version is not taken for the other.
+
+    Raises:
+        CheckpointError: the name is unknown, or nothing is there; the message says how to get it.
+    """
+    if expand([name]) != [name]:
+        raise CheckpointError(f"{name!r} is a group of checkpoints; ask for one of {', '.join(expand([name]))}")
+    places = _places(name, Path(root))
+    for place in places:
+        if _is_vae_folder(place) if name in VAE_FOLDERS else place.is_file() and not _is_another(name, place):
+            return place
+    advice = (
+        "it is part of this repository, restore it with git"
+        if name.startswith("demo-")
+        else f"fetch it with: python -m latentsync.checkpoints --root {root} fetch {name}"
+    )
+    raise CheckpointError(f"{name} is missing; looked at {', '.join(map(str, places))}; {advice}")
+
+
+def find(name: str, root: str | os.PathLike[str]) -> Path | None:
+    """Return what `resolve` returns, or None where it would raise because nothing is there."""
+    expand([name])
+    try:
+        return resolve(name, root)
+    except CheckpointError:
+        return None
+
+
+def fetch(
+    names: Iterable[str],
+    root: str | os.PathLike[str],
+    endpoint: str | None = None,
+    options: DownloadOptions | None = None,
+) -> list[Path]:
+    """Download what is not there yet and return where everything lies.
+
+    Args:
+        names: checkpoints or groups of them.
+        root: the checkpoint folder.
+        endpoint: the hub's address; see `hub_endpoint`.
+        options: patience and checking of downloads.
+
+    Raises:
+        CheckpointError: a name is unknown, or files could not be fetched (all others were).
+    """
+    found, problems = [], []
+    for name in expand(names):
+        try:
+            present = find(name, root)
+            if present is not None:
+                logger.info("%s: present at %s", name, present)
+            for checkpoint in () if present is not None else _files_of(name):
+                logger.info("%s: fetching %s (licence: %s)", checkpoint.name, checkpoint.path, checkpoint.licence)
+                target = Path(root) / checkpoint.path
+                addresses = checkpoint.urls(hub_endpoint(endpoint))
+                if not target.is_file():
+                    download(addresses, target, checkpoint.sha256, checkpoint.size, options)
+            found.append(resolve(name, root))
+        except CheckpointError as error:
+            problems.append(str(error))
+    if problems:
+        raise CheckpointError("\n".join(problems))
+    return found
+
+
+def verify(names: Iterable[str], root: str | os.PathLike[str]) -> list[str]:
+    """Compare what lies below `root` with the known checksums and return the problems found, one line each."""
+    problems = []
+    for name in expand(names):
+        for checkpoint in _files_of(name):
+            place = find(checkpoint.name, root)
+            if place is None:
+                problems.append(f"{checkpoint.name}: missing at {Path(root) / checkpoint.path}")
+            elif (sha256 := sha256_of(place)) != checkpoint.sha256:
+                problems.append(f"{checkpoint.name}: {place} has SHA-256 {sha256}, expected {checkpoint.sha256}")
+    return problems
+
+
+def _files_of(name: str) -> tuple[Checkpoint, ...]:
+    """Published files that make up `name`; none for what is bundled."""
+    if name == "vae":
+        return CHECKPOINTS["vae-config"], CHECKPOINTS["vae-weights"]
+    return (CHECKPOINTS[name],) if name in CHECKPOINTS else ()
+
+
+def _places(name: str, root: Path) -> list[Path]:
+    """All places where `name` is accepted, best first."""
+    if name in CHECKPOINTS:
+        return [root / place for place in (CHECKPOINTS[name].path, *CHECKPOINTS[name].aliases)]
+    if name in BUNDLED:
+        return [root / BUNDLED[name]]
+    places = [root / place for place in VAE_FOLDERS[name]]
+    if name == "vae":
+        home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+        places += sorted((home / "hub" / "models--stabilityai--sd-vae-ft-mse" / "snapshots").glob("*"))
+    return places
+
+
+def _is_another(name: str, place: Path) -> bool:
+    """Whether the file has exactly the published size of another checkpoint."""
+    size = place.stat().st_size
+    return any(size == other.size and name != other.name for other in CHECKPOINTS.values())
+
+
+def _is_vae_folder(place: Path) -> bool:
+    weights = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+    return (place / "config.json").is_file() and any((place / file).is_file() for file in weights)
+
+
+def _list_all(root: Path) -> None:
+    for group, members in GROUPS.items():
+        logger.info("%s: %s", group, ", ".join(members))
+    for name in (*CHECKPOINTS, *VAE_FOLDERS, *BUNDLED):
+        place = find(name, root)
+        about = f"{CHECKPOINTS[name].purpose}; licence: {CHECKPOINTS[name].licence}" if name in CHECKPOINTS else ""
+        logger.info("%-20s %s  %s", name, place or "missing", about)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m latentsync.checkpoints", description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=default_root(), help="checkpoint folder (%(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    fetching = commands.add_parser("fetch", help="download what is missing")
+    fetching.add_argument("names", nargs="+", help=f"groups ({', '.join(GROUPS)}) or files")
+    fetching.add_argument("--endpoint", help="address of the Hugging Face hub or a mirror (HF_ENDPOINT)")
+    fetching.add_argument("--unverified", action="store_true", help="accept files whose checksum differs")
+    checking = commands.add_parser("verify", help="compare checksums")
+    checking.add_argument("names", nargs="+", help="groups or files")
+    commands.add_parser("list", help="show every file and where it lies")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        if options.command == "fetch":
+            fetch(options.names, options.root, options.endpoint, DownloadOptions(verify=not options.unverified))
+        elif options.command == "list":
+            _list_all(options.root)
+        else:
+            problems = verify(options.names, options.root)
+            for problem in problems:
+                logger.error(problem)
+            return int(bool(problems))
+    except CheckpointError as error:
+        logger.error(error)
+        return 1
+    return 0

@@ -1,0 +1,1 @@
+"""Training clips on disk: lists, readers, inspection, caches."""

@@ -1,0 +1,1 @@
+"""Which samples a run draws, in which order, with which random numbers."""

@@ -1,0 +1,1 @@
+"""Blending a generated face into its frame: masks, color match, detail, paste-back."""

@@ -1,0 +1,1 @@
+"""Following one face through a video: selection, smoothing, gaps."""

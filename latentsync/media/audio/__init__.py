@@ -1,0 +1,1 @@
+"""Audio: reading, muxing, silence, mel spectrograms for SyncNet."""

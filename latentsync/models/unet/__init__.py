@@ -1,0 +1,1 @@
+"""The lip-sync 3D U-Net."""

@@ -1,0 +1,1 @@
+"""Reading, identifying, loading and writing weights files."""

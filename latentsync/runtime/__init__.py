@@ -1,0 +1,1 @@
+"""Process-level helpers: transfers, allocator settings, random state, worker pools."""

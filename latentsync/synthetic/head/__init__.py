@@ -1,0 +1,1 @@
+"""The synthetic head: portraits, displacement fields, layers, renderer."""

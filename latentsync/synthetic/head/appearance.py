@@ -1,0 +1,224 @@
+"""Who the synthetic head is and how it moves: random shapes, colours, light, background, and head motion.
+
+Everything here is plain numbers; ``head.py`` turns them into pictures. Sampling uses ``random.Random`` and numpy
+generators seeded by the caller, so the same seed gives the same person on every device.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from latentsync.synthetic.head.fields import LIP_MODES, SHAPE_MODES
+from latentsync.synthetic.head.portrait import PORTRAITS
+
+Colour = tuple[float, float, float]
+FloatArray = npt.NDArray[np.float32]
+
+MOTION_COLUMNS: tuple[str, ...] = ("shift_x", "shift_y", "roll", "yaw", "pitch", "lean", "smile", "blink", "brow")
+"""Columns of a head motion: shifts in eye distances, angles in radians, the others as fractions."""
+
+_SKIN_TONES: tuple[Colour, ...] = (
+    *((0.90, 0.77, 0.70), (0.85, 0.69, 0.60), (0.78, 0.59, 0.48), (0.68, 0.48, 0.36)),
+    *((0.54, 0.36, 0.26), (0.40, 0.26, 0.18), (0.29, 0.19, 0.14)),
+)
+_HAIR_COLOURS: tuple[Colour, ...] = (
+    *((0.06, 0.05, 0.05), (0.16, 0.10, 0.07), (0.30, 0.19, 0.11), (0.50, 0.36, 0.20), (0.62, 0.52, 0.38)),
+    *((0.45, 0.20, 0.10), (0.55, 0.55, 0.55), (0.80, 0.78, 0.75)),
+)
+_SHAPE_SPREADS: dict[str, float] = {
+    **{"face_width": 0.06, "jaw_width": 0.09, "face_length": 0.05, "chin": 0.05, "nose_width": 0.16},
+    **{"nose_length": 0.04, "eye_size": 0.10, "eye_spacing": 0.025, "brow_height": 0.03, "mouth_size": 0.10},
+    **{"mouth_width": 0.08, "mouth_height": 0.04, "cheeks": 0.025},
+    **{"wave_0": 0.018, "wave_1": 0.018, "wave_2": 0.018, "wave_3": 0.018},
+    **{"lip_upper": 0.35, "lip_lower": 0.35},
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Shape and colours of a person; the defaults leave the portrait as it is.
+
+    Attributes:
+        portrait: one of ``PORTRAITS`` or a mixture of them, one of ``latentsync.synthetic.head.blend.BLENDS``.
+        mirrored: left and right exchanged.
+        shape: coefficient of each shape mode that is not 0.
+        skin, lips, hair: mean colour to reach, RGB in [0, 1]; None keeps the photograph's.
+        clothes: factor on each channel of the clothes.
+        smoothness: 0 keeps wrinkles and pores, 1 evens them out.
+        skin_contrast: how much of the photograph's light and shade on the skin stays, when ``skin`` is given.
+        beard: darkness of the beard area, 0 to 1; ``beard_colour`` its tint; ``beard_grain`` how coarse its hairs look.
+        teeth: colour; ``teeth_size`` a factor on their visible length.
+        grain: strength of the skin's fine texture.
+        seed: of the textures.
+    """
+
+    portrait: str = PORTRAITS[0]
+    mirrored: bool = False
+    shape: dict[str, float] = field(default_factory=dict)
+    skin: Colour | None = None
+    lips: Colour | None = None
+    hair: Colour | None = None
+    clothes: Colour = (1.0, 1.0, 1.0)
+    smoothness: float = 0.0
+    skin_contrast: float = 0.85
+    beard: float = 0.0
+    beard_colour: Colour = (0.1, 0.08, 0.07)
+    beard_grain: float = 1.0
+    teeth: Colour = (0.86, 0.82, 0.75)
+    teeth_size: float = 1.0
+    grain: float = 0.02
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Light, background and camera of a clip; the defaults leave the photograph as it is.
+
+    Attributes:
+        light: direction (to the right, down) in which it shines across the face, each about -1 to 1.
+        light_strength: 0 (flat) to about 0.5.
+        exposure, contrast: factors; white_balance: factor on each channel.
+        tone: lifts (> 0) or lowers (< 0) the middle tones, -0.5 to 0.5.
+        mixing: rows of a matrix that mixes the channels; None leaves them apart.
+        background: "photo", "plain" or "clouds"; background_colours: its two main colours.
+        blur: Gaussian sigma of the picture in output pixels; noise: standard deviation in [0, 1].
+        seed: of background and noise.
+    """
+
+    light: tuple[float, float] = (0.0, 0.0)
+    light_strength: float = 0.0
+    exposure: float = 1.0
+    contrast: float = 1.0
+    white_balance: Colour = (1.0, 1.0, 1.0)
+    tone: float = 0.0
+    mixing: tuple[Colour, Colour, Colour] | None = None
+    background: str = "photo"
+    background_colours: tuple[Colour, Colour] = ((0.5, 0.5, 0.5), (0.7, 0.7, 0.7))
+    blur: float = 0.0
+    noise: float = 0.0
+    seed: int = 0
+
+
+def _mix(a: Colour, b: Colour, share: float, jitter: float, generator: random.Random) -> Colour:
+    red, green, blue = (
+        min(1.0, max(0.02, (x + (y - x) * share) * (1 + generator.uniform(-jitter, jitter)))) for x, y in zip(a, b)
+    )
+    return red, green, blue
+
+
+def _between(colours: tuple[Colour, ...], jitter: float, generator: random.Random) -> Colour:
+    place = generator.uniform(0, len(colours) - 1.001)
+    return _mix(colours[int(place)], colours[int(place) + 1], place % 1, jitter, generator)
+
+
+def _lip_colour(skin: Colour, generator: random.Random) -> Colour:
+    if generator.random() < 0.2:
+        bright = 0.35 + 0.65 * skin[0]
+        painted = _mix((0.65, 0.12, 0.16), (0.75, 0.35, 0.40), generator.random(), 0.15, generator)
+        return painted[0] * bright, painted[1] * bright, painted[2] * bright
+    redder = (0.93 * skin[0] + 0.03, 0.66 * skin[1] + 0.02, 0.70 * skin[2] + 0.03)
+    return _mix(redder, skin, generator.uniform(-0.1, 0.4), 0.06, generator)
+
+
+def sample_identity(generator: random.Random, variety: float = 1.0) -> Identity:
+    """A random person; ``variety`` scales how far the geometry strays from the portrait (0 = not at all)."""
+    skin = _between(_SKIN_TONES, 0.05, generator)
+    shape = {
+        name: variety * spread * max(-1.8, min(1.8, generator.gauss(0, 1)))
+        for name, spread in _SHAPE_SPREADS.items()
+        if name in (*SHAPE_MODES, *LIP_MODES)
+    }
+    # Photographs' lips are thin when they smile: lean towards fuller ones.
+    shape["lip_upper"] += 0.3
+    shape["lip_lower"] += 0.25
+    bearded = generator.random() < 0.35
+    yellow = generator.uniform(0.0, 1.0)
+    return Identity(
+        portrait=generator.choice(PORTRAITS),
+        mirrored=generator.random() < 0.5,
+        shape=shape,
+        skin=skin,
+        lips=_lip_colour(skin, generator),
+        hair=_between(_HAIR_COLOURS, 0.1, generator),
+        clothes=(generator.uniform(0.55, 1.1), generator.uniform(0.55, 1.1), generator.uniform(0.55, 1.1)),
+        beard=generator.uniform(0.15, 0.85) if bearded else 0.0,
+        beard_colour=_between(_HAIR_COLOURS[:4], 0.1, generator),
+        teeth=_mix((0.92, 0.90, 0.86), (0.80, 0.74, 0.62), yellow, 0.03, generator),
+        teeth_size=generator.uniform(0.75, 1.3),
+        grain=generator.uniform(0.0, 0.05),
+        seed=generator.randrange(1 << 30),
+    )
+
+
+def shape_spread(name: str) -> float:
+    """Standard deviation of a shape mode among random people."""
+    return _SHAPE_SPREADS[name]
+
+
+def _muted(generator: random.Random) -> Colour:
+    """A colour of a room or a street rather than of a signal lamp."""
+    grey, strength = generator.uniform(0.05, 0.9), generator.uniform(0.0, 0.6)
+    red, green, blue = (grey + strength * (generator.random() - grey) for _ in range(3))
+    return red, green, blue
+
+
+def sample_scene(generator: random.Random) -> Scene:
+    """Random light, background and camera."""
+    angle, tilt = generator.uniform(-1, 1), generator.uniform(-0.6, 0.8)
+    colours = tuple(_muted(generator) for _ in range(2))
+    warm = generator.uniform(-0.08, 0.08)
+    return Scene(
+        light=(angle, tilt),
+        light_strength=generator.uniform(0.0, 0.45),
+        exposure=generator.uniform(0.75, 1.08),
+        contrast=generator.uniform(0.85, 1.12),
+        white_balance=(1 + warm, 1 + generator.uniform(-0.03, 0.03), 1 - warm),
+        background=generator.choice(("photo", "plain", "clouds", "clouds")),
+        background_colours=(colours[0], colours[1]),
+        blur=generator.choice((0.0, 0.0, generator.uniform(0.3, 1.1))),
+        noise=generator.choice((0.0, generator.uniform(0.0, 0.02))),
+        seed=generator.randrange(1 << 30),
+    )
+
+
+def sample_motion(
+    num_frames: int, fps: float, generator: random.Random, liveliness: float = 1.0, smile: float | None = None
+) -> FloatArray:
+    """Smooth head motion with blinks.
+
+    Args:
+        num_frames: rows to return.
+        fps: frames a second.
+        generator: source of randomness.
+        liveliness: 0 holds the head still (it still blinks), 1 is a lively speaker.
+        smile: constant part of the smile; random by default.
+
+    Returns:
+        (num_frames, 9) float32, columns as ``MOTION_COLUMNS``.
+    """
+    rng = np.random.default_rng(generator.randrange(1 << 30))
+    times = np.arange(num_frames) / fps
+    amplitudes = np.array([0.10, 0.05, 0.05, 0.20, 0.13, 0.025]) * liveliness
+    head = rng.normal(0, 0.6, 6)[None] * amplitudes
+    for rate, share in ((0.15, 0.7), (0.4, 0.5), (0.9, 0.22), (1.9, 0.06)):
+        frequency = rate * rng.uniform(0.7, 1.4, 6)
+        phase = rng.uniform(0, 2 * np.pi, 6)
+        head = head + share * amplitudes * np.sin(2 * np.pi * frequency * times[:, None] + phase)
+    base = generator.gauss(0.15, 0.3) if smile is None else smile
+    smiles = base + 0.2 * liveliness * np.sin(2 * np.pi * rng.uniform(0.1, 0.3) * times + rng.uniform(0, 6))
+    brows = 0.35 * liveliness * np.sin(2 * np.pi * rng.uniform(0.2, 0.5) * times + rng.uniform(0, 6))
+    return np.column_stack([head, np.clip(smiles, -0.5, 1), _blinks(times, rng), brows]).astype(np.float32)
+
+
+def _blinks(times: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A blink every two to six seconds: shut in 80 ms, opened again in 160 ms."""
+    result = np.zeros(len(times))
+    moment = rng.uniform(0.2, 3.0)
+    while moment < (times[-1] if len(times) else 0) + 0.3:
+        since = times - moment
+        shut = np.clip(1 + since / 0.08, 0, 1) * (since <= 0) + np.clip(1 - since / 0.16, 0, 1) * (since > 0)
+        result = np.maximum(result, shut * shut * (3 - 2 * shut))
+        moment += rng.uniform(2.0, 6.0)
+    return result

@@ -1,0 +1,83 @@
+"""What is inside the mouth: dark hollow, tongue, lower and upper teeth, drawn from formulas.
+
+Coordinates are in mouth widths: u to the right and v down from the middle of the closed lip line, on the skull (upper
+teeth) or lowered with the jaw (tongue, lower teeth).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentsync.synthetic.head.appearance import Colour
+
+
+@dataclass(frozen=True)
+class InteriorLook:
+    """Colour and length of the teeth, and how bright the light is that falls into the mouth."""
+
+    teeth: Colour
+    teeth_size: float
+    brightness: Tensor
+
+
+def mouth_interior(
+    place: tuple[Tensor, Tensor], jaw: Tensor, tongue: Tensor, rounding: Tensor, look: InteriorLook
+) -> Tensor:
+    """Draw the inside of the mouth.
+
+    Args:
+        place: position of every pixel across and down the skull, each (t, h, w), in mouth widths.
+        jaw: (t,) how far the jaw is lowered, in mouth widths.
+        tongue: (t,) 0 (low) to 1 (tip up).
+        rounding: (t,) 0 to 1; lips that are pushed forward leave the teeth further behind.
+        look: colours.
+
+    Returns:
+        (t, 3, h, w) float32 in [0, 1].
+    """
+    u, v = place
+    jaw, tongue, rounding = (x[:, None, None] for x in (jaw, tongue, rounding))
+    hollow = _colour((0.22, 0.08, 0.08), u) * (0.35 + 0.9 * (v / 0.4).clamp(0, 1))[:, None]
+    picture = _over(hollow, *_tongue(u, v - jaw, tongue))
+    picture = _over(picture, *_teeth(u, -(v - jaw) + 0.025 + 0.05 * rounding, look, is_upper=False))
+    picture = _over(picture, *_teeth(u, v + 0.12 * rounding.clamp(0, 1), look, is_upper=True))
+    # The lips shade what lies close behind them, most of all in the corners and between rounded lips.
+    corner = (1 - 0.75 * (u.abs() / 0.48).clamp(0, 1) ** 2.5) * (1 - 0.5 * rounding.clamp(0, 1))
+    return picture * (corner * look.brightness)[:, None]
+
+
+def _colour(colour: Colour, like: Tensor) -> Tensor:
+    return torch.tensor(colour, device=like.device, dtype=like.dtype)[None, :, None, None]
+
+
+def _over(below: Tensor, colour: Tensor, opacity: Tensor) -> Tensor:
+    return below + (colour - below) * opacity[:, None]
+
+
+def _edge(distance: Tensor, softness: float) -> Tensor:
+    return torch.sigmoid(distance / softness)
+
+
+def _tongue(u: Tensor, v: Tensor, tongue: Tensor) -> tuple[Tensor, Tensor]:
+    """A mound that rises from the floor of the mouth; its tip reaches the teeth when raised."""
+    top = -0.19 - 0.15 * tongue + 0.9 * u * u * (1 - 0.4 * tongue)
+    height = v - top
+    shade = 0.5 + 0.5 * _edge(height - 0.06, 0.035) - 0.12 * torch.exp(-((u / 0.025) ** 2)) * (1 - tongue)
+    return _colour((0.66, 0.30, 0.31), u) * shade[:, None], _edge(height, 0.014)
+
+
+def _teeth(u: Tensor, v: Tensor, look: InteriorLook, is_upper: bool) -> tuple[Tensor, Tensor]:
+    """A row of teeth whose free edge points to growing v."""
+    reach, width, edge = (0.37, 0.128, 0.066) if is_upper else (0.29, 0.085, 0.055)
+    # Perspective: teeth further from the middle stand further back and look narrower.
+    across = torch.asin((u / (reach * 1.12)).clamp(-0.999, 0.999)) * reach * 1.12 / width
+    gap = (across - across.round()).abs()
+    length = edge * look.teeth_size - 0.25 * u * u
+    rounded = length - 0.010 * (1 - (gap / 0.16).clamp(0, 1))
+    line = 1 - 0.16 * torch.exp(-((gap / 0.06) ** 2))
+    depth = 1 - 0.5 * (u.abs() / reach).clamp(0, 1) ** 2
+    gum = 1 - 0.25 * ((0.0 - v) / 0.08).clamp(0, 1)
+    shade = line * depth * gum * (1.05 if is_upper else 0.8)
+    opacity = _edge(rounded - v, 0.006) * _edge(reach - u.abs(), 0.012)
+    return _colour(look.teeth, u) * shade[:, None], opacity

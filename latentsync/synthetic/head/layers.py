@@ -1,0 +1,160 @@
+"""Puts the layers of a head on top of each other: background, mouth, lower face, upper face, eyes.
+
+Everything below the lip line is the lower layer, everything above it the upper one; the inside of the mouth shows where
+neither is. Each part is computed only in the rectangle of the picture where it can show.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentsync.synthetic.head.appearance import Identity
+from latentsync.synthetic.head.fields import FACE_MODES, LOWER, OPEN_SHIFT, STILL, UPPER
+from latentsync.synthetic.head.interior import InteriorLook, mouth_interior
+from latentsync.synthetic.head.inverse_warp import Box, Lattice, sample
+from latentsync.synthetic.head.portrait import EYE_LOWER, EYE_UPPER, INNER_LOWER, INNER_UPPER, Portrait
+from latentsync.synthetic.head.texture import PortraitTensors, paint_mouth_out
+
+_ITERATIONS = {STILL: 5, UPPER: 8, LOWER: 8}
+_MARGIN = 0.12  # mouth widths around the lips within which the mouth's inside is drawn
+
+_TRACE = 0.004  # opacity that an 8-bit picture does not show
+
+
+@dataclass(frozen=True)
+class Paint:
+    """The pictures of one person in one scene.
+
+    Attributes:
+        texture: (3, S, S) the lit face, for the eyes.
+        above, below: (5, S, S) the face without its mouth opening, matte, opacity of the layer.
+        background: (3, S, S).
+        eyes: (1, S, S) opacity of the eyes.
+        look: of the mouth's inside.
+    """
+
+    texture: Tensor
+    above: Tensor
+    below: Tensor
+    background: Tensor
+    eyes: Tensor
+    look: InteriorLook
+
+
+def prepare_paint(tensors: PortraitTensors, texture: Tensor, background: Tensor, identity: Identity) -> Paint:
+    """Bring a person's pictures into the form that `compose` samples."""
+    above, below = paint_mouth_out(tensors, texture)
+    matte = tensors.regions["matte"][None]
+    opaque_above, opaque_below, eyes = tensors.layers.split(1)
+    skin = tensors.regions["skin"]
+    brightness = (1.7 * (texture.mean(0) * skin).sum() / skin.sum()).clamp(0.5, 1.1)
+    return Paint(
+        texture=texture,
+        above=torch.cat([above, matte, opaque_above]),
+        below=torch.cat([below, matte, opaque_below]),
+        background=background,
+        eyes=eyes.contiguous(),
+        look=InteriorLook(identity.teeth, identity.teeth_size, brightness),
+    )
+
+
+def compose(portrait: Portrait, paint: Paint, lattice: Lattice, shifts: Tensor, coefficients: Tensor) -> Tensor:
+    """Draw frames.
+
+    Args:
+        portrait: the base face, for where its mouth and eyes are.
+        paint: its pictures.
+        lattice: of the output.
+        shifts: (t, 3, 2, G, G) displacement fields of the layers in portrait pixels.
+        coefficients: (t, K) of the modes; jaw, tongue and lips steer the mouth's inside.
+
+    Returns:
+        (t, 3, size, size) float32 in [0, 1].
+    """
+    places = [lattice.invert(shifts[:, layer], _ITERATIONS[layer]) for layer in (STILL, UPPER, LOWER)]
+    parts = _parts(portrait, lattice, places, sample(paint.above[4:], places[UPPER])[:, 0])
+    upper_box, lower_box = parts.upper, parts.lower
+    upper = sample(paint.above, lattice.pixels(places[UPPER], upper_box))
+    lower = sample(paint.below, lattice.pixels(places[LOWER], lower_box))
+    if (box := parts.eyes) is not None:
+        inside = upper[(..., *box.within(upper_box))]
+        shown = sample(paint.eyes, lattice.pixels(places[UPPER], box))
+        inside[:, :3].lerp_(sample(paint.texture, lattice.pixels(places[STILL], box)), shown)
+    if (box := parts.mouth) is not None:
+        inside = lower[(..., *box.within(lower_box))]
+        pixels = (lattice.pixels(places[STILL], box) + 1) * ((portrait.size - 1) / 2)
+        _open_mouth(inside, _mouth_coordinates(portrait, pixels), coefficients, paint.look)
+    start, stop = lower_box.rows.start, upper_box.rows.stop
+    between = lower[:, :4, : stop - start].lerp(upper[:, :4, start:], upper[:, 4:, start:])
+    face = torch.cat([upper[:, :4, :start], between, lower[:, :4, stop - start :]], dim=2)
+    frames = sample(paint.background, lattice.pixels(lattice.frame, lattice.whole))
+    return frames.lerp_(face[:, :3], face[:, 3:])
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The rectangles of the output in which each layer can show; eyes lie in ``upper``, the mouth in ``lower``."""
+
+    upper: Box
+    lower: Box
+    eyes: Box | None
+    mouth: Box | None
+
+
+def _parts(portrait: Portrait, lattice: Lattice, places: list[Tensor], cover: Tensor) -> _Parts:
+    """Find them for ``places`` of the layers; ``cover`` (t, n, n) is the opacity of the upper one."""
+    marks = torch.stack(
+        [
+            cover < 1 - _TRACE,
+            cover > _TRACE,
+            _near_eyes(portrait, places[UPPER]),
+            _near_mouth(portrait, places[UPPER], places[LOWER]),
+        ]
+    )
+    # One transfer for all: dozens of processes may share a GPU, and each waits its turn to be answered.
+    rows, columns = torch.stack([marks.any(3).any(1), marks.any(2).any(1)]).cpu().numpy()
+    last = lattice.count - 1
+    not_upper, not_lower = (np.flatnonzero(row) for row in rows[:2])
+    top = max(0, int(not_upper[0]) - 1) if len(not_upper) else last
+    bottom = min(last, int(not_lower[-1]) + 1) if len(not_lower) else 0
+    upper, lower = lattice.rows(0, max(top, bottom)), lattice.rows(top, last)
+    eyes, mouth = (lattice.around(rows[place], columns[place]) for place in (2, 3))
+    return _Parts(upper, lower, eyes and eyes.cut(upper), mouth and mouth.cut(lower))
+
+
+def _near_eyes(portrait: Portrait, places: Tensor) -> Tensor:
+    """(t, n, n) bool: between or close to the eyelids."""
+    corners = portrait.points[[index for group in (*EYE_UPPER, *EYE_LOWER) for index in group], :2]
+    low, high = (
+        (corner * (2 / (portrait.size - 1)) - 1).tolist() for corner in (corners.min(0) - 4, corners.max(0) + 4)
+    )
+    x, y = places.unbind(-1)
+    return (x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1])
+
+
+def _near_mouth(portrait: Portrait, upper: Tensor, lower: Tensor) -> Tensor:
+    """(t, n, n) bool: where neither layer may be opaque."""
+    scale = (portrait.size - 1) / 2
+    above, below = (_mouth_coordinates(portrait, (place + 1) * scale) for place in (upper, lower))
+    columns = np.linspace(-0.5, 0.5, 21, dtype=np.float32)
+    highest = float(portrait.lip_line(INNER_UPPER, columns, 0.0).min()) - _MARGIN
+    lowest = float(portrait.lip_line(INNER_LOWER, columns, 0.0).max()) + _MARGIN
+    return (below[:, 0].abs() < 0.8) & (above[:, 1] > highest) & (below[:, 1] < lowest)
+
+
+def _mouth_coordinates(portrait: Portrait, pixels: Tensor) -> Tensor:
+    """(t, h, w, 2) portrait pixels -> (t, 2, h, w) along and across the mouth in mouth widths around its centre."""
+    centre = torch.from_numpy(portrait.mouth_centre).to(pixels)
+    axes = torch.from_numpy(np.stack(portrait.mouth_axis)).to(pixels) / portrait.mouth_width
+    return torch.einsum("ac,thwc->athw", axes, pixels - centre).transpose(0, 1)
+
+
+def _open_mouth(lower: Tensor, place: Tensor, coefficients: Tensor, look: InteriorLook) -> None:
+    """Draw the mouth's inside into (t, 5, h, w) of the lower layer, in place."""
+    opening, tongue, rounding = (coefficients[:, FACE_MODES.index(name)] for name in ("open", "tongue", "rounding"))
+    inside = mouth_interior((place[:, 0], place[:, 1]), opening * OPEN_SHIFT, tongue, rounding, look)
+    # Lips that touch leave no slit, however roughly the two layers meet.
+    shut = (1 - opening / 0.04).clamp(0, 1)[:, None, None, None]
+    lower[:, :3].lerp_(inside, 1 - torch.maximum(lower[:, 4:5], shut))

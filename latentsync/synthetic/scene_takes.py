@@ -1,0 +1,209 @@
+"""One scene of a corpus: two takes that differ in the speech alone, as files; and the way back from file to state."""
+
+import json
+import os
+import random
+import shutil
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from latentsync.errors import ConfigError
+from latentsync.media.video_writer import AudioTrack, VideoWriter, WriterOptions
+from latentsync.synthetic.clip import write_wav
+from latentsync.synthetic.head.appearance import MOTION_COLUMNS, Identity, Scene
+from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
+from latentsync.synthetic.population import Setting, Speaker, sample_setting, sample_speaker, sample_words
+from latentsync.synthetic.speech.text import Split
+from latentsync.synthetic.speech.tts import PAUSE, SAMPLE_RATE, Utterance
+from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS, mouth_curve
+
+TAKES = ("a", "b")
+FPS = Fraction(25)
+# Every eighth frame stands alone, so that a short window anywhere is cheap to read.
+WRITER = WriterOptions(crf=16, preset="superfast", keyframe_interval=8, threads=1, overwrite=True)
+
+
+@dataclass(frozen=True)
+class SceneScript:
+    """What happens in one scene, before anything is drawn.
+
+    Attributes:
+        split: "train" or "val".
+        number: of the scene within its split.
+        setting: what both takes share.
+        speakers, utterances: one for each take.
+    """
+
+    split: str
+    number: int
+    setting: Setting
+    speakers: tuple[Speaker, ...]
+    utterances: tuple[Utterance, ...]
+
+    @cached_property
+    def states(self) -> list[HeadState]:
+        """What each take shows."""
+        setting, count = self.setting, len(self.setting.motion)
+        curves = [
+            mouth_curve(words.phonemes, count, FPS, speaker.style)
+            for speaker, words in zip(self.speakers, self.utterances, strict=True)
+        ]
+        return [HeadState(curve, setting.motion, setting.identity, setting.scene) for curve in curves]
+
+    @property
+    def names(self) -> list[str]:
+        """File stems of the takes."""
+        return take_names(self.number)
+
+
+def take_names(number: int) -> list[str]:
+    """File stems of a scene's takes: ``00012_a``, ``00012_b``."""
+    return [f"{number:05d}_{take}" for take in TAKES]
+
+
+def write_script(seed: int, split: str, number: int, seconds: float) -> SceneScript:
+    """Decide everything about a scene; the same arguments give the same people, movements and words."""
+    generator = random.Random(f"{seed}/{split}/{number}")
+    texts: Split = "held_out" if split == "val" else "train"
+    setting = sample_setting(generator, texts, max(1, round(seconds * FPS)), float(FPS))
+    speaker = sample_speaker(generator, texts)
+    speakers = (speaker, speaker if generator.random() < 0.5 else sample_speaker(generator, texts))
+    utterances = tuple(sample_words(generator, who, texts, seconds) for who in speakers)
+    return SceneScript(split, number, setting, speakers, utterances)
+
+
+def write_scene(script: SceneScript, folder: Path, renderer: HeadRenderer, sizes: tuple[int, int | None]) -> None:
+    """Write both takes as aligned crops, and as whole frames too where asked.
+
+    The files are made in ``folder/.unfinished`` and moved when all of them are whole.
+
+    Args:
+        script: the scene.
+        folder: of the corpus; clips go into ``folder/<split>``, whole frames into ``folder/whole/<split>``.
+        renderer: draws the frames.
+        sizes: side of the crops; side of the whole frames, or None to leave them out.
+
+    Raises:
+        MediaError: a file cannot be written.
+    """
+    resolution, whole = sizes
+    workshop = folder / ".unfinished" / f"{script.split}_{script.number:05d}"
+    workshop.mkdir(parents=True, exist_ok=True)
+    states = script.states
+    with torch.inference_mode():
+        _write_takes(script, workshop, renderer.render_takes(states, resolution, script.setting.jitter), "")
+        if whole is not None:
+            _write_takes(script, workshop, torch.stack([renderer.render(state, whole) for state in states]), "whole_")
+    truths = [_sidecar(script, index, renderer, resolution) for index in range(len(TAKES))]
+    targets = {"": folder / script.split} | ({} if whole is None else {"whole_": folder / "whole" / script.split})
+    for prefix, target in targets.items():
+        target.mkdir(parents=True, exist_ok=True)
+        for name, truth in zip(script.names, truths, strict=True):
+            (workshop / f"{name}.json").write_text(json.dumps(truth) + "\n", encoding="utf-8")
+            os.replace(workshop / f"{name}.json", target / f"{name}.json")
+        for name in script.names:
+            os.replace(workshop / f"{prefix}{name}.mp4", target / f"{name}.mp4")
+    shutil.rmtree(workshop)
+
+
+def is_complete(folder: Path, split: str, number: int, with_whole_frames: bool = False) -> bool:
+    """Whether all files of a scene are there."""
+    targets = [folder / split, *([folder / "whole" / split] if with_whole_frames else [])]
+    return all(
+        (target / f"{name}{suffix}").is_file()
+        for target in targets
+        for name in take_names(number)
+        for suffix in (".json", ".mp4")
+    )
+
+
+def _write_takes(script: SceneScript, workshop: Path, takes: Tensor, prefix: str) -> None:
+    """Write (k, t, 3, h, w) in [0, 1] with each take's sound."""
+    for name, words, frames in zip(script.names, script.utterances, takes, strict=True):
+        sound = workshop / f"{name}.wav"
+        write_wav(sound, fitted(words.waveform, len(frames)))
+        pictures = rearrange((frames * 255).round().byte(), "t c h w -> t h w c").contiguous().cpu().numpy()
+        size = pictures.shape[1]
+        with VideoWriter(workshop / f"{prefix}{name}.mp4", size, size, FPS, AudioTrack(sound), WRITER) as writer:
+            for picture in pictures:
+                writer.write(picture)
+
+
+def fitted(waveform: npt.NDArray[np.float32], num_frames: int) -> npt.NDArray[np.float32]:
+    """Cut (n,) 16 kHz sound to ``num_frames`` at 25 a second, or fill it with silence."""
+    length = round(num_frames / FPS * SAMPLE_RATE)
+    return np.pad(waveform[:length], (0, max(0, length - len(waveform))))
+
+
+def _sidecar(script: SceneScript, index: int, renderer: HeadRenderer, resolution: int) -> dict[str, Any]:
+    state, words, speaker = script.states[index], script.utterances[index], script.speakers[index]
+    seconds = float(state.num_frames / FPS)
+    heard = [p for p in words.phonemes if p.start < seconds]
+    return {
+        "split": script.split,
+        "scene_number": script.number,
+        "take": TAKES[index],
+        "other_take": f"{script.names[1 - index]}.mp4",
+        "fps": str(FPS),
+        "resolution": resolution,
+        "text": words.text,
+        "voice": speaker.voice,
+        "speaker": asdict(speaker),
+        "phonemes": [[p.symbol, round(p.start, 4), round(min(p.end, seconds), 4)] for p in heard],
+        "has_speech": any(p.symbol != PAUSE for p in heard),
+        "mouth_columns": list(MOUTH_PARAMETERS),
+        "mouth": np.round(state.mouth, 5).tolist(),
+        "mouth_opening": np.round(renderer.mouth_opening(state).cpu().numpy(), 5).tolist(),
+        "motion_columns": list(MOTION_COLUMNS),
+        "motion": np.round(state.motion, 5).tolist(),
+        "jitter": script.setting.jitter,
+        "identity": asdict(state.identity),
+        "scene": asdict(state.scene),
+    }
+
+
+def read_sidecar(path: Path) -> tuple[HeadState, dict[str, Any]]:
+    """What a clip of a corpus shows, from its sidecar.
+
+    ``HeadRenderer.render_takes([state], resolution, truth["jitter"])`` draws the clip again;
+    ``state.speaking(mouth_curve(...))`` is the true answer to a dub of it with other speech.
+
+    Args:
+        path: of the clip or of its sidecar.
+
+    Raises:
+        ConfigError: there is no sidecar, or it is not one of a corpus.
+    """
+    path = path.with_suffix(".json")
+    try:
+        truth = json.loads(path.read_text(encoding="utf-8"))
+        state = HeadState(
+            np.array(truth["mouth"], np.float32),
+            np.array(truth["motion"], np.float32),
+            Identity(**_tuples(truth["identity"])),
+            Scene(**_tuples(truth["scene"])),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"Cannot read what {str(path)!r} shows ({type(error).__name__}: {error}). Expected the sidecar of a clip "
+            "made by tools.make_synthetic_dataset; make the corpus again."
+        ) from error
+    return state, truth
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples: turn its lists back into them."""
+    return {name: _as_tuple(value) for name, value in values.items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Synthetic speech: sentences, text-to-speech with phoneme times, viseme curves."""

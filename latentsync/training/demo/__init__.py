@@ -1,0 +1,1 @@
+"""Recipe of the bundled demo model, from nothing to weights."""

@@ -1,0 +1,103 @@
+"""The batches of a run in their order, a few per update, and the place in them that a resumed run goes on from."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from latentsync.errors import TrainingError
+from latentsync.training.loop.interrupt import StopRequest
+from latentsync.training.loop.processes import Processes
+from latentsync.training.loop.task import BatchSource
+
+logger = logging.getLogger(__name__)
+
+
+class Feed:
+    """Takes batches from a source, as many in every process.
+
+    Args:
+        source: of this process.
+        per_update: batches of an update; what is left at the end of an epoch makes a smaller one.
+        processes: that train together.
+
+    Attributes:
+        epoch: from 0.
+        batch: how many of the epoch are used.
+        batches_per_epoch: the fewest that a process has.
+    """
+
+    def __init__(self, source: BatchSource, per_update: int, processes: Processes) -> None:
+        self.source = source
+        self.per_update = per_update
+        self.processes = processes
+        self.epoch = 0
+        self.batch = 0
+        self.batches_per_epoch = -int(processes.agree([-source.steps_per_epoch])[0])
+        if self.batches_per_epoch < 1:
+            raise TrainingError(
+                "An epoch has no batch in at least one process: give more clips, smaller batches or fewer processes."
+            )
+        self._batches: Iterator[Any] | None = None
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Updates that an epoch makes."""
+        return -(-self.batches_per_epoch // self.per_update)
+
+    def go_to(self, epoch: int, batch: int) -> None:
+        """Make this the next batch."""
+        self.close()
+        self.epoch, self.batch = (epoch, batch) if batch < self.batches_per_epoch else (epoch + 1, 0)
+
+    def close(self) -> None:
+        """Let go of the batches that are being prepared."""
+        close = getattr(self._batches, "close", None)
+        if close is not None:
+            close()
+        self._batches = None
+
+    def take(self, stop: StopRequest) -> list[Any]:
+        """The batches of the next update; none, and then in no process, if a signal came or the epoch ended early.
+
+        Raises:
+            TrainingError: a whole epoch had no batch.
+        """
+        wanted = min(self.per_update, self.batches_per_epoch - self.batch)
+        batches = self._read(wanted, stop)
+        cut_off = stop.requested and len(batches) < wanted
+        minus_fewest, any_cut_off = self.processes.agree([-len(batches), cut_off])
+        if any_cut_off:
+            return []
+        taken = batches[: int(-minus_fewest)]
+        self.batch += len(taken)
+        if len(taken) < wanted:
+            self._end_early()
+        if self.batch >= self.batches_per_epoch:
+            self.go_to(self.epoch + 1, 0)
+        return taken
+
+    def _read(self, wanted: int, stop: StopRequest) -> list[Any]:
+        if self._batches is None:
+            self._batches = iter(self.source.batches(self.epoch, self.batch))
+        batches: list[Any] = []
+        try:
+            while len(batches) < wanted and not stop.requested:
+                batches.append(next(self._batches))
+        except StopIteration:
+            pass
+        except Exception:
+            # Ctrl-C reaches a loader's workers too: what they leave behind is no failure then.
+            if not stop.requested:
+                raise
+        return batches
+
+    def _end_early(self) -> None:
+        if self.batch == 0:
+            raise TrainingError(f"Epoch {self.epoch} had no batch. Look for unusable clips in the log.")
+        logger.warning(
+            "Epoch %d ended after %d of %d batches in at least one process.",
+            self.epoch,
+            self.batch,
+            self.batches_per_epoch,
+        )
+        self.batch = self.batches_per_epoch

@@ -1,0 +1,44 @@
+"""Learning-rate factors, as functions of the step alone, so that a resumed run needs nothing to restore them."""
+
+import math
+
+from latentsync.training.loop.options import Schedule
+
+
+def lr_factor(schedule: Schedule, warmup: int, step: int, over: float) -> float:
+    """Factor of the peak learning rate for a step.
+
+    Args:
+        schedule: how the rate falls.
+        warmup: steps in which it rises.
+        step: steps done so far.
+        over: share of the run that is over, 0 to 1.
+
+    Returns:
+        0 to 1.
+    """
+    rise = min((step + 1) / (warmup + 1), 1.0)
+    over = min(max(over, 0.0), 1.0)
+    if schedule == "cosine":
+        return rise * 0.5 * (1.0 + math.cos(math.pi * over))
+    if schedule == "linear":
+        return rise * (1.0 - over)
+    return rise
+
+
+def share_over(step: int, last_step: int | None, seconds: float, max_seconds: float, warmup: int = 0) -> float:
+    """Share of a run that is over, by steps after the warm-up or by time, whichever is further.
+
+    Args:
+        step: steps done so far.
+        last_step: where the run ends; None = no such limit.
+        seconds: of training so far.
+        max_seconds: when the run ends; 0 = no such limit.
+        warmup: steps that do not count.
+
+    Returns:
+        0 to 1.
+    """
+    by_steps = 0.0 if last_step is None else max(step - warmup, 0) / max(last_step - warmup, 1)
+    by_time = seconds / max_seconds if max_seconds > 0 else 0.0
+    return min(max(by_steps, by_time), 1.0)

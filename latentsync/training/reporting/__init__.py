@@ -1,0 +1,1 @@
+"""Charts and image sheets of a training run."""

@@ -1,0 +1,1 @@
+"""SyncNet training on the common loop."""

@@ -1,0 +1,203 @@
+"""Training StableSyncNet: the task that `latentsync.training.loop.trainer.Trainer` works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from latentsync.data.sampling.draws import SampleDraws
+from latentsync.data.sampling.samples import SyncNetBatch
+from latentsync.errors import ConfigError
+from latentsync.losses.compose import compose
+from latentsync.losses.sync import contrastive_loss, syncnet_bce
+from latentsync.media.audio.syncnet_mel import N_MELS, mel_columns
+from latentsync.models.stable_syncnet import StableSyncNet, cosine, lower_half
+from latentsync.models.vae import encode_latents
+from latentsync.models.weights.published_layout import save_published
+from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
+from latentsync.training.loop.task import Shard
+from latentsync.training.reporting.image_sheet import save_sheet
+from latentsync.training.syncnet.frame_source import vary_windows
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+_SHEET_PAIRS = 6
+
+
+@dataclass
+class FramesToImage:
+    """Turns windows of frames into what a SyncNet takes.
+
+    Attributes:
+        lower_half: only the lower half of the pictures.
+        vae: for a SyncNet of latents, else None.
+        chunk_size: pictures encoded at a time.
+    """
+
+    lower_half: bool = True
+    vae: AutoencoderKL | None = None
+    chunk_size: int = 32
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(b, f, 3, R, R) in [-1, 1] -> (b, f * 3, R / 2, R), or latents (b, f * 4, R / 8, R / 8)."""
+        if self.vae is not None:
+            flat = rearrange(pixels, "b f c h w -> (b f) c h w").to(self.vae.dtype)
+            latents = encode_latents(self.vae, flat, None, self.chunk_size).float()
+            return rearrange(latents, "(b f) c h w -> b (f c) h w", b=len(pixels))
+        image = rearrange(pixels, "b f c h w -> b (f c) h w")
+        return lower_half(image) if self.lower_half else image
+
+
+@dataclass(frozen=True)
+class SyncNetTaskOptions:
+    """How a SyncNet is trained.
+
+    Attributes:
+        seed: of the changes to the frames.
+        varied: change the training frames lightly, see `vary_windows`.
+        contrastive_weight: weight of `contrastive_loss` beside the cross-entropy of single pairs; 0 as published.
+        mouth_weight: weight of `GuidedSyncNet`'s reading error; 0 as published.
+    """
+
+    seed: int = 42
+    varied: bool = False
+    contrastive_weight: float = 0.0
+    mouth_weight: float = 0.0
+
+
+class GuidedSyncNet(nn.Module):
+    """A SyncNet in training, with one linear map that reads what the mouth does from either embedding.
+
+    Told what a mouth does, both encoders soon look for the same thing. Without a guide a small network first has to
+    find that out by choosing at random, and may never begin.
+
+    Args:
+        syncnet: is trained.
+        num_frames: f of a window.
+        parameters_read: numbers that describe the mouth in a frame.
+    """
+
+    def __init__(self, syncnet: StableSyncNet, num_frames: int, parameters_read: int = len(MOUTH_PARAMETERS)) -> None:
+        super().__init__()
+        self.syncnet = syncnet
+        self.num_frames = num_frames
+        with torch.no_grad():
+            width = syncnet.audio_encoder(torch.zeros(1, 1, N_MELS, mel_columns(num_frames))).shape[1]
+        # Entries of a unit vector are about 1 / sqrt(width).
+        self.scale = width**0.5
+        self.reader = nn.Linear(width, num_frames * parameters_read)
+
+    def forward(self, image: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Embed both sides and read both.
+
+        image, audio as for `StableSyncNet` -> vision_embeds, audio_embeds (b, d), readings of both (b, f, k)
+        """
+        seen, heard = self.syncnet(image, audio)
+        return seen, heard, self._read(seen), self._read(heard)
+
+    def _read(self, embeds: Tensor) -> Tensor:
+        return rearrange(self.reader(embeds * self.scale), "b (f k) -> b f k", f=self.num_frames)
+
+
+class SyncNetTask:
+    """See `TrainingTask`.
+
+    Args:
+        network: a StableSyncNet, or with ``options.mouth_weight`` a GuidedSyncNet.
+        to_image: prepares frames.
+        validation: batches of a fixed set, in the same order at every iteration.
+        options: how it is trained.
+    """
+
+    name = "syncnet"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        to_image: FramesToImage,
+        validation: Sequence[SyncNetBatch],
+        options: SyncNetTaskOptions | None = None,
+    ) -> None:
+        self.network, self.to_image, self.validation = network, to_image, validation
+        self.options = options or SyncNetTaskOptions()
+        self._device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> None:
+        """See `TrainingTask.to`."""
+        self._device = device
+        if self.to_image.vae is not None:
+            self.to_image.vae.to(device)
+
+    def losses(self, network: nn.Module, batch: SyncNetBatch) -> dict[str, Tensor]:
+        """See `TrainingTask.losses`: cross-entropy of the cosine, and the share of pairs told right."""
+        pixels, options = self._pixels(batch), self.options
+        if options.varied:
+            pixels = vary_windows(pixels, SampleDraws(options.seed, batch.sample_ids, self._device))
+        weights = {"contrastive": options.contrastive_weight, "mouth": options.mouth_weight}
+        return self._judged(network, pixels, batch, weights)
+
+    def _pixels(self, batch: SyncNetBatch) -> Tensor:
+        return batch.frames.to(self._device, non_blocking=True).float() / 127.5 - 1
+
+    def _judged(
+        self, network: nn.Module, pixels: Tensor, batch: SyncNetBatch, extra: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        labels = batch.labels.to(self._device)
+        seen, heard, *read = network(self.to_image(pixels), batch.mel.to(self._device, non_blocking=True))
+        agreement = cosine(seen, heard)
+        terms = {
+            "bce": lambda: syncnet_bce(agreement, labels),
+            "contrastive": lambda: contrastive_loss(seen, heard, labels),
+            "mouth": lambda: self._reading_error(read, batch),
+        }
+        losses = compose(terms, {"bce": 1.0, "contrastive": 0.0, "mouth": 0.0, **extra})
+        right = ((agreement.detach() > 0.5) == (labels > 0.5)).float().mean()
+        return {**losses, "accuracy": right}
+
+    def _reading_error(self, read: Sequence[Tensor], batch: SyncNetBatch) -> Tensor:
+        """Mean squared error of what both embeddings say of the mouth: () ."""
+        if batch.mouth_seen is None or batch.mouth_heard is None:
+            raise ConfigError(
+                "run.mouth_weight needs clips whose sidecars say what the mouth does, as a made corpus has them "
+                f"(docs/data.md), and data.cache_frames=true; {batch.clips[0]} has none. Set run.mouth_weight=0"
+            )
+        truth = (batch.mouth_seen.to(self._device), batch.mouth_heard.to(self._device))
+        return torch.stack([F.mse_loss(each, told) for each, told in zip(read, truth, strict=True)]).sum()
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module, shard: Shard) -> dict[str, tuple[float, int]]:
+        """See `TrainingTask.validate`: cross-entropy and accuracy on the fixed pairs."""
+        loss, right, count = 0.0, 0.0, 0
+        for batch in _every(self.validation, shard):
+            terms = self._judged(network, self._pixels(batch), batch, {})
+            loss += float(terms["bce"]) * len(batch.labels)
+            right += float(terms["accuracy"]) * len(batch.labels)
+            count += len(batch.labels)
+        return {"bce": (loss, count), "accuracy": (right, count)}
+
+    def illustrate(self, network: nn.Module, folder: Path, step: int) -> None:
+        """See `TrainingTask.illustrate`: what the network is shown; the same at every step, so written once."""
+        path = folder / "syncnet_input.jpg"
+        if self.validation and not path.exists():
+            frames = next(iter(self.validation)).frames[:_SHEET_PAIRS]
+            save_sheet(path, [window.float() / 127.5 - 1 for window in frames])
+
+    def export(self, state_dict: Mapping[str, Tensor], folder: Path, step: int) -> Path:
+        """See `TrainingTask.export`: ``{"state_dict", "global_step"}``."""
+        if isinstance(self.network, GuidedSyncNet):
+            mark = "syncnet."
+            state_dict = {key.removeprefix(mark): each for key, each in state_dict.items() if key.startswith(mark)}
+        return save_published(state_dict, folder / f"stable_syncnet-{step}.pt", step)
+
+
+def _every(batches: Sequence[SyncNetBatch], shard: Shard) -> Iterable[SyncNetBatch]:
+    return batches[shard.rank :: shard.world]

@@ -1,0 +1,1 @@
+"""U-Net training on the common loop."""

@@ -1,0 +1,78 @@
+"""Random numbers of samples: the same wherever a sample is met, and no two alike."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentsync.data.sampling.draws import SampleDraws
+
+CPU = torch.device("cpu")
+SHAPE = (2, 3)
+
+
+def drawn(seed: int, ids: list[int]) -> list[torch.Tensor]:
+    """What a training step draws, several times over."""
+    draws = SampleDraws(seed, torch.tensor(ids), CPU)
+    return [draws.uniform(), draws.normal(SHAPE), draws.uniform(), draws.normal(SHAPE), draws.normal(SHAPE)]
+
+
+@given(
+    st.integers(-(2**31), 2**31),
+    st.lists(st.integers(0, 2**40), min_size=2, max_size=5, unique=True),
+    st.randoms(use_true_random=False),
+)
+def test_a_sample_gets_the_same_numbers_in_every_batch(seed: int, ids: list[int], shuffler) -> None:
+    together = dict(zip(ids, zip(*drawn(seed, ids))))
+    shuffler.shuffle(ids)
+    for batch in (ids[:1], ids[1:]):
+        for sample, numbers in zip(batch, zip(*drawn(seed, batch))):
+            assert all(torch.equal(one, other) for one, other in zip(numbers, together[sample]))
+
+
+def test_the_global_generator_is_neither_used_nor_moved() -> None:
+    torch.manual_seed(1)
+    first = drawn(5, [1, 2])
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    torch.rand(7)
+    second = drawn(5, [1, 2])
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(one, other) for one, other in zip(first, second))
+
+
+def test_seeds_samples_and_purposes_have_nothing_in_common() -> None:
+    rows = []
+    for seed in (1247, 1248):
+        draws = SampleDraws(seed, torch.arange(20), CPU)
+        rows += [draws.normal((500,)) for _ in range(3)]
+    streams = torch.cat(rows)
+    correlations = torch.corrcoef(streams) - torch.eye(len(streams))
+    assert len(streams) == 120
+    # The largest of 7140 chance correlations of 500 numbers is near 4 / sqrt(500) = 0.18.
+    assert correlations.abs().max() < 0.25
+
+
+def test_distributions_are_what_they_say() -> None:
+    draws = SampleDraws(0, torch.arange(4000), CPU)
+    uniform, normal = draws.uniform(), draws.normal((3,))
+    assert uniform.shape == (4000,) and normal.shape == (4000, 3)
+    assert 0 <= uniform.min() and uniform.max() < 1
+    # Kolmogorov-Smirnov: 1.95 / sqrt(n) is passed by chance once in a thousand.
+    for values, law in ((uniform, lambda x: x), (normal.flatten(), torch.distributions.Normal(0, 1).cdf)):
+        ranks = torch.arange(1, values.numel() + 1) / values.numel()
+        assert (law(values.sort().values) - ranks).abs().max() < 1.95 / values.numel() ** 0.5
+
+
+def test_numbers_stay_what_they_are_from_version_to_version() -> None:
+    draws = SampleDraws(3, torch.tensor([5, 2**40]), CPU)
+    assert draws.uniform().tolist() == pytest.approx([0.7393027544, 0.0439463258], abs=1e-9)
+
+
+@pytest.mark.gpu
+def test_a_gpu_draws_the_same_numbers() -> None:
+    on_cpu, on_gpu = (SampleDraws(3, torch.arange(50), torch.device(name)) for name in ("cpu", "cuda"))
+    for _ in range(3):
+        assert torch.equal(on_gpu.uniform().cpu(), on_cpu.uniform())
+        torch.testing.assert_close(on_gpu.normal((7, 5)).cpu(), on_cpu.normal((7, 5)), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,12 @@
+"""The mel filters, against the tables of others."""
+
+import torch
+
+from latentsync.media.audio.mel_filterbank import mel_filterbank
+
+
+def test_whisper_filters():
+    """The filters must be the ones that openai-whisper ships as a table."""
+    from whisper.audio import mel_filters
+
+    torch.testing.assert_close(mel_filterbank(400, 80, 0.0, 8000.0), mel_filters("cpu", 80), atol=1e-7, rtol=1e-5)
