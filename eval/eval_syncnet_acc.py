@@ -18,13 +18,14 @@ from typing import Any
 
 from latentsync.backends.placement import choose_device
 from latentsync.build.networks import load_syncnet
-from latentsync.build.paths import REPOSITORY, published_or
+from latentsync.build.paths import published_or
 from latentsync.config.load import load_syncnet_config
 from latentsync.data.clips.clip_list import list_clips
 from latentsync.errors import LatentSyncError
 from latentsync.evaluation.syncnet_accuracy import EvaluationOptions, judge_offsets, judge_pairs
 from latentsync.metrics.sync_charts import draw_accuracy_chart
 from latentsync.metrics.sync_conf import SyncMeter
+from latentsync.runtime.resources import REPOSITORY
 
 
 def main(argv: Sequence[str] | None = None) -> int:

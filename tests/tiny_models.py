@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
-from latentsync.build.pipeline import build_unet_spec
+from latentsync.build.specs import build_unet_spec
 from latentsync.config.load import load_config
 from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.whisper.audio_encoder import AudioEncoder, AudioEncoderDims, save_audio_encoder

@@ -26,7 +26,9 @@ from torch import Tensor
 
 from latentsync.backends.placement import Placement, choose_placement
 from latentsync.backends.predictor import Features, UNetPredictor
-from latentsync.build import pipeline as builders
+from latentsync.backends.prepare import prepare_networks
+from latentsync.build.presets import ModelFiles
+from latentsync.build.specs import build_unet_spec
 from latentsync.cli.inference import select_files
 from latentsync.config.load import Config, load_config
 from latentsync.errors import ConfigError
@@ -106,14 +108,14 @@ def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
 
 
 @torch.inference_mode()
-def measure(files: builders.ModelFiles, placement: Placement, repeats: int, warm_up: int) -> dict[str, Any]:
+def measure(files: ModelFiles, placement: Placement, repeats: int, warm_up: int) -> dict[str, Any]:
     """Time and error of every call, on the placement's first device."""
     config, device = load_config(files.config_path), placement.devices[0]
     windows = [_window(config, device, seed) for seed in range(warm_up + repeats)]
     expected = _reference(files, config, windows[0], device)
-    unet = load_unet(builders.build_unet_spec(config.model), files.unet, device, placement.dtype)
+    unet = load_unet(build_unet_spec(config.model), files.unet, device, placement.dtype)
     vae = load_vae(files.vae, device, placement.dtype)
-    predictor = builders.prepare_networks(unet, vae, config.data.num_frames, placement)
+    predictor = prepare_networks(unet, vae, config.data.num_frames, placement)
     batch = placement.vae_batch
     reset_peak_memory(device)
     inputs = [window.to(placement.dtype) for window in windows]
@@ -144,12 +146,10 @@ def _window(config: Config, device: torch.device, seed: int) -> WindowTensors:
     )
 
 
-def _reference(
-    files: builders.ModelFiles, config: Config, window: WindowTensors, device: torch.device
-) -> dict[str, Tensor]:
+def _reference(files: ModelFiles, config: Config, window: WindowTensors, device: torch.device) -> dict[str, Tensor]:
     """The results of every call in float32, by the plain networks."""
     with _exact_products():
-        unet = load_unet(builders.build_unet_spec(config.model), files.unet, device, torch.float32)
+        unet = load_unet(build_unet_spec(config.model), files.unet, device, torch.float32)
         works = _works(UNetPredictor(unet), load_vae(files.vae, device, torch.float32), 1)
         return {name: work(window)() for name, work in works.items()}
 

@@ -29,7 +29,6 @@ from latentsync.build.networks import (
     build_videomae_spec,
     frozen_dtype,
 )
-from latentsync.build.pipeline import REPOSITORY
 from latentsync.build.training import build_trainer_options, build_unet_task
 from latentsync.config.load import Config, load_config, load_syncnet_config
 from latentsync.data.sampling.samples import UNetBatch
@@ -38,6 +37,7 @@ from latentsync.models.stable_syncnet import StableSyncNet
 from latentsync.models.vae import PUBLISHED_CONFIG
 from latentsync.models.vgg_lpips import VggLpips
 from latentsync.models.video_mae import VideoMae
+from latentsync.runtime.resources import REPOSITORY
 from latentsync.training.loop.options import TrainingResult
 from latentsync.training.loop.processes import leave_processes, this_shard
 from latentsync.training.loop.trainer import Trainer

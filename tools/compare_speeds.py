@@ -22,14 +22,9 @@ import torch
 
 from latentsync.backends.placement import choose_placement
 from latentsync.build.networks import load_syncnet
-from latentsync.build.pipeline import (
-    REPOSITORY,
-    ModelFiles,
-    build_pipeline,
-    build_schedule,
-    custom_files,
-    preset_files,
-)
+from latentsync.build.pipeline import build_pipeline
+from latentsync.build.presets import ModelFiles, custom_files, preset_files
+from latentsync.build.specs import build_schedule
 from latentsync.checkpoints import registry as checkpoints
 from latentsync.config.load import Config, load_config, load_syncnet_config
 from latentsync.diffusion.denoise import SamplerOptions, plan_window
@@ -43,6 +38,7 @@ from latentsync.metrics.dub_quality import DubFolder, Figures, aligned_crops, li
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.runtime.resources import REPOSITORY
 from latentsync.synthetic.dub_cases import bundled_case, write_case
 from latentsync.synthetic.head.renderer import HeadRenderer
 from tools.command import exit_code

@@ -22,14 +22,8 @@ import torch
 
 from latentsync.backends.placement import choose_device, choose_placement
 from latentsync.build.networks import load_syncnet
-from latentsync.build.pipeline import (
-    DETECTORS,
-    REPOSITORY,
-    build_face_detector,
-    build_pipeline,
-    custom_files,
-    preset_files,
-)
+from latentsync.build.pipeline import DETECTORS, build_face_detector, build_pipeline
+from latentsync.build.presets import custom_files, preset_files
 from latentsync.checkpoints import registry as checkpoints
 from latentsync.config.load import load_config, load_syncnet_config
 from latentsync.diffusion.denoise import SamplerOptions
@@ -46,6 +40,7 @@ from latentsync.metrics.dub_quality import (
 from latentsync.metrics.film_strip import StripLayout, make_strip, save_picture
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
+from latentsync.runtime.resources import REPOSITORY
 from latentsync.synthetic.dub_cases import bundled_case, held_out_case, write_case
 from latentsync.synthetic.head.renderer import HeadRenderer
 from tools.command import exit_code

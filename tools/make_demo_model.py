@@ -18,8 +18,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from latentsync.build.paths import REPOSITORY
 from latentsync.errors import ConfigError
+from latentsync.runtime.resources import REPOSITORY
 from latentsync.training.demo.steps import Plan, Step
 from tools.command import exit_code
 

@@ -17,7 +17,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from latentsync.build.pipeline import PRESETS, build_unet_spec
+from latentsync.build.presets import PRESETS
+from latentsync.build.specs import build_unet_spec
 from latentsync.checkpoints.registry import CHECKPOINTS
 from latentsync.config.load import load_config
 from latentsync.models.unet.unet import UNet3DConditionModel

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from latentsync.build.pipeline import REPOSITORY, build_face_detector
+from latentsync.build.pipeline import build_face_detector
 from latentsync.checkpoints.registry import default_root, resolve
 from latentsync.face.compositing.masks import load_mask
 from latentsync.media.audio.muxer import AudioTrack
@@ -33,6 +33,7 @@ from latentsync.media.video_writer import VideoWriter, WriterOptions
 from latentsync.pipelines.generator import PassThroughGenerator
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.runtime.resources import REPOSITORY
 from latentsync.whisper.audio_encoder import load_audio_encoder
 
 FPS = Fraction(25)

@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 
 from latentsync.build.networks import load_syncnet
-from latentsync.build.pipeline import REPOSITORY, build_unet_spec
+from latentsync.build.specs import build_unet_spec
 from latentsync.config.load import load_config, load_syncnet_config
 from latentsync.errors import ConfigError
 from latentsync.media.output_file import whole_file
 from latentsync.models.unet.load import load_unet
 from latentsync.models.vae import load_vae
+from latentsync.runtime.resources import REPOSITORY
 from latentsync.training.demo.run_log import save_half
 from latentsync.whisper.audio_encoder import load_audio_encoder, save_audio_encoder
 from tools.command import exit_code

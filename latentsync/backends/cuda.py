@@ -5,13 +5,10 @@ Nothing here changes results by more than rounding, and names of weights stay wh
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-import torch
 from torch import nn
 
 from latentsync.models.kernels import dispatch as kernels
@@ -35,12 +32,6 @@ class _Packable(Protocol):
 
 class _CompiledNorm(FrameGroupNorm):
     has_kernel = False
-
-
-def can_compile() -> bool:
-    """Whether torch.compile can work here: it needs CUDA, Triton and a C compiler."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    return torch.cuda.is_available() and importlib.util.find_spec("triton") is not None and compiler is not None
 
 
 def keep_compiled_code() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import torch
 
-from latentsync.backends import cuda
 from latentsync.errors import ConfigError
 
 Memory = Literal["usual", "low"]
@@ -144,5 +146,11 @@ def check_compiling(device: torch.device) -> None:
     Raises:
         ConfigError: they cannot.
     """
-    if device.type != "cuda" or not cuda.can_compile():
+    if device.type != "cuda" or not can_compile():
         raise ConfigError(f"--compile on {device}: needs a CUDA device, Triton and a C compiler (gcc); leave it out")
+
+
+def can_compile() -> bool:
+    """Whether torch.compile can work here: it needs CUDA, Triton and a C compiler."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    return torch.cuda.is_available() and importlib.util.find_spec("triton") is not None and compiler is not None

@@ -11,18 +11,19 @@ import torch
 from torch import nn
 
 from latentsync.build.paths import find_file, published_or
-from latentsync.build.pipeline import build_unet_spec
+from latentsync.build.specs import build_unet_spec
 from latentsync.config.load import Config, SyncNetConfig, load_syncnet_config
 from latentsync.config.sections import DataConfig, EncoderConfig, SyncNetDataConfig, TrepaConfig
 from latentsync.errors import ConfigError
 from latentsync.media.audio.syncnet_mel import N_MELS, mel_columns
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
 from latentsync.models.unet.inflate import inflate_unet
-from latentsync.models.unet.load import load_unet, read_state_dict
+from latentsync.models.unet.load import load_unet
 from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.models.vae import load_vae
 from latentsync.models.vgg_lpips import VggLpips, load_vgg_lpips
 from latentsync.models.video_mae import VideoMae, VideoMaeSpec, load_video_mae
+from latentsync.models.weights.state_dict import read_state_dict
 from latentsync.models.weights.strict_loading import load_strictly
 from latentsync.whisper.audio_encoder import AudioEncoder, load_audio_encoder
 

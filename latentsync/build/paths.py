@@ -4,8 +4,7 @@ from pathlib import Path
 
 from latentsync.checkpoints import registry as checkpoints
 from latentsync.errors import ConfigError
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from latentsync.runtime.resources import REPOSITORY
 
 
 def find_file(name: str, key: str) -> Path:

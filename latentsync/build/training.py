@@ -12,7 +12,7 @@ from torch import nn
 
 from latentsync.build.networks import FrozenNetworks, build_syncnet, build_unet, frozen_dtype, load_frozen
 from latentsync.build.paths import published_or
-from latentsync.build.pipeline import build_schedule
+from latentsync.build.specs import build_schedule
 from latentsync.build.validation import build_video_maker
 from latentsync.config.load import Config, SyncNetConfig, as_dictionary
 from latentsync.config.sections import (

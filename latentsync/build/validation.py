@@ -12,8 +12,9 @@ from torch import nn
 
 from latentsync.backends.predictor import UNetPredictor
 from latentsync.build.networks import FrozenNetworks
-from latentsync.build.paths import REPOSITORY, find_file
-from latentsync.build.pipeline import build_face_detector, build_schedule
+from latentsync.build.paths import find_file
+from latentsync.build.pipeline import build_face_detector
+from latentsync.build.specs import build_schedule
 from latentsync.config.load import Config
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.errors import LatentSyncError
@@ -21,6 +22,7 @@ from latentsync.face.compositing.masks import load_mask
 from latentsync.pipelines.generator import DiffusionGenerator
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.runtime.resources import REPOSITORY
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from latentsync.checkpoints.download import DownloadOptions, download, sha256_of
 from latentsync.errors import CheckpointError
+from latentsync.runtime.resources import REPOSITORY
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ GROUPS = {
 
 def default_root() -> Path:
     """Return the checkpoint folder of this working copy, or `checkpoints` in the current folder when installed."""
-    beside_package = Path(__file__).resolve().parents[2] / "checkpoints"
+    beside_package = REPOSITORY / "checkpoints"
     return beside_package if beside_package.is_dir() else Path("checkpoints")
 
 

@@ -21,7 +21,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yaml import YAMLError
 
 from latentsync.backends import placement
-from latentsync.build import pipeline as builders
+from latentsync.build.pipeline import DETECTORS, build_face_detector, build_pipeline
+from latentsync.build.presets import PRESETS, ModelFiles, custom_files, preset_files
 from latentsync.checkpoints import registry as checkpoints
 from latentsync.config.load import load_config
 from latentsync.config.sections import RunConfig
@@ -29,6 +30,7 @@ from latentsync.diffusion.speed import PUBLISHED_CACHE_INTERVAL, SPEEDS, Sampler
 from latentsync.errors import ConfigError, LatentSyncError
 from latentsync.pipelines.job import LipsyncJob, LipsyncResult
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.runtime.resources import REPOSITORY
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--video_out_path", type=Path, help="the result (.mp4, .mov, .mkv); a .json report is written beside it")
     add("--tasks", type=Path, help="YAML list of jobs instead of the three paths above; keys are named as options are")
     add = parser.add_argument_group("which model").add_argument
-    add("--preset", choices=list(builders.PRESETS), help="default: the best one whose weights are here")
+    add("--preset", choices=list(PRESETS), help="default: the best one whose weights are here")
     add("--unet_config_path", type=Path, help="with --inference_ckpt_path: a U-Net of your own instead of a preset")
     add("--inference_ckpt_path", type=Path, help="weights that fit --unet_config_path")
     add("--checkpoints", type=Path, default=checkpoints.default_root(), help="checkpoint folder (%(default)s)")
@@ -81,7 +83,7 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--windows_at_once", type=int, default=1, help="windows computed together on a large GPU (%(default)s)")
     add("--dtype", default="auto", help="auto, float32, float16, bfloat16")
     add("--compile", action="store_true", help="fuse the networks for a GPU: minutes at the first start, faster then")
-    add("--detector", default="auto", choices=builders.DETECTORS, help="face detector (%(default)s)")
+    add("--detector", default="auto", choices=DETECTORS, help="face detector (%(default)s)")
     add = parser.add_argument_group("how to make it").add_argument
     add("--speed", default="exact", help=f"{', '.join(SPEEDS)}: what the options below are if not given (%(default)s)")
     add("--inference_steps", type=int, help="denoising steps; default: the model's own")
@@ -110,7 +112,7 @@ def inference_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def select_files(options: argparse.Namespace) -> builders.ModelFiles:
+def select_files(options: argparse.Namespace) -> ModelFiles:
     """The configuration and weights that the options ask for.
 
     Raises:
@@ -119,12 +121,12 @@ def select_files(options: argparse.Namespace) -> builders.ModelFiles:
     """
     own = (options.unet_config_path, options.inference_ckpt_path)
     if own == (None, None):
-        return builders.preset_files(options.preset, options.checkpoints)
+        return preset_files(options.preset, options.checkpoints)
     if None in own:
         raise ConfigError("--unet_config_path and --inference_ckpt_path belong together: give both, or a --preset")
     if options.preset is not None:
         raise ConfigError("--preset already names configuration and weights: leave it out, or leave out the two paths")
-    return builders.custom_files(*own, options.checkpoints)
+    return custom_files(*own, options.checkpoints)
 
 
 def read_jobs(options: argparse.Namespace, defaults: RunConfig) -> list[LipsyncJob]:
@@ -240,7 +242,7 @@ def describe(result: LipsyncResult) -> str:
     return "\n".join(lines)
 
 
-def load_pipeline(options: argparse.Namespace, files: builders.ModelFiles) -> LipsyncPipeline:
+def load_pipeline(options: argparse.Namespace, files: ModelFiles) -> LipsyncPipeline:
     """The pipeline that the options ask for, loaded; every command that lip-syncs gets it here.
 
     Raises:
@@ -257,8 +259,8 @@ def load_pipeline(options: argparse.Namespace, files: builders.ModelFiles) -> Li
         memory=options.memory,
         windows_at_once=options.windows_at_once,
     )
-    make_detector = builders.build_face_detector(options.detector, options.checkpoints, chosen.devices[0])
-    return builders.build_pipeline(files, chosen, make_detector)
+    make_detector = build_face_detector(options.detector, options.checkpoints, chosen.devices[0])
+    return build_pipeline(files, chosen, make_detector)
 
 
 def prepare_measurement(options: argparse.Namespace, video_out_path: Path) -> tuple[LipsyncPipeline, LipsyncJob]:
@@ -271,7 +273,7 @@ def prepare_measurement(options: argparse.Namespace, video_out_path: Path) -> tu
     """
     if options.tasks is not None:
         raise ConfigError(f"--tasks {options.tasks}: one job is measured; give its --video_path and --audio_path")
-    assets = builders.REPOSITORY / "assets"
+    assets = REPOSITORY / "assets"
     paths = {
         "video_path": options.video_path or (assets / "demo_video.mp4"),
         "audio_path": options.audio_path or (assets / "demo_speech.wav"),

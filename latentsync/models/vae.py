@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from latentsync.errors import CheckpointError
-from latentsync.models.unet.load import assign_tensors, describe_state_dict, read_state_dict
+from latentsync.models.weights.identify import describe_state_dict
+from latentsync.models.weights.state_dict import assign_tensors, read_state_dict
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

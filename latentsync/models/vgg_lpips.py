@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentsync.models.unet.load import read_state_dict
+from latentsync.models.weights.state_dict import read_state_dict
 from latentsync.models.weights.strict_loading import load_strictly
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from latentsync.errors import ConfigError
 from latentsync.models.layers.layout import merge_heads, split_heads
-from latentsync.models.unet.load import read_state_dict
+from latentsync.models.weights.state_dict import read_state_dict
 from latentsync.models.weights.strict_loading import load_strictly
 
 _EPS = 1e-6

@@ -17,7 +17,7 @@ from latentsync.build.networks import (
     load_syncnet,
     trained_syncnet,
 )
-from latentsync.build.pipeline import build_unet_spec
+from latentsync.build.specs import build_unet_spec
 from latentsync.config.load import load_config, load_syncnet_config
 from latentsync.config.sections import DataConfig, SyncNetDataConfig
 from latentsync.errors import CheckpointError, ConfigError

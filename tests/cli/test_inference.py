@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from latentsync.backends import placement as placements
-from latentsync.build import pipeline as builders
+from latentsync.build.pipeline import build_face_detector
+from latentsync.build.presets import ModelFiles, preset_files
+from latentsync.cli import inference
 from latentsync.cli.inference import (
     inference_parser,
     load_pipeline,
@@ -22,6 +24,7 @@ from latentsync.cli.inference import (
 from latentsync.config.sections import RunConfig
 from latentsync.diffusion.speed import SamplerRequest
 from latentsync.errors import CheckpointError, ConfigError
+from latentsync.runtime.resources import REPOSITORY
 from tests.tiny_models import write_tiny_models
 
 DEFAULTS = RunConfig(guidance_scale=1.25, inference_steps=12, seed=9)
@@ -150,7 +153,7 @@ def test_a_measurement_is_of_the_bundled_clip_unless_paths_are_given(tmp_path: P
     own.touch()
     options = inference_parser().parse_args([*models.options, "--audio_path", str(own), "--seed", "3"])
     pipeline, job = prepare_measurement(options, tmp_path / "out.mp4")
-    assert job.video_path == builders.REPOSITORY / "assets" / "demo_video.mp4" and job.audio_path == own
+    assert job.video_path == REPOSITORY / "assets" / "demo_video.mp4" and job.audio_path == own
     assert (job.video_out_path, job.seed, pipeline.settings["model"]) == (tmp_path / "out.mp4", 3, "custom")
     options.tasks = Path("tasks.yaml")
     with pytest.raises(ConfigError, match="--tasks tasks.yaml: one job is measured"):
@@ -167,15 +170,15 @@ def test_own_configuration_and_weights_belong_together() -> None:
 
 def test_the_best_complete_preset_is_chosen(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="demo-unet"):
-        builders.preset_files(None, tmp_path)
+        preset_files(None, tmp_path)
     for file in ("1.5/latentsync_unet.pt", "whisper/tiny.pt", "sd-vae-ft-mse/config.json"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     (tmp_path / "sd-vae-ft-mse/diffusion_pytorch_model.safetensors").touch()
-    chosen = builders.preset_files(None, tmp_path)
+    chosen = preset_files(None, tmp_path)
     assert (chosen.name, chosen.config_path.name) == ("1.5", "stage2.yaml")
     with pytest.raises(CheckpointError, match="fetch unet-1.6"):
-        builders.preset_files("1.6", tmp_path)
+        preset_files("1.6", tmp_path)
 
 
 def test_errors_end_with_exit_code_one_and_a_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,7 +197,7 @@ def test_a_full_device_is_told_without_a_traceback(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-    monkeypatch.setattr(builders, "build_pipeline", full)
+    monkeypatch.setattr(inference, "build_pipeline", full)
     for name in ("v.mp4", "a.wav"):
         (tmp_path / name).touch()
     paths = ["--video_path", str(tmp_path / "v.mp4"), "--audio_path", str(tmp_path / "a.wav")]
@@ -231,7 +234,7 @@ def test_devices_that_are_not_there_are_refused(name: str, message: str) -> None
     ],
 )
 def test_devices_that_do_not_go_together_are_refused(tmp_path: Path, words: list[str], message: str) -> None:
-    files = builders.ModelFiles("none", *[tmp_path] * 4)
+    files = ModelFiles("none", *[tmp_path] * 4)
     with pytest.raises(ConfigError, match=message):
         load_pipeline(inference_parser().parse_args([*PATHS, *words]), files)
 
@@ -256,4 +259,4 @@ def test_devices_are_placed_in_the_order_given() -> None:
 
 def test_unknown_face_detectors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="mediapipe, insightface"):
-        builders.build_face_detector("haar", tmp_path, torch.device("cpu"))
+        build_face_detector("haar", tmp_path, torch.device("cpu"))

@@ -17,10 +17,10 @@ import pytest
 import torch
 import yaml
 
-from latentsync.build.pipeline import REPOSITORY
 from latentsync.cli.inference import run_inference
 from latentsync.cli.train import train_syncnet, train_unet
-from latentsync.models.unet.load import read_state_dict
+from latentsync.models.weights.state_dict import read_state_dict
+from latentsync.runtime.resources import REPOSITORY
 from latentsync.training.loop.curves import read_curves
 from tests.data.corpus import noise
 from tests.media.shifted_sound import write_clip

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from latentsync.build.networks import build_syncnet_spec, check_syncnet_input
-from latentsync.build.pipeline import build_schedule, build_unet_spec
+from latentsync.build.specs import build_schedule, build_unet_spec
 from latentsync.config.load import as_dictionary, load_config, load_syncnet_config
 from latentsync.errors import ConfigError
 from latentsync.models.unet.spec import UNetSpec

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from latentsync.build.pipeline import REPOSITORY
+from latentsync.runtime.resources import REPOSITORY
 
 WEIGHTS = ("unet.safetensors", "audio_encoder.safetensors", "vae/diffusion_pytorch_model.safetensors")
 

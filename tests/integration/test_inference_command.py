@@ -22,10 +22,10 @@ import numpy as np
 import psutil
 import pytest
 
-from latentsync.build.pipeline import REPOSITORY
 from latentsync.cli.inference import run_inference
 from latentsync.media.audio.reader import audio_seconds
 from latentsync.media.video_reader import VideoReader
+from latentsync.runtime.resources import REPOSITORY
 from tests.media.clips import Clip, make_clip, steady
 from tests.tiny_models import TinyModels, write_tiny_models
 

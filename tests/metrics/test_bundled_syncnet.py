@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from latentsync.build.networks import trained_syncnet
-from latentsync.build.paths import REPOSITORY
 from latentsync.data.clips.clip_list import list_clips
 from latentsync.evaluation.syncnet_accuracy import EvaluationOptions, judge_offsets, judge_pairs
 from latentsync.metrics.sync_conf import SyncMeter
+from latentsync.runtime.resources import REPOSITORY
 from latentsync.synthetic.corpus import CorpusOptions, make_corpus
 
 

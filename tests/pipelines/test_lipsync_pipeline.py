@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.build.pipeline import REPOSITORY
 from latentsync.errors import FaceNotFoundError, MediaError
 from latentsync.face.compositing.masks import load_mask
 from latentsync.face.detection.mediapipe_detector import MediapipeDetector
@@ -25,6 +24,7 @@ from latentsync.media.video_writer import VideoWriter
 from latentsync.pipelines.generator import PassThroughGenerator
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.runtime.resources import REPOSITORY
 from latentsync.whisper.audio_encoder import AudioEncoder, AudioEncoderDims
 from tests.golden_files import load_golden
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from latentsync.backends.placement import Placement
-from latentsync.build.pipeline import ModelFiles, build_pipeline
+from latentsync.build.pipeline import build_pipeline
+from latentsync.build.presets import ModelFiles
 from latentsync.cli.inference import inference_parser, prepare_measurement
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.face.detection.mediapipe_detector import MediapipeDetector

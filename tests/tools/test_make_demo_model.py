@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentsync.build.networks import load_syncnet
-from latentsync.build.pipeline import build_unet_spec
+from latentsync.build.specs import build_unet_spec
 from latentsync.config.load import load_config, load_syncnet_config
 from latentsync.models.unet.load import load_unet
 from tests.training.tiny_training import TinyTraining, write_tiny_training

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from latentsync.errors import CheckpointError
-from latentsync.models.unet.load import assign_tensors, read_state_dict
 from latentsync.models.unet.spec import UNetSpec
 from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.models.weights.identify import describe_state_dict
+from latentsync.models.weights.state_dict import assign_tensors, read_state_dict
 
 _LOGGER = logging.getLogger(__name__)
 _ENTRY = "conv_in.weight"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from latentsync.errors import CheckpointError
-from latentsync.models.unet.load import assign_tensors
 from latentsync.models.weights.identify import describe_state_dict
+from latentsync.models.weights.state_dict import assign_tensors
 
 _LOGGER = logging.getLogger(__name__)
 Network = TypeVar("Network", bound=nn.Module)

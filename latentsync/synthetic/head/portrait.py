@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from latentsync.errors import ConfigError, DependencyError, MediaError
+from latentsync.runtime.resources import REPOSITORY
 
-DEFAULT_FOLDER = Path(__file__).resolve().parents[3] / "assets" / "portraits"
+DEFAULT_FOLDER = REPOSITORY / "assets" / "portraits"
 PORTRAITS: tuple[str, ...] = ("collins", "hopper")
 
 INNER_UPPER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)

@@ -5,8 +5,9 @@ import torch
 from safetensors.torch import save_file
 
 from latentsync.errors import CheckpointError
-from latentsync.models.unet.load import copy_network, load_unet, read_state_dict
+from latentsync.models.unet.load import load_unet
 from latentsync.models.unet.spec import UNetSpec
+from latentsync.models.weights.state_dict import copy_network, read_state_dict
 from tests.models.builders import SMALL_SPEC, golden_vae, small_inputs, small_unet
 
 STAGE1 = UNetSpec(**{**SMALL_SPEC.__dict__, "use_motion_module": False})

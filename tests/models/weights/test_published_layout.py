@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync.models.unet.load import read_state_dict
 from latentsync.models.weights.published_layout import save_published
+from latentsync.models.weights.state_dict import read_state_dict
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from latentsync.data.sampling.samples import SyncNetBatch
 from latentsync.errors import ConfigError
 from latentsync.losses.sync import contrastive_loss, syncnet_bce
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec, lower_half
-from latentsync.models.unet.load import read_state_dict
 from latentsync.models.vae import encode_latents
+from latentsync.models.weights.state_dict import read_state_dict
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
 from latentsync.training.loop.task import Shard
 from latentsync.training.syncnet.frame_source import vary_windows
