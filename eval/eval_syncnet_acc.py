@@ -18,7 +18,7 @@ from typing import Any
 
 from latentsync.backends.placement import choose_device
 from latentsync.build.networks import load_syncnet
-from latentsync.build.paths import published_or
+from latentsync.build.paths import resolve_weights
 from latentsync.config.load import load_syncnet_config
 from latentsync.data.clips.clip_list import list_clips
 from latentsync.errors import LatentSyncError
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     config = load_syncnet_config(arguments.config_path)
-    weights = arguments.checkpoint or published_or(
+    weights = arguments.checkpoint or resolve_weights(
         config.ckpt.inference_ckpt_path, "stable-syncnet", "ckpt.inference_ckpt_path"
     )
     network = load_syncnet(config, weights).to(choose_device(arguments.device))
@@ -81,13 +81,13 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         "clips": len(clips),
         "seed": options.seed,
         "min_shift": options.min_shift,
-        "pairs": pairs.figures(),
+        "pairs": pairs.metrics(),
     }
     problems, chart = pairs.problems, None
     if arguments.num_clips != 0:
         offsets = judge_offsets(meter, clips[: arguments.num_clips], options)
         problems = problems | offsets.problems
-        report["offsets"], chart = offsets.figures(), (offsets.true, offsets.found)
+        report["offsets"], chart = offsets.metrics(), (offsets.true, offsets.found)
     report["left_out"] = problems
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -112,10 +112,10 @@ def format_json(findings: Iterable[Finding]) -> str:
 
 def _python() -> Finding:
     version = platform.python_version()
-    about = f"{version} on {platform.platform(terse=True)}, {os.cpu_count()} CPU cores"
+    details = f"{version} on {platform.platform(terse=True)}, {os.cpu_count()} CPU cores"
     if (3, 10) <= sys.version_info < (3, 13):
-        return Finding("system", "python", "ok", about)
-    return Finding("system", "python", "warning", about, "use Python 3.10, 3.11 or 3.12, which this was tested with")
+        return Finding("system", "python", "ok", details)
+    return Finding("system", "python", "warning", details, "use Python 3.10, 3.11 or 3.12, which this was tested with")
 
 
 def _import(module: str) -> tuple[Any, str]:
@@ -157,14 +157,14 @@ def _gpus() -> list[dict[str, Any]]:
         return []
     gpus = []
     for index in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(index)
+        details = torch.cuda.get_device_properties(index)
         gpus.append(
             {
                 "name": f"cuda:{index}",
-                "model": about.name,
-                "memory_gb": about.total_memory / _GB,
-                "architecture": f"sm_{about.major}{about.minor}",
-                "supported": _has_kernels(about.major, about.minor, torch.cuda.get_arch_list()),
+                "model": details.name,
+                "memory_gb": details.total_memory / _GB,
+                "architecture": f"sm_{details.major}{details.minor}",
+                "supported": _has_kernels(details.major, details.minor, torch.cuda.get_arch_list()),
             }
         )
     return gpus
@@ -192,12 +192,12 @@ def _gpu_findings(gpus: list[dict[str, Any]]) -> list[Finding]:
         return [Finding("system", "GPU", "warning", detail, remedy)]
     findings = []
     for gpu in gpus:
-        about = f"{gpu['model']}, {gpu['memory_gb']:.0f} GB, {gpu['architecture']}"
+        details = f"{gpu['model']}, {gpu['memory_gb']:.0f} GB, {gpu['architecture']}"
         if gpu["supported"]:
-            findings.append(Finding("system", gpu["name"], "ok", about))
+            findings.append(Finding("system", gpu["name"], "ok", details))
         else:
             remedy = "install a torch build for this GPU: the installed one has no kernels for it"
-            findings.append(Finding("system", gpu["name"], "missing", about, remedy))
+            findings.append(Finding("system", gpu["name"], "missing", details, remedy))
     return findings
 
 
@@ -271,7 +271,7 @@ def _weights(root: Path, gpu_memory_gb: float) -> list[Finding]:
 def _existing(folder: Path) -> Path:
     """The folder itself, or its nearest ancestor that exists."""
     folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.is_dir())
+    return next(ancestor for ancestor in (folder, *folder.parents) if ancestor.is_dir())
 
 
 def _disk(root: Path) -> Finding:

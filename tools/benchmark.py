@@ -24,18 +24,18 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from latentsync.cli.inference import prepare_measurement
+from latentsync.cli.inference import prepare_benchmark
 from latentsync.errors import ConfigError, LatentSyncError
-from latentsync.media.output_file import check_output, whole_file
+from latentsync.media.output_file import atomic_output, check_output
 from latentsync.media.video_reader import VideoReader
 from latentsync.metrics.visual_quality import psnr
 from latentsync.pipelines.job import LipsyncResult
-from latentsync.profiling.machine import machine_facts, peak_memory, reset_peak_memory
+from latentsync.profiling.machine import machine_info, peak_memory, reset_peak_memory
 from tools.command import with_inference_options
 
 logger = logging.getLogger("benchmark")
 
-_LEAST_SHARE = 0.02  # of the whole; rates of shorter stages say little
+_MIN_STAGE_FRACTION = 0.02  # of the whole; rates of shorter stages say little
 
 
 class RegressionError(LatentSyncError):
@@ -72,36 +72,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
-    _check(own, options)
-    base = _read(own.compare) if own.compare else None
+def _run(tool_args: argparse.Namespace, options: argparse.Namespace) -> None:
+    _check(tool_args, options)
+    base = _read(tool_args.compare) if tool_args.compare else None
     with tempfile.TemporaryDirectory(prefix="latentsync_benchmark_") as folder:
-        report, video = measure(options, own.repeats, Path(folder))
+        report, video = measure(options, tool_args.repeats, Path(folder))
         print(json.dumps(report, indent=2))
-        limits = Limits(own.tolerance, own.min_psnr)
+        limits = Limits(tool_args.tolerance, tool_args.min_psnr)
         # Before anything is kept, which may replace the earlier video.
-        worse = None if base is None else compare(report, base, video, own.compare.with_suffix(".mp4"), limits)
-        if own.out:
-            _keep(report, video, own.out, options.overwrite)
+        worse = None if base is None else compare(report, base, video, tool_args.compare.with_suffix(".mp4"), limits)
+        if tool_args.out:
+            _keep(report, video, tool_args.out, options.overwrite)
         if worse is not None:
-            _tell(worse)
+            _raise_on_regression(worse)
 
 
-def _check(own: argparse.Namespace, options: argparse.Namespace) -> None:
-    if own.repeats < 1 or not 0 <= own.tolerance < 1:
-        raise ConfigError(f"--repeats 1 or more and --tolerance from 0 to below 1 are needed, got {own}")
+def _check(tool_args: argparse.Namespace, options: argparse.Namespace) -> None:
+    if tool_args.repeats < 1 or not 0 <= tool_args.tolerance < 1:
+        raise ConfigError(f"--repeats 1 or more and --tolerance from 0 to below 1 are needed, got {tool_args}")
     if options.video_out_path:
         raise ConfigError(f"--video_out_path {options.video_out_path}: the video is kept beside --out; give that")
-    if own.out:
-        own.out.parent.mkdir(parents=True, exist_ok=True)
-        check_output(own.out.with_suffix(".mp4"), overwrite=options.overwrite)
-        if own.out.exists() and not options.overwrite:
-            raise ConfigError(f"--out {own.out} exists already; give another name, or --overwrite")
+    if tool_args.out:
+        tool_args.out.parent.mkdir(parents=True, exist_ok=True)
+        check_output(tool_args.out.with_suffix(".mp4"), overwrite=options.overwrite)
+        if tool_args.out.exists() and not options.overwrite:
+            raise ConfigError(f"--out {tool_args.out} exists already; give another name, or --overwrite")
 
 
 def measure(options: argparse.Namespace, repeats: int, folder: Path) -> tuple[dict[str, Any], Path]:
     """Run once to warm up and ``repeats`` times; returns the figures and the last video, which lies in ``folder``."""
-    pipeline, job = prepare_measurement(options, folder / "warm_up.mp4")
+    pipeline, job = prepare_benchmark(options, folder / "warm_up.mp4")
     reset_peak_memory(pipeline.device)
     pipeline(job)
     results = []
@@ -118,7 +118,7 @@ def _report(device: torch.device, results: Sequence[LipsyncResult]) -> dict[str,
         name: statistics.median(each.stage_seconds[name] for each in results) for name in results[0].stage_seconds
     }
     return {
-        "machine": machine_facts(device),
+        "machine": machine_info(device),
         "settings": {key: str(value) for key, value in results[-1].settings.items() if not key.endswith("_path")},
         "picture": [results[0].width, results[0].height],
         "frames": frames,
@@ -166,7 +166,7 @@ def compare(
 def _rates(report: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
     yield "end to end", report["frames_per_second"], base["frames_per_second"]
     for name, before in base["stages"].items():
-        if before["seconds"] >= _LEAST_SHARE * base["seconds"]:
+        if before["seconds"] >= _MIN_STAGE_FRACTION * base["seconds"]:
             now = report["stages"].get(name, {}).get("frames_per_second") or math.inf
             yield name, now, before["frames_per_second"]
 
@@ -177,7 +177,7 @@ def _frame_psnr(video: Path, other: Path) -> Iterator[float]:
         yield psnr(made, true)
 
 
-def _tell(worse: Sequence[str]) -> None:
+def _raise_on_regression(worse: Sequence[str]) -> None:
     if worse:
         raise RegressionError("Worse than before: " + "; ".join(worse))
     logger.info("no worse than before")
@@ -197,9 +197,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _keep(report: Mapping[str, Any], video: Path, out: Path, overwrite: bool) -> None:
-    with whole_file(out.with_suffix(".mp4"), overwrite) as unfinished:
+    with atomic_output(out.with_suffix(".mp4"), overwrite) as unfinished:
         shutil.copyfile(video, unfinished)
-    with whole_file(out, overwrite) as unfinished:
+    with atomic_output(out, overwrite) as unfinished:
         unfinished.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from latentsync.data.clip_dataset import ClipDataset, ClipOptions
+from latentsync.data.clip_dataset import ClipDataset, ClipDatasetOptions
 from latentsync.data.clips.clip_list import list_clips
-from latentsync.data.loader import LoaderOptions, LoaderSource
+from latentsync.data.loader import BatchLoader, LoaderOptions
 from latentsync.data.syncnet_dataset import SyncNetDataset
 from latentsync.data.unet_dataset import UNetDataset, UNetSampling
 
@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--with-mel", action="store_true", help="load the SyncNet mel for the U-Net too")
     parser.add_argument("--paired-takes", action="store_true", help="take the source from the clip's other take")
     parser.add_argument("--mel-cache", type=Path)
-    parser.add_argument("--facts-cache", type=Path)
+    parser.add_argument("--clip-info-cache", type=Path)
     return parser.parse_args()
 
 
@@ -61,12 +61,12 @@ def make_dataset(arguments: argparse.Namespace) -> ClipDataset[Any]:
     """The data set to read, with epochs long enough for the measurement."""
     clips = list_clips(arguments.fileslist, arguments.data)
     needed = arguments.batch * (arguments.batches + 1 + 2 * max(arguments.workers))
-    options = ClipOptions(
+    options = ClipDatasetOptions(
         num_frames=arguments.frames,
         resolution=arguments.resolution,
         windows_per_clip=-(-needed // len(clips)),
         mel_cache=arguments.mel_cache,
-        facts_cache=arguments.facts_cache,
+        clip_info_cache=arguments.clip_info_cache,
     )
     if arguments.kind == "syncnet":
         return SyncNetDataset(clips, options)
@@ -76,7 +76,7 @@ def make_dataset(arguments: argparse.Namespace) -> ClipDataset[Any]:
 def measure(dataset: ClipDataset[Any], arguments: argparse.Namespace, workers: int) -> dict[str, Any]:
     """Samples a second once the loader is running; what its workers prepared ahead is not counted."""
     options = LoaderOptions(arguments.batch, workers=workers)
-    source: LoaderSource[Any] = LoaderSource(dataset, options)
+    source: BatchLoader[Any] = BatchLoader(dataset, options)
     batches = source.batches(0, 0)
     began = time.perf_counter()
     next(batches)

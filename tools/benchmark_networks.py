@@ -34,7 +34,7 @@ from latentsync.config.load import Config, load_config
 from latentsync.errors import ConfigError
 from latentsync.models.unet.load import load_unet
 from latentsync.models.vae import decode_latents, encode_latents, load_vae
-from latentsync.profiling.machine import machine_facts, peak_memory, reset_peak_memory
+from latentsync.profiling.machine import machine_info, peak_memory, reset_peak_memory
 from tools.command import with_inference_options
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ class WindowTensors:
 
     Attributes:
         latents: (1, 4, f, R/8, R/8).
-        fixed: (1, 9, f, R/8, R/8) mask, masked and reference latents.
-        audio: (1, f, 50, d).
+        condition_latents: (1, 9, f, R/8, R/8) mask, masked and reference latents.
+        audio_embeds: (1, f, 50, d).
         pixels: (f, 3, R, R) in [-1, 1].
     """
 
     latents: Tensor
-    fixed: Tensor
-    audio: Tensor
+    condition_latents: Tensor
+    audio_embeds: Tensor
     pixels: Tensor
 
     def to(self, dtype: torch.dtype) -> "WindowTensors":
@@ -74,7 +74,7 @@ class WindowTensors:
         return WindowTensors(*(getattr(self, name).to(dtype) for name in self.__dataclass_fields__))
 
 
-Work = Callable[[WindowTensors], Callable[[], Tensor]]
+Workload = Callable[[WindowTensors], Callable[[], Tensor]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,19 +92,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(own: argparse.Namespace, options: argparse.Namespace) -> None:
-    if own.repeats < 1 or own.warm_up < 1:
-        raise ConfigError(f"--repeats and --warm_up must be 1 or more, got {own.repeats} and {own.warm_up}")
-    if own.out and own.out.exists() and not options.overwrite:
-        raise ConfigError(f"--out {own.out} exists already; give another name, or --overwrite")
+def _run(tool_args: argparse.Namespace, options: argparse.Namespace) -> None:
+    if tool_args.repeats < 1 or tool_args.warm_up < 1:
+        raise ConfigError(f"--repeats and --warm_up must be 1 or more, got {tool_args.repeats} and {tool_args.warm_up}")
+    if tool_args.out and tool_args.out.exists() and not options.overwrite:
+        raise ConfigError(f"--out {tool_args.out} exists already; give another name, or --overwrite")
     files = select_files(options)
     placement = choose_placement(options.device, options.dtype, compiled=options.compile, memory=options.memory)
-    report = measure(files, placement, own.repeats, own.warm_up)
+    report = measure(files, placement, tool_args.repeats, tool_args.warm_up)
     text = json.dumps(report, indent=2)
     print(text)
-    if own.out:
-        own.out.parent.mkdir(parents=True, exist_ok=True)
-        own.out.write_text(text + "\n")
+    if tool_args.out:
+        tool_args.out.parent.mkdir(parents=True, exist_ok=True)
+        tool_args.out.write_text(text + "\n")
 
 
 @torch.inference_mode()
@@ -123,7 +123,7 @@ def measure(files: ModelFiles, placement: Placement, repeats: int, warm_up: int)
         name: _timed(work, inputs, warm_up, expected[name]) for name, work in _works(predictor, vae, batch).items()
     }
     return {
-        "machine": machine_facts(device),
+        "machine": machine_info(device),
         "settings": {"model": files.name, "dtype": str(placement.dtype), "compiled": placement.compiled},
         "window": {"frames": config.data.num_frames, "resolution": config.data.resolution},
         "calls": calls,
@@ -140,8 +140,8 @@ def _window(config: Config, device: torch.device, seed: int) -> WindowTensors:
 
     return WindowTensors(
         latents=normal(1, 4, frames, side, side),
-        fixed=normal(1, config.model.in_channels - 4, frames, side, side),
-        audio=normal(1, frames, _AUDIO_TOKENS, config.model.cross_attention_dim),
+        condition_latents=normal(1, config.model.in_channels - 4, frames, side, side),
+        audio_embeds=normal(1, frames, _AUDIO_TOKENS, config.model.cross_attention_dim),
         pixels=normal(frames, 3, resolution, resolution).clamp(-1, 1),
     )
 
@@ -165,16 +165,16 @@ def _exact_products() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def _works(predictor: UNetPredictor, vae: "AutoencoderKL", batch: int) -> dict[str, Work]:
+def _works(predictor: UNetPredictor, vae: "AutoencoderKL", batch: int) -> dict[str, Workload]:
     """Every call by its name: given a window, it makes ready what is not to be timed and returns what is."""
 
     def unet_call(guidance_scale: float, features: Features, window: WindowTensors) -> Callable[[], Tensor]:
-        predictor.begin(window.fixed, window.audio)
+        predictor.begin(window.condition_latents, window.audio_embeds)
         if features == "reuse":
             predictor.predict(window.latents, _TIMESTEP, guidance_scale, "keep")
         return partial(predictor.predict, window.latents, _TIMESTEP, guidance_scale, features)
 
-    works: dict[str, Work] = {
+    works: dict[str, Workload] = {
         f"unet, {name}": partial(unet_call, guidance_scale, features) for name, guidance_scale, features in _CALLS
     }
     works["vae, encode"] = lambda window: partial(encode_latents, vae, window.pixels, None, batch)
@@ -182,19 +182,19 @@ def _works(predictor: UNetPredictor, vae: "AutoencoderKL", batch: int) -> dict[s
     return works
 
 
-def _timed(work: Work, inputs: Sequence[WindowTensors], warm_up: int, expected: Tensor) -> dict[str, float]:
+def _timed(work: Workload, inputs: Sequence[WindowTensors], warm_up: int, expected: Tensor) -> dict[str, float]:
     """Milliseconds of the first call and the median of those after the warm-up, and the error of the first result."""
     result, first = _clocked(work, inputs[0])
     error = float((result.float() - expected).norm() / expected.norm().clamp_min(1e-12))
     for window in inputs[1:warm_up]:
         work(window)()
     times = [_clocked(work, window)[1] for window in inputs[warm_up:]]
-    figures = {"ms": round(statistics.median(times), 3), "first_ms": round(first, 1), "relative_error": error}
-    logger.info("%s", figures)
-    return figures
+    metrics = {"ms": round(statistics.median(times), 3), "first_ms": round(first, 1), "relative_error": error}
+    logger.info("%s", metrics)
+    return metrics
 
 
-def _clocked(work: Work, window: WindowTensors) -> tuple[Tensor, float]:
+def _clocked(work: Workload, window: WindowTensors) -> tuple[Tensor, float]:
     device = window.latents.device
     call = work(window)
     _wait(device)

@@ -39,7 +39,7 @@ from latentsync.models.vgg_lpips import VggLpips
 from latentsync.models.video_mae import VideoMae
 from latentsync.runtime.resources import REPOSITORY
 from latentsync.training.loop.options import TrainingResult
-from latentsync.training.loop.processes import leave_processes, this_shard
+from latentsync.training.loop.processes import current_shard, shutdown_distributed
 from latentsync.training.loop.trainer import Trainer
 from latentsync.training.unet.latent_windows import WindowEncoder
 from latentsync.training.unet.task import ValidationSet
@@ -89,7 +89,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
-    shard = this_shard()
+    shard = current_shard()
     device = torch.device("cuda", shard.rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -97,11 +97,11 @@ def main() -> int:
     for name in arguments.configs:
         overrides = [f"run.max_train_steps={arguments.steps}", *arguments.set]
         config = load_config(REPOSITORY / "configs" / "unet" / f"{name}.yaml", ["ckpt.resume_ckpt_path=", *overrides])
-        row = {"config": name, "processes": shard.world, **_measure(config, device)}
+        row = {"config": name, "processes": shard.world_size, **_measure(config, device)}
         if shard.rank == 0:
             logger.info("%s", json.dumps(row))
         rows.append(row)
-    leave_processes()
+    shutdown_distributed()
     if arguments.out and shard.rank == 0:
         machine = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         facts = {"machine": machine, "torch": torch.__version__, "set": arguments.set, "rows": rows}
@@ -130,7 +130,7 @@ def _measure(config: Config, device: torch.device) -> dict[str, Any]:
     trained = sum(parameter.numel() for parameter in unet.parameters() if parameter.requires_grad)
     with tempfile.TemporaryDirectory() as folder:
         options = build_trainer_options(config, folder)
-        trainer = _Timed(task, _RandomWindows(config, this_shard().rank), replace(options, progress=False))
+        trainer = _Timed(task, _RandomWindows(config, current_shard().rank), replace(options, progress=False))
         result = trainer.run()
     return {
         "resolution": config.data.resolution,

@@ -25,7 +25,7 @@ def with_inference_options(
     work: Callable[[argparse.Namespace, argparse.Namespace], object],
 ) -> int:
     """Do the work of a command that has its own options beside those of inference; both are handed to it."""
-    own, rest = parser.parse_known_args(argv)
+    tool_args, rest = parser.parse_known_args(argv)
     options = inference_parser().parse_args(rest)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    return exit_code(lambda: work(own, options))
+    return exit_code(lambda: work(tool_args, options))

@@ -34,7 +34,7 @@ from latentsync.errors import ConfigError, DependencyError
 from latentsync.face.detection.known_points import KnownPointsDetector
 from latentsync.media.audio.reader import read_audio
 from latentsync.media.audio.syncnet_mel import syncnet_mel
-from latentsync.metrics.dub_quality import DubFolder, Figures, aligned_crops, likeness_figures, opening_figures
+from latentsync.metrics.dub_quality import DubFolder, Metrics, aligned_crops, mouth_opening_metrics, similarity_metrics
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
@@ -56,7 +56,7 @@ class Variant:
 
     name: str
     request: SamplerRequest
-    like: str = "exact"
+    baseline: str = "exact"
 
 
 def variants(model_steps: int, model_guidance: float) -> list[Variant]:
@@ -165,7 +165,7 @@ def _chosen(rows: list[Variant], only: list[str] | None) -> list[Variant]:
     if unknown:
         known = ", ".join(repr(row.name) for row in rows)
         raise ConfigError(f"--only: unknown {', '.join(sorted(unknown))}; the rows of this model are {known}")
-    needed = {*only, *(row.like for row in rows if row.name in only)}
+    needed = {*only, *(row.baseline for row in rows if row.name in only)}
     return [row for row in rows if row.name in needed]
 
 
@@ -175,7 +175,7 @@ def _plan_row(variant: Variant, config: Config) -> dict[str, Any]:
     calls = network_calls(plan_window(build_schedule(config), options))
     return {
         "name": variant.name,
-        "like": variant.like,
+        "like": variant.baseline,
         "solver": options.solver,
         "steps": options.steps,
         "calls": {kind: calls.get(kind, 0) for kind in _KINDS},
@@ -195,18 +195,18 @@ def _generate(pipeline: LipsyncPipeline, dub: DubFolder, sampler: SamplerOptions
 def _measure(variant: Variant, case: Path, resolution: int, meter: tuple[SyncMeter, int] | None) -> dict[str, Any]:
     """All figures of a row, rounded; None where one cannot be measured."""
     dub = _dub(variant.name, case)
-    figures: Figures = {}
-    if variant.name != variant.like:
-        figures |= likeness_figures(dub, _dub(variant.like, case).result, resolution)
+    metrics: Metrics = {}
+    if variant.name != variant.baseline:
+        metrics |= similarity_metrics(dub, _dub(variant.baseline, case).result, resolution)
     if meter is not None:
         judge, side = meter
         mel = syncnet_mel(torch.from_numpy(read_audio(dub.speech)))
-        figures["sync_conf"] = judge.score(aligned_crops(dub.result, dub.control_points, side), mel).sync_conf
+        metrics["sync_conf"] = judge.score(aligned_crops(dub.result, dub.control_points, side), mel).sync_conf
     try:
-        figures["r"] = opening_figures(dub)["r"]
+        metrics["r"] = mouth_opening_metrics(dub)["r"]
     except DependencyError as error:
         logger.warning("The opening of the mouth is not measured: %s", error)
-    return {name: round(value, 4) if math.isfinite(value) else None for name, value in figures.items()}
+    return {name: round(value, 4) if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _dub(name: str, case: Path) -> DubFolder:

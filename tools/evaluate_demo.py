@@ -32,12 +32,12 @@ from latentsync.face.compositing.masks import load_mask
 from latentsync.face.detection.known_points import KnownPointsDetector
 from latentsync.metrics.dub_quality import (
     DubFolder,
-    mean_figures,
-    opening_figures,
-    picture_figures,
-    sync_figures,
+    image_metrics,
+    mean_metrics,
+    mouth_opening_metrics,
+    sync_metrics,
 )
-from latentsync.metrics.film_strip import StripLayout, make_strip, save_picture
+from latentsync.metrics.film_strip import StripLayout, make_strip, save_image
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
 from latentsync.runtime.resources import REPOSITORY
@@ -182,18 +182,18 @@ def _generate(arguments: argparse.Namespace, cases: list[DubFolder], folder: Pat
 
 def _measure(arguments: argparse.Namespace, cases: list[DubFolder], settings: dict[str, Any]) -> dict[str, Any]:
     """All figures, and the strips where asked."""
-    painted = 1 - load_mask(settings["mask"], settings["resolution"])[0]
+    repaint_mask = 1 - load_mask(settings["mask"], settings["resolution"])[0]
     judge = _sync_judge(arguments)
     clips: list[dict[str, Any]] = []
     for case in cases:
-        figures = picture_figures(case, painted)
+        metrics = image_metrics(case, repaint_mask)
         if judge:
-            figures |= sync_figures(case, *judge)
+            metrics |= sync_metrics(case, *judge)
         try:
-            figures |= opening_figures(case)
+            metrics |= mouth_opening_metrics(case)
         except DependencyError as error:
             logger.warning("The opening of the mouth is not measured: %s", error)
-        clips.append({"clip": case.path.name} | {name: round(value, 4) for name, value in figures.items()})
+        clips.append({"clip": case.path.name} | {name: round(value, 4) for name, value in metrics.items()})
         logger.info("%s", clips[-1])
         if arguments.strips:
             _write_strip(case, arguments.strips)
@@ -203,7 +203,7 @@ def _measure(arguments: argparse.Namespace, cases: list[DubFolder], settings: di
 
 
 def _means(clips: list[dict[str, Any]]) -> dict[str, float]:
-    return mean_figures([{name: value for name, value in clip.items() if name != "clip"} for clip in clips])
+    return mean_metrics([{name: value for name, value in clip.items() if name != "clip"} for clip in clips])
 
 
 def _sync_judge(arguments: argparse.Namespace) -> tuple[SyncMeter, int] | None:
@@ -220,7 +220,7 @@ def _sync_judge(arguments: argparse.Namespace) -> tuple[SyncMeter, int] | None:
 def _write_strip(case: DubFolder, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     layout = StripLayout(case.face_box(), columns=8, width=144, labels=_ROWS)
-    save_picture(make_strip([case.source, case.truth, case.result], layout), folder / f"{case.path.name}.jpg")
+    save_image(make_strip([case.source, case.truth, case.result], layout), folder / f"{case.path.name}.jpg")
 
 
 def _without_nan(value: Any) -> Any:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from latentsync.media.video_writer import WriterOptions
-from latentsync.synthetic.clip import ClipOptions, write_clip, write_wav
+from latentsync.synthetic.clip import ClipFormat, write_clip, write_wav
 from latentsync.synthetic.demo_scene import FPS, SIZE, demo_speech, demo_video
 from latentsync.synthetic.head.renderer import HeadRenderer
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     state, spoken = demo_video()
-    options = ClipOptions(size=SIZE, fps=FPS, writer=WriterOptions(crf=18, preset="slow"))
+    options = ClipFormat(size=SIZE, fps=FPS, writer=WriterOptions(crf=18, preset="slow"))
     target: Path = arguments.folder / "demo_video.mp4"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / target.name

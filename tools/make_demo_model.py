@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from latentsync.errors import ConfigError
 from latentsync.runtime.resources import REPOSITORY
-from latentsync.training.demo.steps import Plan, Step
+from latentsync.training.demo.step_graph import Step, StepGraph
 from tools.command import exit_code
 
 _FIRST, _SECOND = 0, 1  # which of the GPUs; with one GPU both are the same
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and run the steps; returns the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    return exit_code(lambda: Plan(Recipe.of(arguments).steps(), arguments.out).run())
+    return exit_code(lambda: StepGraph(Recipe.of(arguments).steps(), arguments.out).run())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,7 +98,7 @@ class Recipe:
             self._trained("syncnet", _SECOND, ("corpus",), "syncnet/demo_gpu.yaml", lambda: clips),
             self._trained("unet1", _FIRST, ("corpus", *made), "unet/demo_gpu.yaml", lambda: (*clips, *frozen)),
             self._trained("unet2", _FIRST, ("unet1", "syncnet"), "unet/demo_gpu_stage2.yaml",
-                          lambda: (*clips, *frozen, *self._judge())),
+                          lambda: (*clips, *frozen, *self._sync_critic())),
             Step("pack", lambda: self._packing(encoders), ("unet2",), self._environment(_FIRST)),
         ]  # fmt: skip
         return steps if self.encoders else [*self._encoder_steps(), *steps]
@@ -130,7 +130,7 @@ class Recipe:
         path = os.pathsep.join(filter(None, (f"{REPOSITORY}", os.environ.get("PYTHONPATH"))))
         return {"CUDA_VISIBLE_DEVICES": chosen, "PYTHONPATH": path}
 
-    def _judge(self) -> tuple[str, str]:
+    def _sync_critic(self) -> tuple[str, str]:
         """Let the second stage start where the first ends, with the trained SyncNet as its judge."""
         judge, base = self.out / "syncnet.yaml", self.configs / "syncnet/demo_gpu.yaml"
         weights = {"inference_ckpt_path": f"{self._weights('syncnet')}"}

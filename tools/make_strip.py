@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentsync.metrics.film_strip import StripLayout, make_strip, save_picture
+from latentsync.metrics.film_strip import StripLayout, make_strip, save_image
 from tools.command import exit_code
 
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         crop = tuple(options.crop) if options.crop else None
         layout = StripLayout(crop, options.columns, options.width, tuple(shown) if options.labels else ())
-        save_picture(make_strip(list(shown.values()), layout), options.out, options.quality)
+        save_image(make_strip(list(shown.values()), layout), options.out, options.quality)
 
     return exit_code(work)
 

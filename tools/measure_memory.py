@@ -28,7 +28,7 @@ from latentsync.build.pipeline import build_face_detector
 from latentsync.checkpoints.registry import default_root, resolve
 from latentsync.face.compositing.masks import load_mask
 from latentsync.media.audio.muxer import AudioTrack
-from latentsync.media.timeline import FrameSource
+from latentsync.media.timeline import TimelineReader
 from latentsync.media.video_writer import VideoWriter, WriterOptions
 from latentsync.pipelines.generator import PassThroughGenerator
 from latentsync.pipelines.job import LipsyncJob
@@ -47,7 +47,7 @@ def make_clip(folder: Path, seconds: float, size: tuple[int, int]) -> Path:
     side = min(size)
     audio = AudioTrack(REPOSITORY / "assets" / "demo_speech.wav")
     with VideoWriter(path, width, height, FPS, audio, WriterOptions(crf=26, preset="ultrafast")) as writer:
-        for _, _, pixels in FrameSource(REPOSITORY / "assets" / "demo_video.mp4", FPS, round(seconds * FPS)):
+        for _, _, pixels in TimelineReader(REPOSITORY / "assets" / "demo_video.mp4", FPS, round(seconds * FPS)):
             frame: NDArray[np.uint8] = np.full((height, width, 3), 90, np.uint8)
             frame[:side, :side] = cv2.resize(pixels, (side, side))
             writer.write(frame)

@@ -20,7 +20,7 @@ from latentsync.build.networks import load_syncnet
 from latentsync.build.specs import build_unet_spec
 from latentsync.config.load import load_config, load_syncnet_config
 from latentsync.errors import ConfigError
-from latentsync.media.output_file import whole_file
+from latentsync.media.output_file import atomic_output
 from latentsync.models.unet.load import load_unet
 from latentsync.models.vae import load_vae
 from latentsync.runtime.resources import REPOSITORY
@@ -88,7 +88,7 @@ def _loaded(arguments: argparse.Namespace) -> dict[str, Callable[[Path], None]]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with whole_file(target, overwrite=True) as unfinished:
+    with atomic_output(target, overwrite=True) as unfinished:
         shutil.copyfile(source, unfinished)
 
 

@@ -45,29 +45,29 @@ def photographs() -> dict[str, np.ndarray]:
     }
 
 
-def face_mesh(picture: np.ndarray) -> np.ndarray:
+def face_mesh(image: np.ndarray) -> np.ndarray:
     """(478, 3) float64: x, y, z in pixels."""
     import mediapipe as mp
 
     with mp.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
-        result: Any = mesh.process(picture)
+        result: Any = mesh.process(image)
     return np.array([(p.x * SIZE, p.y * SIZE, p.z * SIZE) for p in result.multi_face_landmarks[0].landmark])
 
 
-def person(picture: np.ndarray) -> np.ndarray:
+def person(image: np.ndarray) -> np.ndarray:
     """(SIZE, SIZE) float32 in 0..1: 1 on the person, drawn in a little so that no old background shows."""
     import mediapipe as mp
 
     with mp.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0) as segmentation:
-        matte = segmentation.process(picture).segmentation_mask
-    mask = np.full(picture.shape[:2], cv2.GC_PR_BGD, np.uint8)
+        matte = segmentation.process(image).segmentation_mask
+    mask = np.full(image.shape[:2], cv2.GC_PR_BGD, np.uint8)
     mask[matte > 0.5] = cv2.GC_PR_FGD
     solid = (matte > 0.5).astype(np.uint8)
     mask[cv2.erode(solid, np.ones((25, 25))) > 0] = cv2.GC_FGD
     mask[cv2.dilate(solid, np.ones((25, 25))) == 0] = cv2.GC_BGD
     models = np.zeros((2, 1, 65))
     whole = (0, 0, SIZE, SIZE)
-    cv2.grabCut(picture[..., ::-1].copy(), mask, whole, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(image[..., ::-1].copy(), mask, whole, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK)
     sure: Any = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     sure = cv2.morphologyEx(sure, cv2.MORPH_OPEN, np.ones((7, 7)))
     sure = cv2.morphologyEx(sure, cv2.MORPH_CLOSE, np.ones((9, 9)))
@@ -81,20 +81,20 @@ def polygon(points: np.ndarray, indices: tuple[int, ...], blur: float) -> np.nda
     return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), blur)
 
 
-def skin(picture: np.ndarray, points: np.ndarray, matte: np.ndarray) -> np.ndarray:
+def skin(image: np.ndarray, points: np.ndarray, matte: np.ndarray) -> np.ndarray:
     """(SIZE, SIZE) float32: pixels whose colour is that of the face, on face, ears and neck."""
     oval = polygon(points, FACE_OVAL, 1.0)
-    colours = cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 1.5), cv2.COLOR_RGB2YCrCb).astype(np.float64)
+    colours = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 1.5), cv2.COLOR_RGB2YCrCb).astype(np.float64)
     inside = cv2.erode((oval > 0.9).astype(np.uint8), np.ones((31, 31))) > 0
     samples = colours[inside]
     samples = samples[samples[:, 0] > np.percentile(samples[:, 0], 15)]
-    centre = np.median(samples, axis=0)
+    center = np.median(samples, axis=0)
     rows, columns = np.mgrid[0:SIZE, 0:SIZE]
     # Fair hair differs from skin by its brightness only, and hair hangs over the forehead, not over the cheeks.
     forehead = 1 / (1 + np.exp((rows - points[[105, 334], 1].mean() + 14) / 4))
     spread = np.stack([95.0 - 75.0 * forehead, np.full(forehead.shape, 9.0), np.full(forehead.shape, 9.0)], axis=-1)
-    colours[..., 0] = np.minimum(colours[..., 0], centre[0])
-    distance = (((colours - centre) / spread) ** 2).sum(-1)
+    colours[..., 0] = np.minimum(colours[..., 0], center[0])
+    distance = (((colours - center) / spread) ** 2).sum(-1)
     likely = 1 / (1 + np.exp(np.clip((distance - 5.0) * 1.2, -50, 50)))
     chin, height = points[152, 1], points[152, 1] - points[10, 1]
     middle, width = points[[234, 454], 0].mean(), points[454, 0] - points[234, 0]
@@ -113,13 +113,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("assets/portraits"))
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in photographs().items():
-        points = face_mesh(picture)
-        matte = person(picture)
+    for name, image in photographs().items():
+        points = face_mesh(image)
+        matte = person(image)
         lips = polygon(points, LIPS, 1.5) * (1 - polygon(points, INNER, 0.7))
         beard = polygon(points, BEARD, 7.0) * (1 - polygon(points, LIPS, 2.5))
-        regions = np.stack([lips, skin(picture, points, matte), matte, beard], axis=-1)
-        cv2.imwrite(str(folder / f"{name}.jpg"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+        regions = np.stack([lips, skin(image, points, matte), matte, beard], axis=-1)
+        cv2.imwrite(str(folder / f"{name}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
         cv2.imwrite(str(folder / f"{name}_regions.png"), np.rint(regions * 255).clip(0, 255).astype(np.uint8))
         rounded = [[round(float(value), 2) for value in point] for point in points]
         (folder / f"{name}.json").write_text(json.dumps({"size": SIZE, "points": rounded}) + "\n")

@@ -28,7 +28,7 @@ class Placement:
         dtype: of weights and activations.
         compiled: fuse the networks by torch.compile, see `check_compiling`.
         memory: "low" takes small steps one after the other, for GPUs of 8 GB: slower, the same video but for rounding.
-        windows_at_once: windows that go through the network together on each device.
+        window_batch_size: windows that go through the network together on each device.
 
     Raises:
         ConfigError: no device, devices of several kinds, or compilation, which takes memory, beside "low".
@@ -38,15 +38,15 @@ class Placement:
     dtype: torch.dtype = torch.float32
     compiled: bool = False
     memory: Memory = "usual"
-    windows_at_once: int = 1
+    window_batch_size: int = 1
 
     def __post_init__(self) -> None:
         if len({device.type for device in self.devices}) != 1:
             raise ConfigError(f"Devices: got {self.names or 'none'}; expected one or more of one kind")
         if self.memory not in get_args(Memory):
             raise ConfigError(f"Memory: got {self.memory!r}; expected {' or '.join(get_args(Memory))}")
-        if self.windows_at_once < 1:
-            raise ConfigError(f"Windows at once: got {self.windows_at_once}; expected 1 or more")
+        if self.window_batch_size < 1:
+            raise ConfigError(f"Windows at once: got {self.window_batch_size}; expected 1 or more")
         if self.low and self.compiled:
             raise ConfigError("--compile takes the memory that --memory low saves; leave one of them out")
 
@@ -67,7 +67,7 @@ class Placement:
 
 
 def choose_placement(
-    devices: str, dtype: str = "auto", *, compiled: bool = False, memory: str = "usual", windows_at_once: int = 1
+    devices: str, dtype: str = "auto", *, compiled: bool = False, memory: str = "usual", window_batch_size: int = 1
 ) -> Placement:
     """A placement by names, see `choose_devices` and `choose_dtype`.
 
@@ -75,7 +75,7 @@ def choose_placement(
         ConfigError: an unknown name, a device that is not there, or choices that exclude each other.
     """
     chosen = choose_devices(devices)
-    placement = Placement(chosen, choose_dtype(dtype, chosen[0]), compiled, cast(Memory, memory), windows_at_once)
+    placement = Placement(chosen, choose_dtype(dtype, chosen[0]), compiled, cast(Memory, memory), window_batch_size)
     if compiled:
         check_compiling(chosen[0])
     return placement

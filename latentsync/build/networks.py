@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from latentsync.build.paths import find_file, published_or
+from latentsync.build.paths import find_file, resolve_weights
 from latentsync.build.specs import build_unet_spec
 from latentsync.config.load import Config, SyncNetConfig, load_syncnet_config
 from latentsync.config.sections import DataConfig, EncoderConfig, SyncNetDataConfig, TrepaConfig
@@ -170,7 +170,7 @@ def trained_syncnet(config_path: str) -> tuple[StableSyncNet, SyncNetConfig]:
         raise ConfigError("data.syncnet_config_path is empty, but run.use_syncnet wants a SyncNet: name its YAML file")
     config = load_syncnet_config(find_file(config_path, "data.syncnet_config_path"))
     check_syncnet_input(config)
-    path = published_or(config.ckpt.inference_ckpt_path, "stable-syncnet", "ckpt.inference_ckpt_path")
+    path = resolve_weights(config.ckpt.inference_ckpt_path, "stable-syncnet", "ckpt.inference_ckpt_path")
     return load_syncnet(config, path), config
 
 
@@ -205,8 +205,8 @@ def load_frozen(config: Config, device: torch.device) -> FrozenNetworks:
     dtype, ckpt, run = frozen_dtype(device), config.ckpt, config.run
     width = config.model.cross_attention_dim
     heard = {384: "whisper-tiny", 768: "whisper-small"}.get(width)
-    vae = load_vae(published_or(ckpt.vae, "vae" if heard else "demo-vae", "ckpt.vae"), device, dtype)
-    audio = published_or(ckpt.audio_encoder, heard or "demo-audio-encoder", "ckpt.audio_encoder")
+    vae = load_vae(resolve_weights(ckpt.vae, "vae" if heard else "demo-vae", "ckpt.vae"), device, dtype)
+    audio = resolve_weights(ckpt.audio_encoder, heard or "demo-audio-encoder", "ckpt.audio_encoder")
     networks = FrozenNetworks(vae, load_audio_encoder(audio, device, dtype, width))
     if run.use_syncnet and run.sync_loss_weight:
         syncnet, syncnet_config = trained_syncnet(config.data.syncnet_config_path)
@@ -216,11 +216,11 @@ def load_frozen(config: Config, device: torch.device) -> FrozenNetworks:
     if not run.pixel_space_supervise:
         return networks
     if run.perceptual_loss_weight and run.perceptual == "lpips":
-        vgg = published_or(ckpt.lpips_vgg, "vgg16", "ckpt.lpips_vgg")
-        linear = published_or(ckpt.lpips_linear, "lpips-vgg", "ckpt.lpips_linear")
+        vgg = resolve_weights(ckpt.lpips_vgg, "vgg16", "ckpt.lpips_vgg")
+        linear = resolve_weights(ckpt.lpips_linear, "lpips-vgg", "ckpt.lpips_linear")
         networks.lpips = load_vgg_lpips(vgg, linear, device, dtype)
     if run.trepa_loss_weight:
-        path = published_or(ckpt.videomae, "videomae-v2", "ckpt.videomae")
+        path = resolve_weights(ckpt.videomae, "videomae-v2", "ckpt.videomae")
         networks.videomae = load_video_mae(build_videomae_spec(config.trepa), path, device, dtype)
     return networks
 

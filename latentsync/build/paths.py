@@ -18,14 +18,14 @@ def find_file(name: str, key: str) -> Path:
         ConfigError: it is in neither place.
     """
     given = Path(name).expanduser()
-    for place in (given, REPOSITORY / given):
-        if place.exists():
-            return place
+    for candidate in (given, REPOSITORY / given):
+        if candidate.exists():
+            return candidate
     advice = "; published weights are fetched by ./setup_env.sh --weights" if "checkpoints" in given.parts else ""
     raise ConfigError(f"{key}: {name} does not exist, neither here nor in {REPOSITORY}{advice}")
 
 
-def published_or(name: str, published: str, key: str) -> Path:
+def resolve_weights(name: str, published: str, key: str) -> Path:
     """The named file, or where none is named the published one, which must have been fetched.
 
     Raises:

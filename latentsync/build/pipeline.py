@@ -96,7 +96,7 @@ def build_pipeline(
             "torch": torch.__version__,
             "compiled": placement.compiled,
             "memory": placement.memory,
-            "windows_at_once": placement.windows_at_once,
+            "window_batch_size": placement.window_batch_size,
         },
     )
 
@@ -112,5 +112,5 @@ def _generator(
         build_schedule(config),
         vae_batch=placement.vae_batch,
         keep_detail=config.run.keep_detail,
-        windows_at_once=placement.windows_at_once,
+        window_batch_size=placement.window_batch_size,
     )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from latentsync.build.networks import FrozenNetworks, build_syncnet, build_unet, frozen_dtype, load_frozen
-from latentsync.build.paths import published_or
+from latentsync.build.paths import resolve_weights
 from latentsync.build.specs import build_schedule
 from latentsync.build.validation import build_video_maker
 from latentsync.config.load import Config, SyncNetConfig, as_dictionary
@@ -25,10 +25,10 @@ from latentsync.config.sections import (
 )
 from latentsync.data.audio_embeddings import ClipAudioEmbeddings
 from latentsync.data.augmentation import FrameAugmentation
-from latentsync.data.clip_dataset import ClipDataset, ClipOptions
+from latentsync.data.clip_dataset import ClipDataset, ClipDatasetOptions
 from latentsync.data.clips.clip_list import list_clips
 from latentsync.data.fixed_set import FixedSet
-from latentsync.data.loader import LoaderOptions, LoaderSource
+from latentsync.data.loader import BatchLoader, LoaderOptions
 from latentsync.data.syncnet_dataset import SyncNetDataset, SyncNetSampling
 from latentsync.data.unet_dataset import UNetDataset, UNetSampling
 from latentsync.data.whole_clips import read_whole_clips
@@ -42,10 +42,10 @@ from latentsync.runtime.random_state import seed_everything
 from latentsync.training.loop.options import CheckpointOptions, TrainerOptions, UpdateOptions
 from latentsync.training.loop.task import BatchSource, Shard
 from latentsync.training.loop.trainer import Trainer
-from latentsync.training.syncnet.frame_source import FrameSampling, FrameSource, FrameStore
+from latentsync.training.syncnet.cached_frames import CachedFrameSource, FrameCache, FrameSampling
 from latentsync.training.syncnet.task import FramesToImage, GuidedSyncNet, SyncNetTask, SyncNetTaskOptions
+from latentsync.training.unet.cached_latents import CachedLatentSource, LatentCache, LatentSampling, ReadyWindows
 from latentsync.training.unet.denoising import NoiseOptions
-from latentsync.training.unet.latent_source import LatentSampling, LatentSource, LatentStore, ReadyWindows
 from latentsync.training.unet.latent_windows import WindowEncoder
 from latentsync.training.unet.supervision import Supervision
 from latentsync.training.unet.task import UNetTask, UNetTaskOptions, ValidationSet, select_trainable
@@ -53,7 +53,7 @@ from latentsync.training.unet.task import UNetTask, UNetTaskOptions, ValidationS
 logger = logging.getLogger(__name__)
 
 # Keys that may differ when a run goes on: they change how fast and how long, not what is learnt.
-_HARMLESS = (
+_MUTABLE_KEYS = (
     *("data.num_workers", "data.audio_mel_cache_dir", "data.audio_embeds_cache_dir", "data.train_output_dir"),
     *("data.corpus", "data.check_faces", "data.val_fileslist", "data.val_data_dir", "data.num_val_samples"),
     *("data.val_video_path", "data.val_audio_path", "run.guidance_scale", "run.keep_detail", "run.inference_steps"),
@@ -91,8 +91,8 @@ def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Tr
     audio = ClipAudioEmbeddings(networks.audio_encoder, cache, feat_length=(left, right))
     mask = load_mask(config.data.mask_image_path, config.data.resolution)
     stored = config.data.cache_latents
-    at_once = _encoded_at_once(device, config.data.resolution)
-    prepare: Any = ReadyWindows(mask) if stored else WindowEncoder(networks.vae, audio.windows, mask, at_once)
+    chunk_size = _encode_batch_size(device, config.data.resolution)
+    prepare: Any = ReadyWindows(mask) if stored else WindowEncoder(networks.vae, audio.windows, mask, chunk_size)
     # Before the clips are read, which may take minutes: it tells most mistakes.
     task = build_unet_task(config, unet, networks, prepare, ValidationSet(render=render))
     if stored:
@@ -103,7 +103,7 @@ def build_unet_trainer(config: Config, shard: Shard, device: torch.device) -> Tr
     return Trainer(task, source, options)
 
 
-def _encoded_at_once(device: torch.device, resolution: int) -> int:
+def _encode_batch_size(device: torch.device, resolution: int) -> int:
     return max(_FEW, round(_ENCODED_AT_ONCE.get(device.type, _FEW) * (256 / resolution) ** 2))
 
 
@@ -122,7 +122,7 @@ def build_unet_task(
         noise=_noise_options(run.noise, run.mixed_noise_alpha if run.use_mixed_noise else None),
         recon_weight=run.recon_loss_weight,
         motion_weight=run.motion_loss_weight,
-        silent_share=run.silent_share,
+        uncond_prob=run.uncond_prob,
         sample_steps=run.inference_steps,
     )
     supervision = build_supervision(config, networks)
@@ -135,32 +135,32 @@ def build_supervision(config: Config, networks: FrozenNetworks) -> Supervision:
     Raises:
         ConfigError: the SyncNet judges latents and pixels are decoded, or the other way round.
     """
-    run, judges, weights = config.run, nn.ModuleDict(), {}
-    at_once = _DECODED_AT_ONCE.get(config.data.resolution, 2)
+    run, critics, weights = config.run, nn.ModuleDict(), {}
+    chunk_size = _DECODED_AT_ONCE.get(config.data.resolution, 2)
     if run.use_syncnet and run.sync_loss_weight and networks.syncnet is not None:
         if run.pixel_space_supervise == (networks.syncnet_resolution is None):
             raise ConfigError(
                 "run.pixel_space_supervise and the SyncNet's data.latent_space contradict each other: a SyncNet of "
                 "latents judges latents, one of pixels needs run.pixel_space_supervise=true"
             )
-        judges["sync"] = SyncLoss(networks.syncnet, networks.syncnet_resolution)
+        critics["sync"] = SyncLoss(networks.syncnet, networks.syncnet_resolution)
         weights["sync"] = run.sync_loss_weight
     if run.pixel_space_supervise:
         weights |= {"perceptual": run.perceptual_loss_weight, "trepa": run.trepa_loss_weight}
         weights["pixel"] = run.pixel_loss_weight
         if run.perceptual_loss_weight:
             lpips = networks.lpips
-            judges["perceptual"] = LaplacianLoss() if lpips is None else PerceptualLoss(lpips, 4 * at_once)
+            critics["perceptual"] = LaplacianLoss() if lpips is None else PerceptualLoss(lpips, 4 * chunk_size)
         if networks.videomae is not None:
-            judges["trepa"] = TrepaLoss(networks.videomae, config.trepa.image_size)
+            critics["trepa"] = TrepaLoss(networks.videomae, config.trepa.image_size)
     mask = load_mask(config.data.mask_image_path, config.data.resolution)
     return Supervision(
         vae=networks.vae,
         weights=weights,
-        judges=judges,
+        critics=critics,
         importance=(1 - mask[:1])[None, None],
         in_pixels=run.pixel_space_supervise,
-        chunk_size=at_once * max(1, _PUBLISHED_WIDTH // networks.vae.config["block_out_channels"][0]),
+        chunk_size=chunk_size * max(1, _PUBLISHED_WIDTH // networks.vae.config["block_out_channels"][0]),
     )
 
 
@@ -173,7 +173,7 @@ def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.dev
     seed_everything(trainer_options.seed)
     vae = None
     if data.latent_space:
-        vae = load_vae(published_or(config.ckpt.vae, "vae", "ckpt.vae"), device, frozen_dtype(device))
+        vae = load_vae(resolve_weights(config.ckpt.vae, "vae", "ckpt.vae"), device, frozen_dtype(device))
     network = build_syncnet(config)
     if config.run.enable_gradient_checkpointing:
         network.enable_gradient_checkpointing()
@@ -184,12 +184,12 @@ def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.dev
     run = config.run
     options = SyncNetTaskOptions(
         seed=run.seed,
-        varied=data.augment and data.cache_frames,
+        augment=data.augment and data.cache_frames,
         contrastive_weight=run.contrastive_weight,
         mouth_weight=run.mouth_weight,
     )
     trained = GuidedSyncNet(network, data.num_frames) if run.mouth_weight else network
-    to_image = FramesToImage(data.lower_half, vae, _encoded_at_once(device, data.resolution))
+    to_image = FramesToImage(data.lower_half, vae, _encode_batch_size(device, data.resolution))
     task = SyncNetTask(trained, to_image, held_out, options)
     return Trainer(task, source, trainer_options)
 
@@ -200,7 +200,7 @@ def _read_pairs(config: SyncNetConfig, shard: Shard) -> tuple[BatchSource, Seque
     if not _has(data, "val"):
         return source, ()
     held_out = build_syncnet_dataset(config, "val")
-    return source, FixedSet(held_out, data.batch_size, _num_val_batches(data), source.note)
+    return source, FixedSet(held_out, data.batch_size, _num_val_batches(data), source.record_problems)
 
 
 def _num_val_batches(data: SyncNetDataConfig) -> int:
@@ -210,17 +210,17 @@ def _num_val_batches(data: SyncNetDataConfig) -> int:
 def _stored_pairs(config: SyncNetConfig, device: torch.device, shard: Shard) -> tuple[BatchSource, Sequence[Any]]:
     data = config.data
 
-    def source(split: str, batch_size: int, part: Shard) -> FrameSource:
+    def source(split: str, batch_size: int, part: Shard) -> CachedFrameSource:
         dataset = build_syncnet_dataset(config, split)
-        store = FrameStore(device)
+        store = FrameCache(device)
         store.fill(
             read_whole_clips(dataset.clips, data.resolution, dataset.inspector, dataset.reader, data.num_workers),
             len(dataset.clips),
         )
         pairs = FrameSampling(dataset.sampling, data.num_frames, data.windows_per_clip, config.run.seed)
-        return FrameSource(store, pairs, batch_size, part.rank, part.world)
+        return CachedFrameSource(store, pairs, batch_size, part.rank, part.world_size)
 
-    training = source("train", data.batch_size * shard.world, shard)
+    training = source("train", data.batch_size * shard.world_size, shard)
     if not _has(data, "val"):
         return training, ()
     held_out = source("val", 1, Shard())
@@ -237,7 +237,7 @@ def build_syncnet_dataset(config: SyncNetConfig, split: str) -> SyncNetDataset:
     data = config.data
     sampling = SyncNetSampling(
         min_shift=data.min_shift,
-        near_negative_share=data.near_negative_share,
+        near_negative_prob=data.near_negative_prob,
         near_shift=(data.min_shift, max(data.min_shift, data.near_shift)),
         augmentation=FrameAugmentation() if data.augment and split == "train" else None,
     )
@@ -246,13 +246,13 @@ def build_syncnet_dataset(config: SyncNetConfig, split: str) -> SyncNetDataset:
 
 def _frame_sources(config: Config, shard: Shard) -> tuple[BatchSource, Sequence[Any]]:
     data, run = config.data, config.run
-    sampling = UNetSampling(run.use_syncnet, data.paired_takes, data.ref_same_share)
+    sampling = UNetSampling(run.use_syncnet, data.paired_takes, data.ref_same_prob)
     options = _clip_options(data, run.seed)
     source = _loader(UNetDataset(_clips(data, "train"), options, sampling), data, shard)
     if not _has(data, "val"):
         return source, ()
     held_out = UNetDataset(_clips(data, "val"), options, sampling)
-    return source, FixedSet(held_out, data.batch_size, run.val_batches * shard.world, source.note)
+    return source, FixedSet(held_out, data.batch_size, run.val_batches * shard.world_size, source.record_problems)
 
 
 def _latent_sources(
@@ -260,22 +260,22 @@ def _latent_sources(
 ) -> tuple[BatchSource, Sequence[Any]]:
     data, run = config.data, config.run
     left, right = data.audio_feat_length
-    sampling = LatentSampling(data.num_frames, data.windows_per_clip, data.ref_same_share, (left, right), run.seed)
+    sampling = LatentSampling(data.num_frames, data.windows_per_clip, data.ref_same_prob, (left, right), run.seed)
 
-    def source(split: str, batch_size: int, part: Shard) -> LatentSource:
+    def source(split: str, batch_size: int, part: Shard) -> CachedLatentSource:
         dataset = UNetDataset(_clips(data, split), _clip_options(data, run.seed))
         clips = read_whole_clips(dataset.clips, data.resolution, dataset.inspector, dataset.reader, data.num_workers)
-        at_once = _encoded_at_once(mask.device, data.resolution)
-        store = LatentStore(networks.vae, audio, mask, data.paired_takes, at_once)
+        chunk_size = _encode_batch_size(mask.device, data.resolution)
+        store = LatentCache(networks.vae, audio, mask, data.paired_takes, chunk_size)
         store.fill(clips, len(dataset.clips))
-        return LatentSource(store, sampling, batch_size, part.rank, part.world)
+        return CachedLatentSource(store, sampling, batch_size, part.rank, part.world_size)
 
-    training = source("train", data.batch_size * shard.world, shard)
+    training = source("train", data.batch_size * shard.world_size, shard)
     if not _has(data, "val"):
         return training, ()
     held_out = source("val", 1, Shard())
     training.store.problems.update(held_out.store.problems)
-    return training, held_out.fixed(data.batch_size, run.val_batches * shard.world)
+    return training, held_out.fixed(data.batch_size, run.val_batches * shard.world_size)
 
 
 def _has(data: ClipsConfig, split: str) -> bool:
@@ -286,22 +286,22 @@ def _clips(data: ClipsConfig, split: str) -> list[Path]:
     return list_clips(getattr(data, f"{split}_fileslist"), getattr(data, f"{split}_data_dir"))
 
 
-def _clip_options(data: ClipsConfig, seed: int) -> ClipOptions:
+def _clip_options(data: ClipsConfig, seed: int) -> ClipDatasetOptions:
     cache = Path(data.audio_mel_cache_dir) if data.audio_mel_cache_dir else None
-    return ClipOptions(
+    return ClipDatasetOptions(
         num_frames=data.num_frames,
         resolution=data.resolution,
         seed=seed,
         windows_per_clip=data.windows_per_clip,
         check_faces=data.check_faces,
         mel_cache=cache,
-        facts_cache=cache,
+        clip_info_cache=cache,
     )
 
 
-def _loader(dataset: ClipDataset[Any], data: ClipsConfig, shard: Shard) -> LoaderSource[Any]:
-    options = LoaderOptions(data.batch_size * shard.world, shard.rank, shard.world, data.num_workers)
-    return LoaderSource(dataset, options)
+def _loader(dataset: ClipDataset[Any], data: ClipsConfig, shard: Shard) -> BatchLoader[Any]:
+    options = LoaderOptions(data.batch_size * shard.world_size, shard.rank, shard.world_size, data.num_workers)
+    return BatchLoader(dataset, options)
 
 
 def _noise_options(noise: NoiseConfig, alpha: float | None) -> NoiseOptions:
@@ -335,7 +335,7 @@ def build_trainer_options(
         seed=run.seed,
         config=as_dictionary(config),
         default_config=as_dictionary(type(config)()),
-        harmless_keys=_HARMLESS,
+        mutable_keys=_MUTABLE_KEYS,
     )
 
 

@@ -54,7 +54,7 @@ class DownloadOptions:
             raise ValueError(f"attempts must be at least 1, backoff not below 0 and timeout above 0, got {self}")
 
 
-class _BrokenOffError(Exception):
+class _ConnectionLostError(Exception):
     """The connection ended before the file did."""
 
 
@@ -96,7 +96,7 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _exclusive(part) as file:
             _check_space(part, size)
-            whole = any(_obtain(url, file, part, sha256, options, problems) for url in urls)
+            whole = any(_try_url(url, file, part, sha256, options, problems) for url in urls)
         if whole:
             os.replace(part, target)
             return
@@ -110,7 +110,7 @@ def download(
     )
 
 
-def _obtain(url: str, file: BinaryIO, part: Path, sha256: str, options: DownloadOptions, problems: list[str]) -> bool:
+def _try_url(url: str, file: BinaryIO, part: Path, sha256: str, options: DownloadOptions, problems: list[str]) -> bool:
     """Complete `file` from `url` and return whether it is right; otherwise add to `problems`."""
     leftover = file.seek(0, os.SEEK_END) > 0
     try:
@@ -120,7 +120,7 @@ def _obtain(url: str, file: BinaryIO, part: Path, sha256: str, options: Download
             file.truncate(0)
             _fetch_all(url, file, part.stem, options)
         _check_sha256(url, file, part, sha256, options)
-    except (_BrokenOffError, _RefusedError) as error:
+    except (_ConnectionLostError, _RefusedError) as error:
         problems.append(f"{url}: {error}")
         logger.warning("%s: %s", url, error)
         return False
@@ -177,50 +177,50 @@ def _fetch_all(url: str, file: BinaryIO, name: str, options: DownloadOptions) ->
             if error.code not in _TRANSIENT_STATUS:
                 raise _RefusedError(f"the server answered {error.code} {error.reason}") from error
             reason: Exception = error
-        except (*_TRANSIENT_ERRORS, _BrokenOffError) as error:
+        except (*_TRANSIENT_ERRORS, _ConnectionLostError) as error:
             reason = error
         fruitless = 0 if file.seek(0, os.SEEK_END) - before >= _BLOCK else fruitless + 1
         if fruitless >= options.attempts:
-            raise _BrokenOffError(f"gave up after {fruitless} tries ({reason})") from reason
+            raise _ConnectionLostError(f"gave up after {fruitless} tries ({reason})") from reason
         logger.info("%s: %s; going on at byte %d", url, reason, file.seek(0, os.SEEK_END))
         time.sleep(options.backoff * 2 ** max(0, fruitless - 1))
 
 
 def _fetch_rest(url: str, file: BinaryIO, name: str, timeout: float) -> None:
     """Make one request for what is missing at the end of `file` and append what comes."""
-    have = file.seek(0, os.SEEK_END)
+    offset = file.seek(0, os.SEEK_END)
     headers = {"User-Agent": "latentsync", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        if error.headers.get("Content-Range") == f"bytes */{have}":
+        if error.headers.get("Content-Range") == f"bytes */{offset}":
             return
         file.truncate(0)
-        raise _BrokenOffError("the partial file is longer than the server's; starting again") from error
+        raise _ConnectionLostError("the partial file is longer than the server's; starting again") from error
     with response:
-        if have and not _continues_at(response, have):
+        if offset and not _continues_at(response, offset):
             file.truncate(0)
-            have = 0
+            offset = 0
         length = response.headers.get("Content-Length")
-        total = have + int(length) if length is not None else None
-        _copy(response, file, have, total, name)
+        total = offset + int(length) if length is not None else None
+        _copy(response, file, offset, total, name)
 
 
-def _continues_at(response: http.client.HTTPResponse, have: int) -> bool:
-    """Whether the answer begins at byte `have`; a server that knows no ranges answers 200 with the whole file."""
+def _continues_at(response: http.client.HTTPResponse, offset: int) -> bool:
+    """Whether the answer begins at byte `offset`; a server that knows no ranges answers 200 with the whole file."""
     span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range") or "")
-    return response.status == http.HTTPStatus.PARTIAL_CONTENT and span is not None and int(span[1]) == have
+    return response.status == http.HTTPStatus.PARTIAL_CONTENT and span is not None and int(span[1]) == offset
 
 
-def _copy(response: http.client.HTTPResponse, file: BinaryIO, have: int, total: int | None, name: str) -> None:
-    with tqdm(total=total, initial=have, desc=name, unit="B", unit_scale=True, disable=None) as progress:
+def _copy(response: http.client.HTTPResponse, file: BinaryIO, offset: int, total: int | None, name: str) -> None:
+    with tqdm(total=total, initial=offset, desc=name, unit="B", unit_scale=True, disable=None) as progress:
         while block := response.read(_BLOCK):
             file.write(block)
-            have += len(block)
+            offset += len(block)
             progress.update(len(block))
-    if total is not None and have < total:
-        raise _BrokenOffError(f"the connection ended after {have} of {total} bytes")
+    if total is not None and offset < total:
+        raise _ConnectionLostError(f"the connection ended after {offset} of {total} bytes")

@@ -60,10 +60,10 @@ class Checkpoint:
         return [address for address in (hub if self.repo else "", self.url) if address]
 
 
-def _auxiliary(name: str, file: str, size: int, sha256: str, **about: str) -> Checkpoint:
+def _auxiliary(name: str, file: str, size: int, sha256: str, **details: str) -> Checkpoint:
     path = f"auxiliary/{file}"
     return Checkpoint(
-        name, path, about["purpose"], sha256, about["licence"], "ByteDance/LatentSync-1.5", path, size=size
+        name, path, details["purpose"], sha256, details["licence"], "ByteDance/LatentSync-1.5", path, size=size
     )
 
 
@@ -255,16 +255,20 @@ def resolve(name: str, root: str | os.PathLike[str]) -> Path:
     """
     if expand([name]) != [name]:
         raise CheckpointError(f"{name!r} is a group of checkpoints; ask for one of {', '.join(expand([name]))}")
-    places = _places(name, Path(root))
-    for place in places:
-        if _is_vae_folder(place) if name in VAE_FOLDERS else place.is_file() and not _is_another(name, place):
-            return place
+    candidates = _candidate_paths(name, Path(root))
+    for candidate in candidates:
+        if (
+            _is_vae_folder(candidate)
+            if name in VAE_FOLDERS
+            else candidate.is_file() and not _is_another(name, candidate)
+        ):
+            return candidate
     advice = (
         "it is part of this repository, restore it with git"
         if name.startswith("demo-")
         else f"fetch it with: python -m latentsync.checkpoints --root {root} fetch {name}"
     )
-    raise CheckpointError(f"{name} is missing; looked at {', '.join(map(str, places))}; {advice}")
+    raise CheckpointError(f"{name} is missing; looked at {', '.join(map(str, candidates))}; {advice}")
 
 
 def find(name: str, root: str | os.PathLike[str]) -> Path | None:
@@ -318,11 +322,11 @@ def verify(names: Iterable[str], root: str | os.PathLike[str]) -> list[str]:
     problems = []
     for name in expand(names):
         for checkpoint in _files_of(name):
-            place = find(checkpoint.name, root)
-            if place is None:
+            candidate = find(checkpoint.name, root)
+            if candidate is None:
                 problems.append(f"{checkpoint.name}: missing at {Path(root) / checkpoint.path}")
-            elif (sha256 := sha256_of(place)) != checkpoint.sha256:
-                problems.append(f"{checkpoint.name}: {place} has SHA-256 {sha256}, expected {checkpoint.sha256}")
+            elif (sha256 := sha256_of(candidate)) != checkpoint.sha256:
+                problems.append(f"{checkpoint.name}: {candidate} has SHA-256 {sha256}, expected {checkpoint.sha256}")
     return problems
 
 
@@ -333,37 +337,37 @@ def _files_of(name: str) -> tuple[Checkpoint, ...]:
     return (CHECKPOINTS[name],) if name in CHECKPOINTS else ()
 
 
-def _places(name: str, root: Path) -> list[Path]:
+def _candidate_paths(name: str, root: Path) -> list[Path]:
     """All places where `name` is accepted, best first."""
     if name in CHECKPOINTS:
-        return [root / place for place in (CHECKPOINTS[name].path, *CHECKPOINTS[name].aliases)]
+        return [root / candidate for candidate in (CHECKPOINTS[name].path, *CHECKPOINTS[name].aliases)]
     if name in BUNDLED:
         return [root / BUNDLED[name]]
-    places = [root / place for place in VAE_FOLDERS[name]]
+    candidates = [root / candidate for candidate in VAE_FOLDERS[name]]
     if name == "vae":
         home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-        places += sorted((home / "hub" / "models--stabilityai--sd-vae-ft-mse" / "snapshots").glob("*"))
-    return places
+        candidates += sorted((home / "hub" / "models--stabilityai--sd-vae-ft-mse" / "snapshots").glob("*"))
+    return candidates
 
 
-def _is_another(name: str, place: Path) -> bool:
+def _is_another(name: str, candidate: Path) -> bool:
     """Whether the file has exactly the published size of another checkpoint."""
-    size = place.stat().st_size
+    size = candidate.stat().st_size
     return any(size == other.size and name != other.name for other in CHECKPOINTS.values())
 
 
-def _is_vae_folder(place: Path) -> bool:
+def _is_vae_folder(candidate: Path) -> bool:
     weights = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-    return (place / "config.json").is_file() and any((place / file).is_file() for file in weights)
+    return (candidate / "config.json").is_file() and any((candidate / file).is_file() for file in weights)
 
 
 def _list_all(root: Path) -> None:
     for group, members in GROUPS.items():
         logger.info("%s: %s", group, ", ".join(members))
     for name in (*CHECKPOINTS, *VAE_FOLDERS, *BUNDLED):
-        place = find(name, root)
-        about = f"{CHECKPOINTS[name].purpose}; licence: {CHECKPOINTS[name].licence}" if name in CHECKPOINTS else ""
-        logger.info("%-20s %s  %s", name, place or "missing", about)
+        candidate = find(name, root)
+        details = f"{CHECKPOINTS[name].purpose}; licence: {CHECKPOINTS[name].licence}" if name in CHECKPOINTS else ""
+        logger.info("%-20s %s  %s", name, candidate or "missing", details)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

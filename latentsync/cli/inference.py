@@ -40,7 +40,7 @@ _NO_MEMORY = (
 )
 
 
-def _two_numbers(value: Any) -> tuple[float, float]:
+def _float_pair(value: Any) -> tuple[float, float]:
     """A list of two numbers, as YAML and the command line give it."""
     if not isinstance(value, list | tuple):
         raise TypeError("no list")
@@ -54,11 +54,11 @@ _JOB_OPTIONS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("guidance_scale", "preview"), float),
     **dict.fromkeys(("speed", "solver", "face", "windows", "output_fps", "loop"), str),
     **dict.fromkeys(("enable_deepcache", "keep_silent_frames", "side_by_side", "overwrite"), bool),
-    "guidance_interval": _two_numbers,
+    "guidance_interval": _float_pair,
 }
 _KINDS: dict[Callable[[Any], Any], str] = {
     **{Path: "a path", int: "a whole number", float: "a number", str: "a word", bool: "true or false"},
-    _two_numbers: "two numbers",
+    _float_pair: "two numbers",
 }
 
 
@@ -80,7 +80,7 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--devices", help="instead of --device: several of this computer, cuda:0,cuda:1, or all")
     add("--memory", default="usual", choices=get_args(placement.Memory), help="low: for GPUs of 8 GB, slower")
-    add("--windows_at_once", type=int, default=1, help="windows computed together on a large GPU (%(default)s)")
+    add("--window_batch_size", type=int, default=1, help="windows computed together on a large GPU (%(default)s)")
     add("--dtype", default="auto", help="auto, float32, float16, bfloat16")
     add("--compile", action="store_true", help="fuse the networks for a GPU: minutes at the first start, faster then")
     add("--detector", default="auto", choices=DETECTORS, help="face detector (%(default)s)")
@@ -194,7 +194,7 @@ def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:
         solver=values["solver"],
         cache_interval=values["cache_interval"],
         deepcache=values["enable_deepcache"],
-        guidance_interval=values["guidance_interval"] and _two_numbers(values["guidance_interval"]),
+        guidance_interval=values["guidance_interval"] and _float_pair(values["guidance_interval"]),
         published=values["windows"] == "published",
     )
     return LipsyncJob(
@@ -257,13 +257,13 @@ def load_pipeline(options: argparse.Namespace, files: ModelFiles) -> LipsyncPipe
         options.dtype,
         compiled=options.compile,
         memory=options.memory,
-        windows_at_once=options.windows_at_once,
+        window_batch_size=options.window_batch_size,
     )
     make_detector = build_face_detector(options.detector, options.checkpoints, chosen.devices[0])
     return build_pipeline(files, chosen, make_detector)
 
 
-def prepare_measurement(options: argparse.Namespace, video_out_path: Path) -> tuple[LipsyncPipeline, LipsyncJob]:
+def prepare_benchmark(options: argparse.Namespace, video_out_path: Path) -> tuple[LipsyncPipeline, LipsyncJob]:
     """The pipeline and the one job that a measurement repeats: the bundled clip and speech where none are given.
 
     Raises:
@@ -295,7 +295,7 @@ def run_command(options: argparse.Namespace, work: Callable[[], int]) -> int:
     """Do a command's work; returns its exit code, or 1 after an error and 130 after Ctrl-C, each told in the log."""
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("latentsync").setLevel(logging.INFO)
-    _tidy_up_when_stopped()
+    _install_signal_handlers()
     try:
         return work()
     except LatentSyncError as error:
@@ -344,7 +344,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or ["no details"])[0]
 
 
-def _tidy_up_when_stopped() -> None:
+def _install_signal_handlers() -> None:
     """Treat a polite kill and a closed terminal as Ctrl-C; under nohup, which ignores the latter, it stays ignored."""
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from latentsync.cli.inference import inference_parser, prepare_measurement, run_command, run_job
+from latentsync.cli.inference import inference_parser, prepare_benchmark, run_command, run_job
 from latentsync.errors import ConfigError, DependencyError, MediaError
 from latentsync.media.output_file import publish
 from latentsync.pipelines.job import LipsyncResult
-from latentsync.profiling.machine import machine_facts, peak_memory, reset_peak_memory
-from latentsync.profiling.picture import draw_profile
+from latentsync.profiling.chart import plot_profile
+from latentsync.profiling.machine import machine_info, peak_memory, reset_peak_memory
 from latentsync.profiling.session import Recording, record
-from latentsync.profiling.summary import format_operators, summarise_trace
+from latentsync.profiling.summary import format_operators, summarize_trace
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +54,15 @@ class ProfileFiles:
         return self.folder / "operators.txt"
 
     @property
-    def picture(self) -> Path:
+    def chart(self) -> Path:
         """Timeline and stages."""
         return self.folder / "profile.png"
 
-    def found(self) -> tuple[Path, ...]:
+    def outputs(self) -> tuple[Path, ...]:
         """Everything but the video and its report."""
-        return self.trace, self.summary, self.operators, self.picture
+        return self.trace, self.summary, self.operators, self.chart
 
-    def make_room(self, overwrite: bool) -> None:
+    def prepare_folder(self, overwrite: bool) -> None:
         """Make the folder and see that nothing found before would be replaced unasked.
 
         Raises:
@@ -72,7 +72,7 @@ class ProfileFiles:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MediaError(f"--out {self.folder}: cannot be made a folder ({error.strerror})") from error
-        taken = [path.name for path in self.found() if os.path.lexists(path)]
+        taken = [path.name for path in self.outputs() if os.path.lexists(path)]
         if taken and not overwrite:
             raise MediaError(f"--out {self.folder} has {', '.join(taken)} already; name another, or allow --overwrite")
 
@@ -98,8 +98,8 @@ def _profile(options: argparse.Namespace) -> int:
     if options.warmup < 0:
         raise ConfigError(f"--warmup {options.warmup}: a number of runs is needed, 0 or more")
     files = ProfileFiles(options.out)
-    files.make_room(options.overwrite)
-    pipeline, job = prepare_measurement(options, options.video_out_path or files.video)
+    files.prepare_folder(options.overwrite)
+    pipeline, job = prepare_benchmark(options, options.video_out_path or files.video)
     with tempfile.TemporaryDirectory(prefix=".unfinished_", dir=files.folder) as name:
         unfinished = ProfileFiles(Path(name))
         warm_up = [
@@ -110,7 +110,7 @@ def _profile(options: argparse.Namespace) -> int:
         recording = record(partial(run_job, pipeline, job), pipeline.device, unfinished.trace)
         summary = _summary(recording, pipeline.device, warm_up)
         _write(unfinished, recording, summary)
-        for made, final in zip(unfinished.found(), files.found()):
+        for made, final in zip(unfinished.outputs(), files.outputs()):
             if made.exists():
                 publish(made, final, options.overwrite)
     logger.info("%s", _describe(summary, files))
@@ -119,9 +119,9 @@ def _profile(options: argparse.Namespace) -> int:
 
 def _summary(recording: Recording[LipsyncResult], device: torch.device, warm_up: Sequence[float]) -> dict[str, Any]:
     result = recording.result
-    figures = summarise_trace(recording.trace)
+    metrics = summarize_trace(recording.trace)
     for name, seconds in result.stage_seconds.items():
-        figures["stages"].setdefault(name, {})["report_seconds"] = seconds
+        metrics["stages"].setdefault(name, {})["report_seconds"] = seconds
     return {
         "wall_seconds": round(recording.trace.wall_seconds, 3),
         "frames": result.num_frames,
@@ -129,9 +129,9 @@ def _summary(recording: Recording[LipsyncResult], device: torch.device, warm_up:
         "first_frame_seconds": result.first_frame_seconds,
         "warm_up_seconds": list(warm_up),
         "all_threads": recording.all_threads,
-        **figures,
+        **metrics,
         "peak_mib": peak_memory(device),
-        "machine": {"device": str(device), **machine_facts(device)},
+        "machine": {"device": str(device), **machine_info(device)},
         "settings": result.settings,
     }
 
@@ -144,15 +144,15 @@ def _write(files: ProfileFiles, recording: Recording[LipsyncResult], summary: di
     where = summary["machine"]["gpu"] or f"{summary['machine']['processor']}, {summary['machine']['cores']} cores"
     title = f"{summary['frames']} frames in {summary['wall_seconds']:.1f} s: {where}"
     try:
-        draw_profile(recording.trace, files.picture, title)
+        plot_profile(recording.trace, files.chart, title)
     except DependencyError as error:
         logger.warning("%s. Everything else is written", error)
 
 
 def _describe(summary: dict[str, Any], files: ProfileFiles) -> str:
     lines = [f"{summary['frames']} frames in {summary['wall_seconds']:.1f} s ({summary['frames_per_second']} frames/s)"]
-    if summary["gpu_busy_share"] is not None:
-        lines.append(f"  the GPU was busy for {summary['gpu_busy_share']:.1%} of the time")
+    if summary["gpu_busy_fraction"] is not None:
+        lines.append(f"  the GPU was busy for {summary['gpu_busy_fraction']:.1%} of the time")
     for name, stage in list(summary["stages"].items())[:5]:
         on_gpu = f", {stage['device_seconds']:.2f} s on the GPU" if stage.get("device_seconds") else ""
         lines.append(f"  {name}: {stage.get('host_seconds', stage.get('report_seconds')):.2f} s on the host{on_gpu}")

@@ -18,9 +18,9 @@ from latentsync.config.load import load_config, load_syncnet_config
 from latentsync.config.sections import ClipsConfig
 from latentsync.errors import ConfigError, LatentSyncError
 from latentsync.synthetic.corpus import REPORT, CorpusOptions, make_corpus
-from latentsync.synthetic.scene_takes import is_complete
+from latentsync.synthetic.scene_writer import is_complete
 from latentsync.training.loop.options import TrainingResult
-from latentsync.training.loop.processes import leave_processes, this_shard
+from latentsync.training.loop.processes import current_shard, shutdown_distributed
 from latentsync.training.loop.task import Shard
 from latentsync.training.loop.trainer import Trainer
 
@@ -74,7 +74,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _run(options: argparse.Namespace, build: Callable[[torch.device, Shard], Trainer]) -> int:
-    shard = this_shard()
+    shard = current_shard()
     level = logging.INFO if shard.rank == 0 else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("latentsync").setLevel(level)
@@ -96,20 +96,20 @@ def _run(options: argparse.Namespace, build: Callable[[torch.device, Shard], Tra
         logger.error("Stopped before training began; the same command starts it again")
         return 130
     finally:
-        leave_processes()
+        shutdown_distributed()
     if shard.rank == 0:
-        logger.info("Ended by %s: %s", result.ended_by, _figures(result))
+        logger.info("Ended by %s: %s", result.ended_by, _summary(result))
     # A script that trains one network after another must not go on with half of the first.
     return 130 if result.ended_by == "signal" else 0
 
 
-def _figures(result: TrainingResult) -> str:
-    figures = f"{result.steps} steps in {result.seconds:.0f} s"
+def _summary(result: TrainingResult) -> str:
+    summary = f"{result.steps} steps in {result.seconds:.0f} s"
     if result.steps_per_second:
-        figures += f", {result.steps_per_second:.2f} steps/s"
+        summary += f", {result.steps_per_second:.2f} steps/s"
     if result.peak_cuda_bytes:
-        figures += f", at most {result.peak_cuda_bytes / 1e9:.2f} GB on the GPU"
-    return figures
+        summary += f", at most {result.peak_cuda_bytes / 1e9:.2f} GB on the GPU"
+    return summary
 
 
 def _device(name: str, shard: Shard) -> torch.device:
@@ -147,7 +147,7 @@ def _provide_corpus(data: ClipsConfig, device: torch.device, shard: Shard) -> No
         devices=(str(device),),
     )
     if shard.rank > 0:
-        while not all(is_complete(options.out, *scene) for scene in options.plan):
+        while not all(is_complete(options.out, *scene) for scene in options.scene_jobs):
             time.sleep(_GLANCE)  # at what the first process makes; if that fails, the launcher ends this one
         return
     with tqdm(desc=f"making the corpus {train.parent}", unit="scene") as bar:

@@ -87,7 +87,7 @@ class DataConfig(ClipsConfig):
         audio_embeds_cache_dir: where features of the speech are kept; "" = in memory only.
         val_video_path, val_audio_path: lip-synced at every validation; "" = not.
         paired_takes: blank and refer to the clip's other take, where there is one (ours).
-        ref_same_share: share of the windows that are their own reference, as in inference (ours).
+        ref_same_prob: share of the windows that are their own reference, as in inference (ours).
         cache_latents: encode all clips once and train on the latents (ours).
     """
 
@@ -98,7 +98,7 @@ class DataConfig(ClipsConfig):
     val_video_path: str = ""
     val_audio_path: str = ""
     paired_takes: bool = False
-    ref_same_share: float = 0.0
+    ref_same_prob: float = 0.0
     cache_latents: bool = False
 
     def __post_init__(self) -> None:
@@ -107,8 +107,8 @@ class DataConfig(ClipsConfig):
             raise ConfigError(f"data.num_frames: got {self.num_frames}, expected 1 to 24 (the motion modules' reach)")
         if len(self.audio_feat_length) != 2:
             raise ConfigError(f"data.audio_feat_length: got {self.audio_feat_length}, expected two numbers")
-        if not 0 <= self.ref_same_share <= 1:
-            raise ConfigError(f"data.ref_same_share: got {self.ref_same_share}, expected 0 to 1")
+        if not 0 <= self.ref_same_prob <= 1:
+            raise ConfigError(f"data.ref_same_prob: got {self.ref_same_prob}, expected 0 to 1")
 
 
 @dataclass
@@ -121,7 +121,7 @@ class SyncNetDataConfig(ClipsConfig):
         num_val_samples: pairs of the validation.
         gradient_accumulation_steps: batches per update.
         min_shift: smallest shift in frames of a pair out of sync (ours).
-        near_negative_share, near_shift: share of the pairs out of sync whose shift is at most ``near_shift`` (ours).
+        near_negative_prob, near_shift: share of the pairs out of sync whose shift is at most ``near_shift`` (ours).
         augment: vary light, place and sharpness of the frames (ours).
         cache_frames: read all clips once and keep their frames in the device's memory (ours).
     """
@@ -131,7 +131,7 @@ class SyncNetDataConfig(ClipsConfig):
     num_val_samples: int = 2048
     gradient_accumulation_steps: int = 1
     min_shift: int = 1
-    near_negative_share: float = 0.0
+    near_negative_prob: float = 0.0
     near_shift: int = 6
     augment: bool = False
     cache_frames: bool = False
@@ -187,12 +187,12 @@ class SyncNetRunConfig(LoopConfig):
 class NoiseConfig:
     """How windows are made noisy; see `latentsync.training.unet.denoising.NoiseOptions` (ours)."""
 
-    noisy_share: float = 0.0
-    noisy_from: int = 700
-    blind_from: int = 1000
-    blind_to: int = 1001
-    shared_share: float = 0.0
-    surround_weight: float = 1.0
+    high_noise_prob: float = 0.0
+    high_noise_from: int = 700
+    pure_noise_from: int = 1000
+    pure_noise_to: int = 1001
+    shared_noise_prob: float = 0.0
+    background_weight: float = 1.0
     mouth_weight: float = 1.0
 
 
@@ -214,7 +214,7 @@ class RunConfig(LoopConfig):
         perceptual: "lpips", or "pyramid", which needs no weights (ours).
         trainable_modules: train only parameters whose name contains one of these; empty = all.
         use_mixed_noise, mixed_noise_alpha: see `latentsync.diffusion.noise.mix_noise`.
-        silent_share: share of the windows trained without sound, so that guidance has another side (ours).
+        uncond_prob: share of the windows trained without sound, so that guidance has another side (ours).
         noise: see there (ours).
     """
 
@@ -233,15 +233,15 @@ class RunConfig(LoopConfig):
     trainable_modules: list[str] = field(default_factory=list)
     use_mixed_noise: bool = True
     mixed_noise_alpha: float = 1.0
-    silent_share: float = 0.0
+    uncond_prob: float = 0.0
     noise: NoiseConfig = field(default_factory=NoiseConfig)
 
     def __post_init__(self) -> None:
         if self.perceptual not in ("lpips", "pyramid"):
             raise ConfigError(f"run.perceptual: got {self.perceptual!r}, expected lpips or pyramid")
-        if not 0 <= self.silent_share <= 1 or self.val_batches < 0:
+        if not 0 <= self.uncond_prob <= 1 or self.val_batches < 0:
             raise ConfigError(
-                f"run.silent_share from 0 to 1 and run.val_batches from 0 are needed, got {self.silent_share} and "
+                f"run.uncond_prob from 0 to 1 and run.val_batches from 0 are needed, got {self.uncond_prob} and "
                 f"{self.val_batches}"
             )
 

@@ -40,8 +40,8 @@ class ClipAudioEmbeddings:
         self.encoder, self.max_bytes, self.feat_length = encoder, max_bytes, feat_length
         self._reader = ClipReader()
         self._disk = DiskCache(cache_dir, f"whisper 1 {encoder_fingerprint(encoder)}" if cache_dir else "")
-        self._held: OrderedDict[str, Tensor] = OrderedDict()
-        self.held_bytes = 0
+        self._memory_cache: OrderedDict[str, Tensor] = OrderedDict()
+        self.cached_bytes = 0
 
     def windows(self, clip: str | Path, start: int, frames: int) -> Tensor:
         """Windows of the frames ``start`` ... ``start + frames - 1`` at 25 a second.
@@ -58,15 +58,15 @@ class ClipAudioEmbeddings:
 
     def features(self, clip: Path) -> Tensor:
         """Features of the whole clip: (rows, layers + 1, d), 50 rows a second, in the CPU's memory."""
-        identity = self._reader.identity(clip)
-        if identity not in self._held:
-            kept = self._disk.load_array(identity)
+        fingerprint = self._reader.fingerprint(clip)
+        if fingerprint not in self._memory_cache:
+            kept = self._disk.load_array(fingerprint)
             features = self._encode(clip) if kept is None else torch.from_numpy(kept).to(self.encoder.dtype)
             if kept is None:
-                self._disk.store_array(identity, _as_numpy(features))
-            self._hold(identity, features)
-        self._held.move_to_end(identity)
-        return self._held[identity]
+                self._disk.store_array(fingerprint, _as_numpy(features))
+            self._add_to_cache(fingerprint, features)
+        self._memory_cache.move_to_end(fingerprint)
+        return self._memory_cache[fingerprint]
 
     def _encode(self, clip: Path) -> Tensor:
         waveform = torch.from_numpy(self._reader.waveform(clip))
@@ -76,11 +76,11 @@ class ClipAudioEmbeddings:
             raise UnusableClip(clip, str(error)) from error
         return windows.features(0, windows.num_rows).cpu()
 
-    def _hold(self, identity: str, features: Tensor) -> None:
-        self._held[identity] = features
-        self.held_bytes += features.nbytes
-        while self.held_bytes > self.max_bytes and len(self._held) > 1:
-            self.held_bytes -= self._held.popitem(last=False)[1].nbytes
+    def _add_to_cache(self, fingerprint: str, features: Tensor) -> None:
+        self._memory_cache[fingerprint] = features
+        self.cached_bytes += features.nbytes
+        while self.cached_bytes > self.max_bytes and len(self._memory_cache) > 1:
+            self.cached_bytes -= self._memory_cache.popitem(last=False)[1].nbytes
 
 
 def encoder_fingerprint(encoder: AudioEncoder) -> str:

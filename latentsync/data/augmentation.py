@@ -22,7 +22,7 @@ class FrameAugmentation:
         translation: shift of the whole window, as a share of its side; borders repeat.
         noise: standard deviation of noise on each pixel, as a share of the full range.
         jpeg: every frame is compressed at a quality between 100 - jpeg and 100; 0 leaves it out.
-        share: of the windows that are changed at all.
+        prob: of the windows that are changed at all.
     """
 
     brightness: float = 0.1
@@ -30,12 +30,12 @@ class FrameAugmentation:
     translation: float = 0.03
     noise: float = 0.015
     jpeg: int = 60
-    share: float = 0.8
+    prob: float = 0.8
 
     def __post_init__(self) -> None:
         """Raises ConfigError on a value out of range."""
-        shares = (self.brightness, self.contrast, self.translation, self.noise, self.share)
-        if not all(0 <= share <= 1 for share in shares) or not 0 <= self.jpeg <= 95:
+        shares = (self.brightness, self.contrast, self.translation, self.noise, self.prob)
+        if not all(0 <= prob <= 1 for prob in shares) or not 0 <= self.jpeg <= 95:
             raise ConfigError(f"Augmentation strengths are shares from 0 to 1, jpeg is 0 to 95; got {self}.")
 
 
@@ -50,7 +50,7 @@ def augment_window(frames: Tensor, strength: FrameAugmentation, rng: np.random.G
     Returns:
         (f, 3, h, w) uint8.
     """
-    is_changed = rng.random() < strength.share
+    is_changed = rng.random() < strength.prob
     brightness, contrast, down, right = rng.uniform(-1, 1, 4)
     noise, compression = rng.uniform(0, 1, 2)
     if not is_changed:
@@ -77,8 +77,8 @@ def _shifted(pixels: Tensor, down: int, right: int) -> Tensor:
 
 
 def _compressed(frames: Tensor, quality: int) -> Tensor:
-    pictures = []
-    for picture in rearrange(frames, "f c h w -> f h w c").numpy():
-        _, data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
-        pictures.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
-    return rearrange(torch.from_numpy(np.stack(pictures)), "f h w c -> f c h w").contiguous()
+    images = []
+    for image in rearrange(frames, "f c h w -> f h w c").numpy():
+        _, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        images.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    return rearrange(torch.from_numpy(np.stack(images)), "f h w c -> f c h w").contiguous()

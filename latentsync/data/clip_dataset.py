@@ -15,18 +15,18 @@ from torch.utils.data import Dataset
 from latentsync.data.clips.clip_reader import ClipReader, UnusableClip
 from latentsync.data.clips.face_check import FaceCheck
 from latentsync.data.clips.inspection import ClipInspector, ClipRules
-from latentsync.data.sampling.order import EpochOrder
-from latentsync.data.sampling.randomness import sample_generator
+from latentsync.data.sampling.epoch_sampler import EpochSampler
 from latentsync.data.sampling.samples import SampleKey
+from latentsync.data.sampling.seeding import sample_generator
 from latentsync.errors import ConfigError, DataError
 from latentsync.face.detection.detector import FaceDetector
-from latentsync.media.audio.syncnet_mel import mel_window, window_starts_with_sound
+from latentsync.media.audio.syncnet_mel import mel_window, num_mel_windows
 
 BatchT = TypeVar("BatchT")
 
 
 @dataclass(frozen=True)
-class ClipOptions:
+class ClipDatasetOptions:
     """What every data set of clips needs to know.
 
     Attributes:
@@ -39,7 +39,7 @@ class ClipOptions:
         min_loudness: clips that are quieter count as silent, see `ClipRules`.
         check_faces: leave out clips that show no face; needs mediapipe.
         mel_cache: folder for mel spectrograms; None makes them anew each time.
-        facts_cache: folder for what was found out about clips; None forgets it after the run.
+        clip_info_cache: folder for what was found out about clips; None forgets it after the run.
         make_face_detector: builds another detector than MediaPipe's.
     """
 
@@ -51,7 +51,7 @@ class ClipOptions:
     min_loudness: float = 1e-3
     check_faces: bool = False
     mel_cache: Path | None = None
-    facts_cache: Path | None = None
+    clip_info_cache: Path | None = None
     make_face_detector: Callable[[], FaceDetector] | None = None
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class ClipOptions:
 
 
 @dataclass
-class Draw:
+class SampleAttempt:
     """One attempt at a sample: its name, its source of chance, and what went wrong before."""
 
     key: SampleKey
@@ -78,7 +78,7 @@ class ClipDataset(Dataset[BatchT], ABC, Generic[BatchT]):
 
     Args:
         clips: their paths.
-        options: see `ClipOptions`.
+        options: see `ClipDatasetOptions`.
         min_clip_frames: frames that a clip must have.
 
     Raises:
@@ -86,17 +86,17 @@ class ClipDataset(Dataset[BatchT], ABC, Generic[BatchT]):
         DependencyError: faces are to be checked and mediapipe is not installed.
     """
 
-    def __init__(self, clips: Sequence[Path], options: ClipOptions, min_clip_frames: int) -> None:
+    def __init__(self, clips: Sequence[Path], options: ClipDatasetOptions, min_clip_frames: int) -> None:
         if not clips:
             raise DataError("No training clips are given: the list is empty.")
         self.clips, self.options = [Path(clip) for clip in clips], options
-        self.order = EpochOrder(len(clips), options.windows_per_clip, options.seed)
+        self.order = EpochSampler(len(clips), options.windows_per_clip, options.seed)
         self.reader = ClipReader(options.mel_cache)
         rules = ClipRules(min_clip_frames, options.min_loudness, options.check_faces)
         faces = FaceCheck(options.make_face_detector)
         if options.check_faces:
-            faces.try_out()
-        self.inspector = ClipInspector(self.reader, rules, options.facts_cache, faces)
+            faces.check_available()
+        self.inspector = ClipInspector(self.reader, rules, options.clip_info_cache, faces)
 
     def __len__(self) -> int:
         """Samples of an epoch."""
@@ -112,12 +112,12 @@ class ClipDataset(Dataset[BatchT], ABC, Generic[BatchT]):
         tried: set[int] = set()
         while len(tried) < min(self.options.max_attempts, len(self.clips)):
             rng = sample_generator(self.options.seed, key.epoch, key.index, len(tried))
-            place = int(rng.integers(len(self.clips))) if tried else self.order.clip_at(key.epoch, key.index)
-            while place in tried:
-                place = (place + 1) % len(self.clips)
-            tried.add(place)
+            clip_index = int(rng.integers(len(self.clips))) if tried else self.order.clip_index(key.epoch, key.index)
+            while clip_index in tried:
+                clip_index = (clip_index + 1) % len(self.clips)
+            tried.add(clip_index)
             try:
-                return self._sample(self.clips[place], Draw(key, rng, problems))
+                return self._sample(self.clips[clip_index], SampleAttempt(key, rng, problems))
             except UnusableClip as error:
                 problems[str(error.clip)] = error.reason
         listed = "\n".join(f"  {clip}: {reason}" for clip, reason in list(problems.items())[-5:])
@@ -131,12 +131,12 @@ class ClipDataset(Dataset[BatchT], ABC, Generic[BatchT]):
         """Join samples to a batch."""
 
     @abstractmethod
-    def _sample(self, clip: Path, draw: Draw) -> BatchT:
+    def _sample(self, clip: Path, draw: SampleAttempt) -> BatchT:
         """Make a sample of a clip; raises UnusableClip."""
 
-    def _starts_with_mel(self, clip: Path, mel: Tensor, starts: int) -> int:
+    def _num_mel_starts(self, clip: Path, mel: Tensor, starts: int) -> int:
         """How many of the starts 0 ... starts - 1 have a whole window of sound; raises UnusableClip if none has."""
-        count = min(starts, window_starts_with_sound(mel.shape[1], self.options.num_frames))
+        count = min(starts, num_mel_windows(mel.shape[1], self.options.num_frames))
         if count < 1:
             raise UnusableClip(clip, f"its sound is shorter than a window of {self.options.num_frames} frames")
         return count

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from latentsync.data.clip_dataset import ClipDataset
-from latentsync.data.sampling.order import BatchPlan
+from latentsync.data.sampling.epoch_sampler import BatchPartition
 from latentsync.data.sampling.samples import SampleKey
-from latentsync.data.workers import StartMethod, told_when_ended, worker_context
+from latentsync.data.workers import StartMethod, explain_worker_exit, worker_context
 from latentsync.errors import ConfigError, DataError, LatentSyncError
 
 BatchT = TypeVar("BatchT")
@@ -24,17 +24,17 @@ class LoaderOptions:
     """How batches are made.
 
     Attributes:
-        global_batch: samples of one step over all processes.
+        global_batch_size: samples of one step over all processes.
         rank: of this process.
-        world: number of processes; the global batch is a multiple of it.
+        world_size: number of processes; the global batch is a multiple of it.
         workers: processes that read ahead; 0 reads in this one.
         prefetch: batches that each worker prepares ahead.
         start_method: how workers are started, see `worker_context`.
     """
 
-    global_batch: int
+    global_batch_size: int
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     workers: int = 0
     prefetch: int = 2
     start_method: StartMethod = "forkserver"
@@ -47,11 +47,11 @@ class LoaderOptions:
             )
 
 
-class LoaderSource(Generic[BatchT]):
+class BatchLoader(Generic[BatchT]):
     """The batches of this process, epoch by epoch.
 
     Which samples batch k of an epoch holds depends on the data set, its seed and k alone: processes share it among them
-    (``rank``, ``rank + world``, ...), and a run that goes on in the middle of an epoch reads nothing before it.
+    (``rank``, ``rank + world_size``, ...), and a run that goes on in the middle of an epoch reads nothing before it.
     The global random state of the process is neither used nor changed.
 
     Workers start with the first batch and stay for the later epochs; `close` ends them. One iteration at a time.
@@ -65,8 +65,8 @@ class LoaderSource(Generic[BatchT]):
     """
 
     def __init__(self, dataset: ClipDataset[BatchT], options: LoaderOptions) -> None:
-        self.plan = BatchPlan(len(dataset), options.global_batch, options.rank, options.world)
-        self._schedule = _Schedule(dataset, self.plan)
+        self.partition = BatchPartition(len(dataset), options.global_batch_size, options.rank, options.world_size)
+        self._schedule = _EpochBatchSampler(dataset, self.partition)
         self._problems: dict[str, str] = {}
         extra: dict[str, Any] = {}
         if options.workers:
@@ -77,10 +77,10 @@ class LoaderSource(Generic[BatchT]):
                 "persistent_workers": True,
             }
         self._loader = DataLoader(
-            _WholeBatches(dataset),
+            _BatchDataset(dataset),
             batch_size=None,
             sampler=self._schedule,
-            collate_fn=_as_it_is,
+            collate_fn=_identity_collate,
             # Else the loader takes a number from the global generator at every start.
             generator=torch.Generator(),
             **extra,
@@ -89,7 +89,7 @@ class LoaderSource(Generic[BatchT]):
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch; at least 1."""
-        return self.plan.steps
+        return self.partition.steps
 
     def batches(self, epoch: int, first: int) -> Iterator[BatchT]:
         """The epoch's batches from number ``first`` on.
@@ -101,13 +101,13 @@ class LoaderSource(Generic[BatchT]):
         self._schedule.epoch, self._schedule.first = epoch, first
         batches = iter(self._loader)
         while True:
-            with told_when_ended():
+            with explain_worker_exit():
                 batch = next(batches, None)
             if batch is None:
                 return
-            if isinstance(batch, _Failure):
+            if isinstance(batch, _WorkerFailure):
                 raise batch.kind(batch.message)
-            self.note(batch.problems)
+            self.record_problems(batch.problems)
             yield batch
 
     def problems(self) -> Mapping[str, str]:
@@ -118,7 +118,7 @@ class LoaderSource(Generic[BatchT]):
         """End the workers; a later iteration starts new ones."""
         self._loader._iterator = None
 
-    def note(self, problems: Mapping[str, str]) -> None:
+    def record_problems(self, problems: Mapping[str, str]) -> None:
         """Remember clips that could not be used, and warn of each once."""
         for clip, reason in problems.items():
             if clip not in self._problems:
@@ -127,14 +127,14 @@ class LoaderSource(Generic[BatchT]):
 
 
 @dataclass(frozen=True)
-class _Failure:
+class _WorkerFailure:
     """An error of ours on its way out of a worker, without the worker's stack."""
 
     kind: type[LatentSyncError]
     message: str
 
 
-class _WholeBatches(Dataset[Any]):
+class _BatchDataset(Dataset[Any]):
     """Makes a batch at once, so that a sample's neighbours come from the same worker."""
 
     def __init__(self, dataset: ClipDataset[Any]) -> None:
@@ -144,26 +144,26 @@ class _WholeBatches(Dataset[Any]):
         try:
             return self.dataset.collate([self.dataset[key] for key in keys])
         except DataError as error:
-            return _Failure(DataError, str(error))
+            return _WorkerFailure(DataError, str(error))
         except LatentSyncError as error:
-            return _Failure(type(error), str(error))
+            return _WorkerFailure(type(error), str(error))
 
 
-class _Schedule:
+class _EpochBatchSampler:
     """What the loader hands to its workers next; set anew before each iteration."""
 
-    def __init__(self, dataset: ClipDataset[Any], plan: BatchPlan) -> None:
-        self._order, self._plan = dataset.order, plan
+    def __init__(self, dataset: ClipDataset[Any], partition: BatchPartition) -> None:
+        self._order, self._partition = dataset.order, partition
         self.epoch = self.first = 0
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch = self.epoch
-        for places in self._plan.batches(self.first):
-            yield [self._order.key(epoch, place) for place in places]
+        for positions in self._partition.batches(self.first):
+            yield [self._order.key(epoch, position) for position in positions]
 
     def __len__(self) -> int:
-        return max(0, self._plan.steps - self.first)
+        return max(0, self._partition.steps - self.first)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity_collate(batch: Any) -> Any:
     return batch

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from einops import rearrange
 
-from latentsync.data.clip_dataset import ClipDataset, ClipOptions, Draw, as_int64, merge_problems
+from latentsync.data.clip_dataset import ClipDataset, ClipDatasetOptions, SampleAttempt, as_int64, merge_problems
 from latentsync.data.clips.paired_takes import other_take
 from latentsync.data.sampling.samples import UNetBatch
 from latentsync.errors import ConfigError
@@ -24,17 +24,17 @@ class UNetSampling:
         with_mel: load the SyncNet mel of the window.
         paired_takes: where a clip's sidecar names another take of the same scene, blank and show that one, so that the
             network sees other lips than those it is to paint, as it does in use.
-        ref_same_share: share of samples whose reference is the blanked window itself, as it is in use; 0 as published.
+        ref_same_prob: share of samples whose reference is the blanked window itself, as it is in use; 0 as published.
     """
 
     with_mel: bool = False
     paired_takes: bool = False
-    ref_same_share: float = 0.0
+    ref_same_prob: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ConfigError on a share that is none."""
-        if not 0 <= self.ref_same_share <= 1:
-            raise ConfigError(f"ref_same_share must be between 0 and 1, got {self.ref_same_share}.")
+        if not 0 <= self.ref_same_prob <= 1:
+            raise ConfigError(f"ref_same_prob must be between 0 and 1, got {self.ref_same_prob}.")
 
 
 class UNetDataset(ClipDataset[UNetBatch]):
@@ -44,9 +44,9 @@ class UNetDataset(ClipDataset[UNetBatch]):
     """
 
     def __init__(
-        self, clips: Sequence[Path], options: ClipOptions | None = None, sampling: UNetSampling | None = None
+        self, clips: Sequence[Path], options: ClipDatasetOptions | None = None, sampling: UNetSampling | None = None
     ) -> None:
-        options = options or ClipOptions()
+        options = options or ClipDatasetOptions()
         super().__init__(clips, options, _WINDOWS_NEEDED * options.num_frames)
         self.sampling = sampling or UNetSampling()
 
@@ -65,7 +65,7 @@ class UNetDataset(ClipDataset[UNetBatch]):
             problems=merge_problems([sample.problems for sample in samples]),
         )
 
-    def _sample(self, clip: Path, draw: Draw) -> UNetBatch:
+    def _sample(self, clip: Path, draw: SampleAttempt) -> UNetBatch:
         window, resolution = self.options.num_frames, self.options.resolution
         source = other_take(clip) if self.sampling.paired_takes else clip
         length = self.inspector.require(clip).frames
@@ -73,7 +73,7 @@ class UNetDataset(ClipDataset[UNetBatch]):
         starts, mel = min(length, source_length) - window + 1, None
         if self.sampling.with_mel:
             mel = self.reader.mel(clip)
-            starts = self._starts_with_mel(clip, mel, starts)
+            starts = self._num_mel_starts(clip, mel, starts)
         start = int(draw.rng.integers(starts))
         ref_start = self._reference_start(start, source_length, draw)
         # Of one opening of the source come the window and its reference.
@@ -91,10 +91,10 @@ class UNetDataset(ClipDataset[UNetBatch]):
             problems=dict(draw.problems),
         )
 
-    def _reference_start(self, start: int, length: int, draw: Draw) -> int:
+    def _reference_start(self, start: int, length: int, draw: SampleAttempt) -> int:
         """Uniform among the starts at least a window away, or the window itself for a share of the samples."""
         window = self.options.num_frames
-        is_same = draw.rng.random() < self.sampling.ref_same_share
+        is_same = draw.rng.random() < self.sampling.ref_same_prob
         before = max(0, start - window + 1)
         after = max(0, length - window + 1 - (start + window))
         pick = int(draw.rng.integers(before + after))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from latentsync.data.clips.clip_reader import ClipReader, UnusableClip
 from latentsync.data.clips.inspection import ClipInspector
-from latentsync.data.workers import told_when_ended, worker_context
+from latentsync.data.workers import explain_worker_exit, worker_context
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,11 @@ def read_whole_clips(
         {"num_workers": workers, "multiprocessing_context": worker_context("forkserver")} if workers else {}
     )
     dataset = _Clips(clips, resolution, inspector, reader)
-    with told_when_ended():
-        yield from DataLoader(dataset, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator(), **extra)
+    with explain_worker_exit():
+        yield from DataLoader(
+            dataset, batch_size=None, collate_fn=_identity_collate, generator=torch.Generator(), **extra
+        )
 
 
-def _as_it_is(clip: Any) -> Any:
+def _identity_collate(clip: Any) -> Any:
     return clip

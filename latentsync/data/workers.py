@@ -28,7 +28,7 @@ def worker_context(start_method: StartMethod) -> BaseContext:
 
 
 @contextmanager
-def told_when_ended() -> Iterator[None]:
+def explain_worker_exit() -> Iterator[None]:
     """Turn torch's complaint about a worker that is gone into advice.
 
     Raises:

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from latentsync.data.clip_dataset import ClipOptions
+from latentsync.data.clip_dataset import ClipDatasetOptions
 from latentsync.data.clips.clip_reader import ClipReader, UnusableClip
-from latentsync.data.loader import LoaderOptions, LoaderSource
+from latentsync.data.loader import BatchLoader, LoaderOptions
 from latentsync.data.syncnet_dataset import SyncNetDataset, SyncNetSampling
 from latentsync.errors import DataError, MediaError
 from latentsync.media.audio.syncnet_mel import SAMPLE_RATE, VIDEO_FPS, syncnet_mel
-from latentsync.metrics.pair_accuracy import offset_accuracy, pair_accuracy, shifted_sound
+from latentsync.metrics.pair_accuracy import offset_accuracy, pair_accuracy, shift_audio
 from latentsync.metrics.sync_conf import SyncMeter
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class JudgedPairs:
     shifts: npt.NDArray[np.int64]
     problems: dict[str, str] = field(default_factory=dict)
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Accuracy as `PairAccuracy` has it, and the share of pairs judged rightly at 0.5 by distance in frames."""
         right = (self.scores > 0.5) == (self.labels > 0.5)
         by_shift = {"0": float(right[self.shifts == 0].mean())}
@@ -79,7 +79,7 @@ class JudgedOffsets:
     confidence: npt.NDArray[np.float64]
     problems: dict[str, str] = field(default_factory=dict)
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """As `OffsetAccuracy` has it, and the mean confidence."""
         return asdict(offset_accuracy(self.true, self.found)) | {"mean_confidence": float(self.confidence.mean())}
 
@@ -93,10 +93,10 @@ def judge_pairs(meter: SyncMeter, clips: Sequence[Path], options: EvaluationOpti
     windows = -(-(options.num_pairs + options.batch_size) // len(clips))
     dataset = SyncNetDataset(
         clips,
-        ClipOptions(meter.num_frames, options.resolution, options.seed, windows),
+        ClipDatasetOptions(meter.num_frames, options.resolution, options.seed, windows),
         SyncNetSampling(min_shift=options.min_shift),
     )
-    source = LoaderSource(dataset, LoaderOptions(options.batch_size, workers=options.workers))
+    source = BatchLoader(dataset, LoaderOptions(options.batch_size, workers=options.workers))
     scores, labels, shifts, count = [], [], [], 0
     try:
         for batch in source.batches(0, 0):
@@ -135,7 +135,7 @@ def judge_offsets(meter: SyncMeter, clips: Sequence[Path], options: EvaluationOp
         try:
             frames = reader.windows(clip, [0], reader.num_frames(clip), options.resolution)[0]
             # Early sound is a positive offset.
-            sound = shifted_sound(reader.waveform(clip), -offset * SAMPLE_RATE // VIDEO_FPS)
+            sound = shift_audio(reader.waveform(clip), -offset * SAMPLE_RATE // VIDEO_FPS)
             score = meter.score(frames, syncnet_mel(torch.from_numpy(sound)))
         except (UnusableClip, MediaError) as error:
             problems[str(clip)] = str(error)

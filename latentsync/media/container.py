@@ -62,7 +62,7 @@ def reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def picture_stream(container: InputContainer) -> VideoStream | None:
+def video_stream(container: InputContainer) -> VideoStream | None:
     """The main moving picture of a file: cover art does not count."""
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not pictures:
@@ -71,7 +71,7 @@ def picture_stream(container: InputContainer) -> VideoStream | None:
     return best if isinstance(best, VideoStream) and best in pictures else pictures[0]
 
 
-def sound_stream(container: InputContainer) -> AudioStream | None:
+def audio_stream(container: InputContainer) -> AudioStream | None:
     """The main sound of a file."""
     best = container.streams.best("audio")
     return best if isinstance(best, AudioStream) else None

@@ -43,14 +43,14 @@ class FrameClock:
                 time = expected
                 self.repaired = True
             previous = time
-            yield TimedFrame(time, time + self._shown_for(frame), frame)
+            yield TimedFrame(time, time + self._frame_duration(frame), frame)
 
-    def _shown_for(self, frame: VideoFrame) -> Fraction:
+    def _frame_duration(self, frame: VideoFrame) -> Fraction:
         seconds = (frame.duration or 0) * (frame.time_base or Fraction(0))
         return Fraction(seconds) if seconds > 0 else self._distance
 
 
-def resample(
+def resample_frames(
     frames: Iterable[TimedFrame], fps: Fraction, slack: Fraction, first: int = 0
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yield (index, frame) for indices ``first``, ``first + 1``, ... to the end of the last frame.

@@ -75,7 +75,7 @@ def publish(partial: Path, path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def atomic_output(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Gives a file to fill beside ``path``; it gets that name when the block ends well, and is removed when not.
 
     Raises:

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from latentsync.errors import MediaError
 from latentsync.media.color import ColorTags, frame_tags
-from latentsync.media.container import decode, open_input, picture_stream, sound_stream
+from latentsync.media.container import audio_stream, decode, open_input, video_stream
 
 _STANDARD_RATES = (
     *(Fraction(rate) for rate in (15, 24, 25, 30, 48, 50, 60, 100, 120)),
@@ -63,7 +63,7 @@ class VideoInfo:
         variable_rate: whether the header says that frames come at uneven distances.
         start: time stamp of the first frame in seconds.
         duration: seconds by the header, or None where it does not say.
-        duration_is_own: whether ``duration`` is the picture's own, not the whole file's (sound may last longer).
+        has_stream_duration: whether ``duration`` is the picture's own, not the whole file's (sound may last longer).
         frame_estimate: number of shown frames by the header, or None.
         orientation: how stored pixels are turned for display; ``rotation`` gives it in degrees.
         pix_fmt, bit_depth, codec: of the stored stream.
@@ -79,7 +79,7 @@ class VideoInfo:
     variable_rate: bool
     start: Fraction
     duration: float | None
-    duration_is_own: bool
+    has_stream_duration: bool
     frame_estimate: int | None
     orientation: Orientation
     pix_fmt: str
@@ -113,7 +113,7 @@ def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
         MediaError: the file cannot be opened, has no picture, or not one frame can be decoded.
     """
     with open_input(path) as container:
-        stream = picture_stream(container)
+        stream = video_stream(container)
         if stream is None:
             raise MediaError(f"{str(path)!r} has no picture, only sound or data. Give a video file here.")
         frame = next(decode(container, stream, VideoFrame, []), None)
@@ -132,7 +132,7 @@ def probe_audio(path: str | os.PathLike[str]) -> AudioInfo:
         MediaError: the file cannot be opened, has no sound, or the sound has zero length.
     """
     with open_input(path) as container:
-        stream = sound_stream(container)
+        stream = audio_stream(container)
         if stream is None:
             raise MediaError(f"{str(path)!r} has no sound. Give an audio file, or a video file with a sound track.")
         if not any(frame.samples for frame in decode(container, stream, AudioFrame, [])):
@@ -168,7 +168,7 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
         variable_rate=variable,
         start=Fraction(frame.pts or 0) * (stream.time_base or 1),
         duration=duration,
-        duration_is_own=own_duration is not None,
+        has_stream_duration=own_duration is not None,
         frame_estimate=_frame_estimate(stream, duration, fps, exact=own_duration is not None and not variable),
         orientation=orientation,
         pix_fmt=frame.format.name,
@@ -176,7 +176,7 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
         color=frame_tags(frame),
         sample_aspect_ratio=1 / aspect if orientation.transpose else aspect,
         codec=stream.codec_context.name,
-        has_audio=sound_stream(container) is not None,
+        has_audio=audio_stream(container) is not None,
     )
 
 

@@ -62,14 +62,14 @@ def pingpong_index(index: int, count: int) -> int:
     """Source frame at output frame ``index``: 0 ... count-1 ... 0 ..., the turning frames shown once."""
     if count <= 1:
         return 0
-    place = index % (2 * count - 2)
-    return min(place, 2 * count - 2 - place)
+    position = index % (2 * count - 2)
+    return min(position, 2 * count - 2 - position)
 
 
 def published_loop_index(index: int, count: int) -> int:
     """Source frame at output frame ``index`` as the public system plays it: the turning frames shown twice."""
-    place = index % (2 * count)
-    return min(place, 2 * count - 1 - place)
+    position = index % (2 * count)
+    return min(position, 2 * count - 1 - position)
 
 
 class TimelineFrame(NamedTuple):
@@ -80,7 +80,7 @@ class TimelineFrame(NamedTuple):
     pixels: np.ndarray
 
 
-class FrameSource:
+class TimelineReader:
     """Delivers exactly as many frames as the output needs, without ever holding the video.
 
     A longer video is cut; a shorter one is played forwards and backwards ("pingpong", by decoding it again), stands
@@ -112,7 +112,7 @@ class FrameSource:
             raise ConfigError(f"{self.num_frames} frames were asked for; at least 1 is needed.")
         self.loop = loop
         self.reader = VideoReader(path, fps)
-        duration = self.info.duration if self.info.duration_is_own else None
+        duration = self.info.duration if self.info.has_stream_duration else None
         if loop == "error" and duration is not None and round(duration * fps) < self.num_frames:
             raise self._too_short(duration)
 

@@ -15,8 +15,8 @@ from av.video.stream import VideoStream
 
 from latentsync.errors import MediaError
 from latentsync.media.color import to_rgb
-from latentsync.media.container import decode, open_input, picture_stream, warn
-from latentsync.media.frame_times import FrameClock, resample
+from latentsync.media.container import decode, open_input, video_stream, warn
+from latentsync.media.frame_times import FrameClock, resample_frames
 from latentsync.media.probe import VideoInfo, probe_video
 
 _BACKWARD_BYTES = 160 * 2**20
@@ -65,7 +65,7 @@ class VideoReader:
         count = 0
         with open_input(self.info.path) as container:
             timed = self._clock.stamp(decode(container, self._stream(container), VideoFrame, self.warnings))
-            for index, frame in resample(timed, self.fps, self._slack):
+            for index, frame in resample_frames(timed, self.fps, self._slack):
                 yield SourceFrame(index, self._pixels(frame, reformatter))
                 count = index + 1
         self._warn_if_cut(count)
@@ -87,7 +87,7 @@ class VideoReader:
             last = first - 1
 
     def _stream(self, container: InputContainer) -> VideoStream:
-        stream = picture_stream(container)
+        stream = video_stream(container)
         if stream is None:
             raise MediaError(f"{str(self.info.path)!r} has lost its picture while being read. Was it replaced?")
         stream.thread_type = "AUTO"
@@ -133,7 +133,7 @@ class VideoReader:
             head = next(timed, None)
             if head is None or (seek_to is not None and 0 < head.time and head.time > first / self.fps + self._slack):
                 return held
-            for index, frame in resample(chain([head], timed), self.fps, self._slack, first):
+            for index, frame in resample_frames(chain([head], timed), self.fps, self._slack, first):
                 held.append(frame)
                 if index == last:
                     return held
@@ -141,7 +141,7 @@ class VideoReader:
 
     def _warn_if_cut(self, count: int) -> None:
         seconds = float(count / self.fps)
-        expected = self.info.duration if self.info.duration_is_own else None
+        expected = self.info.duration if self.info.has_stream_duration else None
         if expected is not None and seconds < expected - _MISSING_TAIL_SECONDS:
             warn(
                 self.warnings,

@@ -110,8 +110,8 @@ class VideoWriter:
         self._reformatter = VideoReformatter()
         self._partial: Path | None = None
         self._container: OutputContainer | None = None
-        self._picture: VideoStream | None = None
-        self._sound: AudioMuxer | None = None
+        self._video_stream: VideoStream | None = None
+        self._audio_muxer: AudioMuxer | None = None
 
     @property
     def encoded_size(self) -> tuple[int, int]:
@@ -122,7 +122,7 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         self._partial = partial_path(self.path)
         try:
-            with self._own_errors():
+            with self._wrap_errors():
                 self._open(self._partial)
         except BaseException:
             self._discard()
@@ -136,7 +136,7 @@ class VideoWriter:
             self._discard()
             return
         try:
-            with self._own_errors():
+            with self._wrap_errors():
                 self._finish()
         except BaseException:
             self._discard()
@@ -151,24 +151,24 @@ class VideoWriter:
         """
         if pixels.shape != (self.height, self.width, 3) or pixels.dtype != np.uint8:
             raise ValueError(f"expected ({self.height}, {self.width}, 3) uint8, got {pixels.shape} {pixels.dtype}")
-        if self._container is None or self._picture is None:
+        if self._container is None or self._video_stream is None:
             raise ValueError("VideoWriter is not open; use it in a with statement")
-        with self._own_errors():
+        with self._wrap_errors():
             frame = from_rgb(self._padded(pixels), self.options.pix_fmt, self.options.color, self._reformatter)
             frame.pts, frame.time_base = self.frames_written, 1 / self.fps
-            self._container.mux(self._picture.encode(frame))
+            self._container.mux(self._video_stream.encode(frame))
             self.frames_written += 1
-            if self._sound is not None:
-                self._sound.advance(self.frames_written / self.fps)
+            if self._audio_muxer is not None:
+                self._audio_muxer.advance(self.frames_written / self.fps)
 
     def _open(self, partial: Path) -> None:
         flags = {"movflags": "+faststart"} if partial.suffix.lower() != ".mkv" else {}
         self._container = av.open(str(partial), "w", options=flags)
-        picture = self._container.add_stream(self.options.codec, rate=self.fps, options=self._encoder_options())
-        self._picture = cast("VideoStream", picture)
-        self._describe(self._picture)
+        video_stream = self._container.add_stream(self.options.codec, rate=self.fps, options=self._encoder_options())
+        self._video_stream = cast("VideoStream", video_stream)
+        self._describe(self._video_stream)
         if self._audio_track is not None:
-            self._sound = AudioMuxer(self._container, self._audio_track)
+            self._audio_muxer = AudioMuxer(self._container, self._audio_track)
 
     def _encoder_options(self) -> dict[str, str]:
         options = {"crf": str(self.options.crf), "preset": self.options.preset}
@@ -176,8 +176,8 @@ class VideoWriter:
         options |= {name: str(value) for name, value in more.items() if value}
         return options | ({"x265-params": "log-level=error"} if self.options.codec == "libx265" else {})
 
-    def _describe(self, picture: VideoStream) -> None:
-        color, context = self.options.color, picture.codec_context
+    def _describe(self, video_stream: VideoStream) -> None:
+        color, context = self.options.color, video_stream.codec_context
         context.width, context.height = self.encoded_size
         context.pix_fmt = self.options.pix_fmt
         context.time_base = 1 / self.fps
@@ -194,13 +194,13 @@ class VideoWriter:
         return np.ascontiguousarray(pixels)
 
     def _finish(self) -> None:
-        if self._container is None or self._picture is None or self._partial is None:
+        if self._container is None or self._video_stream is None or self._partial is None:
             raise ValueError("VideoWriter is not open; use it in a with statement")
         if not self.frames_written:
             raise MediaError(f"Nothing to write to {str(self.path)!r}: not one frame was made.")
-        self._container.mux(self._picture.encode(None))
-        if self._sound is not None:
-            self._sound.finish(self.frames_written / self.fps)
+        self._container.mux(self._video_stream.encode(None))
+        if self._audio_muxer is not None:
+            self._audio_muxer.finish(self.frames_written / self.fps)
         self._container.close()
         self._container = None
         publish(self._partial, self.path, self.options.overwrite)
@@ -214,7 +214,7 @@ class VideoWriter:
             self._partial.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _own_errors(self) -> Iterator[None]:
+    def _wrap_errors(self) -> Iterator[None]:
         """Raise libav's and the system's errors as MediaError."""
         try:
             yield

@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 
 from latentsync.errors import MediaError
 from latentsync.media.color import ColorTags, frame_tags, to_rgb
-from latentsync.media.container import open_input, picture_stream, reason
+from latentsync.media.container import open_input, reason, video_stream
 from latentsync.media.frame_index import FrameIndex
 from latentsync.media.probe import orientation_of
 
@@ -36,7 +36,7 @@ def read_frames(index: FrameIndex, numbers: Sequence[int], fps: Fraction | int) 
     """
     stamps = index.stamps(numbers, fps)
     with open_input(index.path) as container:
-        stream = picture_stream(container)
+        stream = video_stream(container)
         if stream is None:
             raise MediaError(f"{str(index.path)!r} has lost its picture since it was indexed. Was it replaced?")
         # A clip is small and several workers read: threads inside a decoder only add delay before the first frame.
@@ -78,10 +78,10 @@ def _decode(
 
 def _stretches(index: FrameIndex, stamps: list[int]) -> Iterator[tuple[int, set[int]]]:
     """Cut growing ``stamps`` into sets that are best decoded in one go, each with the key frame to begin at."""
-    key, stretch = index.key_before(stamps[0]), {stamps[0]}
+    key, stretch = index.keyframe_before(stamps[0]), {stamps[0]}
     for previous, stamp in pairwise(stamps):
-        next_key = index.key_before(stamp)
-        if next_key != key and not index.are_neighbours(previous, stamp):
+        next_key = index.keyframe_before(stamp)
+        if next_key != key and not index.are_adjacent(previous, stamp):
             yield key, stretch
             key, stretch = next_key, set()
         stretch.add(stamp)

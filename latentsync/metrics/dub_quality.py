@@ -32,7 +32,7 @@ from latentsync.metrics.visual_quality import flicker, mouth_region, psnr, ssim,
 FPS = 25
 _SHIFT = round(0.4 * FPS)
 _AT_ONCE = 8
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ class DubFolder:
     def face_box(self) -> Box:
         """Left, top, width, height round brows, nose and mouth of all frames, for a strip; 10:11."""
         points = self.control_points
-        centre = points.reshape(-1, 2).mean(0)
+        center = points.reshape(-1, 2).mean(0)
         brows = float(np.linalg.norm(points[:, 1] - points[:, 0], axis=-1).mean())
         info = VideoReader(self.source).info
         width = min(round(2.2 * brows), info.width)
         height = min(round(2.42 * brows), info.height)
-        left = int(np.clip(round(centre[0] - width / 2), 0, info.width - width))
-        top = int(np.clip(round(centre[1] - 0.33 * height), 0, info.height - height))
+        left = int(np.clip(round(center[0] - width / 2), 0, info.width - width))
+        top = int(np.clip(round(center[1] - 0.33 * height), 0, info.height - height))
         return left, top, width, height
 
     def _sidecar(self, name: str) -> dict[str, Any]:
@@ -118,37 +118,37 @@ def aligned_crops(video: Path, control_points: npt.ArrayLike, resolution: int) -
     frames = iter(VideoReader(video, Fraction(FPS)))
     crops = []
     for part in matrices.split(_AT_ONCE):
-        pictures = [frame.pixels for frame in islice(frames, len(part))]
-        if pictures:
-            stacked = rearrange(torch.from_numpy(np.stack(pictures)), "f h w c -> f c h w")
-            crops.append(warp_faces(stacked, part[: len(pictures)], resolution))
+        images = [frame.pixels for frame in islice(frames, len(part))]
+        if images:
+            stacked = rearrange(torch.from_numpy(np.stack(images)), "f h w c -> f c h w")
+            crops.append(warp_faces(stacked, part[: len(images)], resolution))
     return torch.cat(crops)
 
 
-def picture_figures(case: DubFolder, painted: Tensor) -> Figures:
+def image_metrics(case: DubFolder, repaint_mask: Tensor) -> Metrics:
     """Likeness to the truth and flicker, on aligned crops.
 
     Args:
         case: with a result.
-        painted: (R, R) in [0, 1], 1 where the model repaints; R is the resolution to judge at.
+        repaint_mask: (R, R) in [0, 1], 1 where the model repaints; R is the resolution to judge at.
 
     Returns:
         ``psnr_mouth``, ``ssim_mouth`` (box round the mouth), ``psnr_painted`` (all that is repainted), and
         ``psnr_mouth_source``: how near the untouched source comes, the least that a dub must beat;
         ``flicker``, ``flicker_true``, ``flicker_still``, ``flicker_still_true`` in grey levels.
     """
-    points, resolution = case.control_points, painted.shape[-1]
-    true, made = (aligned_crops(video, points, resolution) for video in (case.truth, case.result))
-    count = min(len(true), len(made))
-    true, made = true[:count], made[:count]
+    points, resolution = case.control_points, repaint_mask.shape[-1]
+    true, pred = (aligned_crops(video, points, resolution) for video in (case.truth, case.result))
+    count = min(len(true), len(pred))
+    true, pred = true[:count], pred[:count]
     source = aligned_crops(case.source, points[:count], resolution)
-    mouth_true, mouth_made, mouth_source = (mouth_region(crops) for crops in (true, made, source))
+    mouth_true, mouth_made, mouth_source = (mouth_region(crops) for crops in (true, pred, source))
     still = still_frames(torch.tensor(case.dub_truth["mouth"])[:count])
     moves, moves_true = flicker(mouth_made, still), flicker(mouth_true, still)
     return {
         "psnr_mouth": psnr(mouth_made, mouth_true),
         "ssim_mouth": ssim(mouth_made, mouth_true),
-        "psnr_painted": psnr(made, true, painted.double()),
+        "psnr_painted": psnr(pred, true, repaint_mask.double()),
         "psnr_mouth_source": psnr(mouth_source, mouth_true),
         "flicker": moves.moving,
         "flicker_true": moves_true.moving,
@@ -157,7 +157,7 @@ def picture_figures(case: DubFolder, painted: Tensor) -> Figures:
     }
 
 
-def likeness_figures(case: DubFolder, other: Path, resolution: int) -> Figures:
+def similarity_metrics(case: DubFolder, other: Path, resolution: int) -> Metrics:
     """How near a result comes to another one of the same case, on aligned crops.
 
     Args:
@@ -168,13 +168,13 @@ def likeness_figures(case: DubFolder, other: Path, resolution: int) -> Figures:
     Returns:
         ``psnr_mouth`` and ``ssim_mouth``, in the box round the mouth.
     """
-    made, wanted = (
+    pred, wanted = (
         mouth_region(aligned_crops(video, case.control_points, resolution)) for video in (case.result, other)
     )
-    return {"psnr_mouth": psnr(made, wanted), "ssim_mouth": ssim(made, wanted)}
+    return {"psnr_mouth": psnr(pred, wanted), "ssim_mouth": ssim(pred, wanted)}
 
 
-def sync_figures(case: DubFolder, meter: SyncMeter, resolution: int) -> Figures:
+def sync_metrics(case: DubFolder, meter: SyncMeter, resolution: int) -> Metrics:
     """What a SyncNet says of result and truth, each with the driving speech.
 
     Args:
@@ -188,15 +188,15 @@ def sync_figures(case: DubFolder, meter: SyncMeter, resolution: int) -> Figures:
     """
     mel = syncnet_mel(torch.from_numpy(read_audio(case.speech)))
     count = len(case.dub_truth["mouth"])
-    figures: Figures = {}
+    metrics: Metrics = {}
     for suffix, video in (("", case.result), ("_true", case.truth), ("_source", case.source)):
         score = meter.score(aligned_crops(video, case.control_points[:count], resolution), mel)
-        figures |= {f"sync_conf{suffix}": score.sync_conf, f"sync_cosine{suffix}": score.cosine}
-        figures[f"av_offset{suffix}"] = float(score.av_offset)
-    return figures
+        metrics |= {f"sync_conf{suffix}": score.sync_conf, f"sync_cosine{suffix}": score.cosine}
+        metrics[f"av_offset{suffix}"] = float(score.av_offset)
+    return metrics
 
 
-def opening_figures(case: DubFolder) -> Figures:
+def mouth_opening_metrics(case: DubFolder) -> Metrics:
     """How the opening of the mouth, read by the face mesh, follows the speech.
 
     Returns:
@@ -227,7 +227,7 @@ def _openings(path: Path) -> npt.NDArray[np.float64]:
         return np.array([meter.opening(frame.pixels) for frame in VideoReader(path, Fraction(FPS))], np.float64)
 
 
-def mean_figures(clips: list[Figures]) -> Figures:
+def mean_metrics(clips: list[Metrics]) -> Metrics:
     """Means over clips of every figure, and what they come to against the truth, rounded.
 
     ``sync_share``, ``flicker_ratio`` and ``flicker_still_ratio`` are result over truth; for offsets,
@@ -235,7 +235,7 @@ def mean_figures(clips: list[Figures]) -> Figures:
     never moved, is left out.
     """
     names = list(dict.fromkeys(name for clip in clips for name in clip))
-    means: Figures = {}
+    means: Metrics = {}
     for name in names:
         values = [clip[name] for clip in clips if name in clip]
         if name.startswith("av_offset"):

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from latentsync.errors import ConfigError, MediaError
 from latentsync.media.video_reader import VideoReader
 
-Picture = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 _LABEL_WIDTH = 84
@@ -51,7 +51,7 @@ def frame_count(path: Path, fps: Fraction) -> int:
     return sum(1 for _ in VideoReader(path, fps))
 
 
-def cell(pixels: Picture, crop: Box | None, width: int) -> Picture:
+def cell(pixels: ImageArray, crop: Box | None, width: int) -> ImageArray:
     """Cut a box out of an (h, w, 3) picture and scale it to a width; raises ConfigError when the box does not fit."""
     left, top, across, down = crop or (0, 0, pixels.shape[1], pixels.shape[0])
     if min(left, top) < 0 or min(across, down) < 1 or left + across > pixels.shape[1] or top + down > pixels.shape[0]:
@@ -62,7 +62,7 @@ def cell(pixels: Picture, crop: Box | None, width: int) -> Picture:
     return np.asarray(piece.resize((width, max(1, round(width * down / across))), Image.Resampling.LANCZOS))
 
 
-def make_strip(videos: Sequence[Path], layout: StripLayout) -> Picture:
+def make_strip(videos: Sequence[Path], layout: StripLayout) -> ImageArray:
     """Frames of the same moments, a row for each video: (rows * h, columns * w, 3) uint8 RGB.
 
     Args:
@@ -83,19 +83,19 @@ def make_strip(videos: Sequence[Path], layout: StripLayout) -> Picture:
     return np.concatenate(rows)
 
 
-def save_picture(picture: Picture, path: Path, quality: int = 88) -> None:
+def save_image(image: ImageArray, path: Path, quality: int = 88) -> None:
     """Write (h, w, 3) uint8 RGB under its final name in one step, replacing what is there; quality is a JPEG's."""
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        Image.fromarray(picture).save(partial, quality=quality)
+        Image.fromarray(image).save(partial, quality=quality)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _read_cells(path: Path, fps: Fraction, wanted: Sequence[int], layout: StripLayout) -> list[Picture]:
+def _read_cells(path: Path, fps: Fraction, wanted: Sequence[int], layout: StripLayout) -> list[ImageArray]:
     """The cells (h, width, 3) of the frames ``wanted``, ascending numbers at rate ``fps``."""
-    cells: dict[int, Picture] = {}
+    cells: dict[int, ImageArray] = {}
     for frame in VideoReader(path, fps):
         if frame.index in wanted:
             cells[frame.index] = cell(frame.pixels, layout.crop, layout.width)
@@ -104,7 +104,7 @@ def _read_cells(path: Path, fps: Fraction, wanted: Sequence[int], layout: StripL
     raise MediaError(f"{path} ends before frame {wanted[-1]}; give a result that was made from this source")
 
 
-def _label(text: str, height: int) -> Picture:
+def _label(text: str, height: int) -> ImageArray:
     """(height, _LABEL_WIDTH, 3) dark text on white."""
     canvas = Image.new("RGB", (_LABEL_WIDTH, height), "white")
     font = ImageFont.load_default(_LABEL_SIZE)

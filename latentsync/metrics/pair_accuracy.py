@@ -80,55 +80,55 @@ def pair_accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike) -> PairAccuracy:
     Raises:
         ConfigError: shapes differ, or a kind is missing.
     """
-    values, right = _checked(scores, labels)
+    values, is_synced = _checked(scores, labels)
     order = np.argsort(values, kind="stable")
-    thresholds, accuracies = _accuracy_at_thresholds(values[order], right[order])
+    thresholds, accuracies = _accuracy_at_thresholds(values[order], is_synced[order])
     best = int(accuracies.argmax())
     return PairAccuracy(
         pairs=len(values),
-        positives=int(right.sum()),
-        accuracy=float(((values > 0.5) == right).mean()),
+        positives=int(is_synced.sum()),
+        accuracy=float(((values > 0.5) == is_synced).mean()),
         best_threshold=float(thresholds[best]),
         best_accuracy=float(accuracies[best]),
-        area_under_curve=_area(values, right),
-        mean_positive=float(values[right].mean()),
-        mean_negative=float(values[~right].mean()),
+        area_under_curve=_area(values, is_synced),
+        mean_positive=float(values[is_synced].mean()),
+        mean_negative=float(values[~is_synced].mean()),
     )
 
 
 def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    values, right = np.asarray(scores, np.float64), np.asarray(labels, np.float64) > 0.5
-    if values.shape != right.shape or values.ndim != 1 or not 0 < right.sum() < len(right):
+    values, is_synced = np.asarray(scores, np.float64), np.asarray(labels, np.float64) > 0.5
+    if values.shape != is_synced.shape or values.ndim != 1 or not 0 < is_synced.sum() < len(is_synced):
         raise ConfigError(
-            f"Cannot judge scores {values.shape} with labels {right.shape}, {int(right.sum())} of them in sync: "
+            f"Cannot rate scores {values.shape} with labels {is_synced.shape}, {int(is_synced.sum())} of them in sync: "
             "expected two equal rows of numbers with both kinds of pairs"
         )
-    return values, right
+    return values, is_synced
 
 
-def _accuracy_at_thresholds(values: FloatArray, right: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+def _accuracy_at_thresholds(values: FloatArray, is_synced: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
     """Thresholds halfway between neighbouring scores (ascending) and the accuracy at each."""
     # Everything up to a place counts as "not in sync", everything after as "in sync".
-    below = np.concatenate([[0], np.cumsum(~right)])
-    above = right.sum() - np.concatenate([[0], np.cumsum(right)])
+    below = np.concatenate([[0], np.cumsum(~is_synced)])
+    above = is_synced.sum() - np.concatenate([[0], np.cumsum(is_synced)])
     borders = np.concatenate([[values[0] - 1e-9], (values[1:] + values[:-1]) / 2, [values[-1]]])
     usable = np.concatenate([[True], values[1:] > values[:-1], [True]])
     return borders[usable], ((below + above) / len(values))[usable]
 
 
-def _area(values: FloatArray, right: npt.NDArray[np.bool_]) -> float:
+def _area(values: FloatArray, is_synced: npt.NDArray[np.bool_]) -> float:
     """Area under the ROC curve from ranks (Mann-Whitney); equal scores share their rank."""
     distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    positives, negatives = int(right.sum()), int((~right).sum())
-    return float((ranks[right].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    positives, negatives = int(is_synced.sum()), int((~is_synced).sum())
+    return float((ranks[is_synced].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def score_histogram(scores: npt.ArrayLike, labels: npt.ArrayLike, bins: int = _BINS) -> Histogram:
     """Count scores (n,) in [0, 1] per bin and kind; raises ConfigError as `pair_accuracy` does."""
-    values, right = _checked(scores, labels)
+    values, is_synced = _checked(scores, labels)
     edges = np.linspace(0, 1, bins + 1)
-    positives, negatives = (np.histogram(part, edges)[0] for part in (values[right], values[~right]))
+    positives, negatives = (np.histogram(part, edges)[0] for part in (values[is_synced], values[~is_synced]))
     return Histogram(edges, positives.astype(np.int64), negatives.astype(np.int64))
 
 
@@ -147,7 +147,7 @@ def offset_accuracy(true: npt.ArrayLike, found: npt.ArrayLike) -> OffsetAccuracy
     return OffsetAccuracy(len(errors), float((errors == 0).mean()), float((errors <= 1).mean()), float(errors.mean()))
 
 
-def shifted_sound(waveform: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.float32]:
+def shift_audio(waveform: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.float32]:
     """The same length of sound, later by ``samples`` (earlier if negative); the gap is filled with silence."""
     result = np.zeros_like(waveform)
     kept = max(0, len(waveform) - abs(samples))

@@ -72,7 +72,7 @@ def _draw_offsets(axes: "Axes", true: IntArray, found: IntArray) -> None:
     counts = np.zeros((2 * reach + 1,) * 2, np.int64)
     np.add.at(counts, (found + reach, true + reach), 1)
     limits = (-reach - 0.5, reach + 0.5)
-    picture = axes.imshow(counts, origin="lower", extent=(*limits, *limits), cmap="Blues", interpolation="nearest")
+    image = axes.imshow(counts, origin="lower", extent=(*limits, *limits), cmap="Blues", interpolation="nearest")
     for shift in (-1, 1):
         axes.plot(limits, (limits[0] + shift, limits[1] + shift), color="0.6", linewidth=0.8, linestyle=":")
     axes.set_xlim(limits)
@@ -80,7 +80,7 @@ def _draw_offsets(axes: "Axes", true: IntArray, found: IntArray) -> None:
     axes.set_xlabel("true offset of the sound, frames (early above 0)")
     axes.set_ylabel("offset found, frames")
     axes.set_title(f"{accuracy.clips} clips: {accuracy.within_one:.1%} within one frame, {accuracy.exact:.1%} exact")
-    axes.figure.colorbar(picture, ax=axes, label="clips")
+    axes.figure.colorbar(image, ax=axes, label="clips")
 
 
 def _save(figure: "Figure", path: Path) -> None:

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.errors import ConfigError, MediaError
-from latentsync.media.audio.syncnet_mel import COLUMNS_PER_SECOND, VIDEO_FPS, mel_columns, window_starts_with_sound
+from latentsync.media.audio.syncnet_mel import COLUMNS_PER_SECOND, VIDEO_FPS, mel_columns, num_mel_windows
 from latentsync.models.stable_syncnet import StableSyncNet, cosine, lower_half
 
 Curve = npt.NDArray[np.float64]
@@ -83,7 +83,7 @@ def _diagonal_mean(vision: Tensor, audio: Tensor, shift: int) -> float:
     return float(cosine(vision[:count], audio[:count]).mean())
 
 
-def network_pictures(frames: Tensor, lower: bool = True) -> Tensor:
+def syncnet_input(frames: Tensor, lower: bool = True) -> Tensor:
     """What StableSyncNet sees of (b, f, 3, R, R) uint8: (b, f * 3, h, R) float32 in [-1, 1]; h = R / 2 if ``lower``."""
     frames = lower_half(frames) if lower else frames
     return frames.flatten(1, 2).float() / 127.5 - 1.0
@@ -121,8 +121,8 @@ class SyncMeter:
     def pair_cosines(self, frames: Tensor, mel: Tensor) -> Tensor:
         """Agreement of pairs: frames (b, f, 3, R, R) uint8, mel (b, 1, 80, m) -> (b,) float32 in [0, 1] on the CPU."""
         parts = [
-            cosine(self._see(pictures), self._hear(sound)).cpu()
-            for pictures, sound in zip(frames.split(self.batch_size), mel.split(self.batch_size), strict=True)
+            cosine(self._embed_video(images), self._embed_audio(sound)).cpu()
+            for images, sound in zip(frames.split(self.batch_size), mel.split(self.batch_size), strict=True)
         ]
         return torch.cat(parts)
 
@@ -131,7 +131,9 @@ class SyncMeter:
         """Embed every window of a clip: (t, 3, R, R) uint8 aligned faces at 25 fps -> (t - f + 1, d) on the CPU."""
         starts = torch.arange(len(frames) - self.num_frames + 1)
         offsets = torch.arange(self.num_frames)
-        return torch.cat([self._see(frames[part[:, None] + offsets]).cpu() for part in starts.split(self.batch_size)])
+        return torch.cat(
+            [self._embed_video(frames[part[:, None] + offsets]).cpu() for part in starts.split(self.batch_size)]
+        )
 
     @torch.inference_mode()
     def audio(self, mel: Tensor) -> Tensor:
@@ -140,13 +142,13 @@ class SyncMeter:
         Window i begins at column int(3.2 i), as frame i does; k is how many fit.
         """
         columns = torch.arange(mel_columns(self.num_frames))
-        frames = torch.arange(window_starts_with_sound(mel.shape[-1], self.num_frames))
+        frames = torch.arange(num_mel_windows(mel.shape[-1], self.num_frames))
         starts = COLUMNS_PER_SECOND * frames // VIDEO_FPS
         windows = [
             rearrange(mel[:, part[:, None] + columns], "bands b m -> b 1 bands m")
             for part in starts.split(self.batch_size)
         ]
-        return torch.cat([self._hear(window).cpu() for window in windows])
+        return torch.cat([self._embed_audio(window).cpu() for window in windows])
 
     def score(self, frames: Tensor, mel: Tensor) -> SyncScore:
         """Judge one clip.
@@ -159,7 +161,7 @@ class SyncMeter:
             MediaError: the clip is too short; at least f + shifts frames are needed.
         """
         needed = self.num_frames + self.shifts
-        if len(frames) < needed or window_starts_with_sound(mel.shape[-1], self.num_frames) <= self.shifts:
+        if len(frames) < needed or num_mel_windows(mel.shape[-1], self.num_frames) <= self.shifts:
             raise MediaError(
                 f"{len(frames)} frames with {mel.shape[-1]} columns of sound are too short to judge; expected at "
                 f"least {needed} frames ({needed / VIDEO_FPS:.2f} s) and their sound"
@@ -169,13 +171,13 @@ class SyncMeter:
         offset, confidence = offset_and_confidence(curve)
         return SyncScore(offset, confidence, float(curve[self.shifts]), tuple(curve.tolist()), len(vision))
 
-    def _see(self, frames: Tensor) -> Tensor:
+    def _embed_video(self, frames: Tensor) -> Tensor:
         """(b, f, 3, R, R) uint8 -> (b, d) float32."""
-        pictures = network_pictures(frames.to(self._device), self.lower)
-        embeds: Tensor = self.network.visual_encoder(pictures.to(self._dtype))
+        images = syncnet_input(frames.to(self._device), self.lower)
+        embeds: Tensor = self.network.visual_encoder(images.to(self._dtype))
         return embeds.float()
 
-    def _hear(self, mel: Tensor) -> Tensor:
+    def _embed_audio(self, mel: Tensor) -> Tensor:
         """(b, 1, 80, m) -> (b, d) float32."""
         embeds: Tensor = self.network.audio_encoder(mel.to(self._device, self._dtype))
         return embeds.float()

@@ -38,19 +38,19 @@ def mouth_region(crops: Tensor) -> Tensor:
     return crops[..., top:bottom, left:right]
 
 
-def psnr(made: Tensor, true: Tensor, weight: Tensor | None = None) -> float:
+def psnr(pred: Tensor, true: Tensor, weight: Tensor | None = None) -> float:
     """Peak signal-to-noise ratio over all pixels, in dB; equal pictures give 100.
 
     Args:
-        made: (t, 3, h, w) uint8.
+        pred: (t, 3, h, w) uint8.
         true: the same shape.
         weight: (h, w) in [0, 1], how much each pixel counts; None counts all alike.
 
     Raises:
         ConfigError: shapes differ, or every weight is 0.
     """
-    _check(made, true)
-    errors = torch.stack([(a.double() - b.double()).square().mean(0) for a, b in zip(made, true)]).mean(0) / 255**2
+    _check(pred, true)
+    errors = torch.stack([(a.double() - b.double()).square().mean(0) for a, b in zip(pred, true)]).mean(0) / 255**2
     if weight is None:
         mean = errors.mean()
     else:
@@ -60,21 +60,21 @@ def psnr(made: Tensor, true: Tensor, weight: Tensor | None = None) -> float:
     return float(-10 * torch.log10(mean.clamp_min(_WORST_ERROR)))
 
 
-def ssim(made: Tensor, true: Tensor) -> float:
+def ssim(pred: Tensor, true: Tensor) -> float:
     """Structural similarity of the brightness (Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5), 1 = equal.
 
     Args:
-        made: (t, 3, h, w) uint8 RGB, h and w at least 11.
+        pred: (t, 3, h, w) uint8 RGB, h and w at least 11.
         true: the same shape.
 
     Raises:
         ConfigError: shapes differ, or the pictures are too small.
     """
-    _check(made, true)
-    if min(made.shape[-2:]) < _SSIM_SIDE:
-        raise ConfigError(f"SSIM needs pictures of at least {_SSIM_SIDE} x {_SSIM_SIDE}, got {tuple(made.shape[-2:])}")
-    total = sum(float(_ssim_map(_luma(a[None]), _luma(b[None])).mean()) for a, b in zip(made, true))
-    return total / len(made)
+    _check(pred, true)
+    if min(pred.shape[-2:]) < _SSIM_SIDE:
+        raise ConfigError(f"SSIM needs pictures of at least {_SSIM_SIDE} x {_SSIM_SIDE}, got {tuple(pred.shape[-2:])}")
+    total = sum(float(_ssim_map(_luma(a[None]), _luma(b[None])).mean()) for a, b in zip(pred, true))
+    return total / len(pred)
 
 
 def flicker(region: Tensor, still: Tensor | None = None) -> Flicker:
@@ -116,23 +116,23 @@ def still_frames(mouth: Tensor, tolerance: float = 0.02) -> Tensor:
     return torch.cat([ends, steps]) & torch.cat([steps, ends])
 
 
-def _check(made: Tensor, true: Tensor) -> None:
-    if made.shape != true.shape or made.ndim != 4 or not len(made):
+def _check(pred: Tensor, true: Tensor) -> None:
+    if pred.shape != true.shape or pred.ndim != 4 or not len(pred):
         raise ConfigError(
-            f"Cannot compare pictures {tuple(made.shape)} with {tuple(true.shape)}: expected equal (t, 3, h, w)"
+            f"Cannot compare pictures {tuple(pred.shape)} with {tuple(true.shape)}: expected equal (t, 3, h, w)"
         )
 
 
-def _luma(pictures: Tensor) -> Tensor:
+def _luma(images: Tensor) -> Tensor:
     """(t, 3, h, w) uint8 RGB -> (t, 1, h, w) float32 brightness, 0 to 255 (BT.601)."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=pictures.device)[:, None, None]
-    return (pictures.float() * weights).sum(1, keepdim=True)
+    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]
+    return (images.float() * weights).sum(1, keepdim=True)
 
 
 def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """(t, 1, h, w) each, 0 to 255 -> similarity (t, 1, h - 10, w - 10)."""
-    places = torch.arange(_SSIM_SIDE, device=x.device) - _SSIM_SIDE // 2
-    line = torch.exp(-(places.float() ** 2) / (2 * _SSIM_SIGMA**2))
+    positions = torch.arange(_SSIM_SIDE, device=x.device) - _SSIM_SIDE // 2
+    line = torch.exp(-(positions.float() ** 2) / (2 * _SSIM_SIGMA**2))
     line = line / line.sum()
 
     def mean(values: Tensor) -> Tensor:

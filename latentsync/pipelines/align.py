@@ -48,12 +48,12 @@ def search_frames(source: Iterable[SourceItem], detector: FaceDetector, clock: S
     """
     newest = -1
     for index, source_index, pixels in source:
-        found = None
+        candidates = None
         if source_index > newest:
             newest = source_index
             with clock.host("search"):
-                found = detector.search(pixels)
-        yield index, source_index, pixels, found
+                candidates = detector.search(pixels)
+        yield index, source_index, pixels, candidates
 
 
 def align_frames(
@@ -75,26 +75,26 @@ def align_frames(
         Every frame in order.
     """
     faces: dict[int, TrackedFace] = {}
-    waiting: deque[SourceItem] = deque()
+    pending: deque[SourceItem] = deque()
     newest, complete = -1, False
     for item in source:
-        index, source_index, pixels, found = item
-        waiting.append((index, source_index, pixels))
+        index, source_index, pixels, candidates = item
+        pending.append((index, source_index, pixels))
         if source_index > newest:
             newest = source_index
             with clock.host("detect"):
-                tracked = tracker.push(source_index, detector.detect(pixels, found))
+                tracked = tracker.push(source_index, detector.detect(pixels, candidates))
             faces.update((face.index, face) for face in tracked)
         elif not complete:
             complete = True
             faces.update((face.index, face) for face in tracker.flush())
-        yield from _ready(waiting, faces)
+        yield from _ready(pending, faces)
     if not complete:
         faces.update((face.index, face) for face in tracker.flush())
-    yield from _ready(waiting, faces)
+    yield from _ready(pending, faces)
 
 
-def _ready(waiting: deque[SourceItem], faces: dict[int, TrackedFace]) -> Iterator[AlignedFrame]:
-    while waiting and waiting[0][1] in faces:
-        index, source_index, pixels = waiting.popleft()
+def _ready(pending: deque[SourceItem], faces: dict[int, TrackedFace]) -> Iterator[AlignedFrame]:
+    while pending and pending[0][1] in faces:
+        index, source_index, pixels = pending.popleft()
         yield AlignedFrame(index, pixels, faces[source_index])

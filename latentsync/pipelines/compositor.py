@@ -16,8 +16,8 @@ from latentsync.face.compositing.restore import FaceRestorer
 from latentsync.face.geometry.patches import Patches
 from latentsync.face.geometry.warp import crop_boxes, warp_patches
 from latentsync.pipelines.align import AlignedFrame
-from latentsync.pipelines.finished import FinishedFrame, NewFaces
 from latentsync.pipelines.generator import FaceGenerator, WindowInput
+from latentsync.pipelines.output_frame import OutputFrame, RegionDownload
 from latentsync.pipelines.windows import Window
 from latentsync.profiling import StageClock
 from latentsync.runtime.allocator import release_freed_memory
@@ -27,7 +27,7 @@ _WINDOWS_BETWEEN_RELEASES = 8
 
 
 @dataclass(frozen=True)
-class _CutFace:
+class _FaceCrop:
     """A frame's part of what was uploaded.
 
     Attributes:
@@ -43,16 +43,16 @@ class _CutFace:
 
 @dataclass
 class _Pending:
-    """A frame between its window and the writer; `cut` and `code` are None without a usable face."""
+    """A frame between its window and the writer; `crop` and `code` are None without a usable face."""
 
     frame: AlignedFrame
-    cut: _CutFace | None = None
+    crop: _FaceCrop | None = None
     code: Tensor | None = None
 
     @property
     def generated(self) -> bool:
         """Whether the frame is to carry a new mouth."""
-        return self.cut is not None and self.frame.face.weight > 0
+        return self.crop is not None and self.frame.face.weight > 0
 
 
 class Compositor:
@@ -73,7 +73,7 @@ class Compositor:
 
     def run(
         self, frames: Iterable[AlignedFrame], windows: Sequence[Window], audio: Callable[[Window], Tensor]
-    ) -> Iterator[FinishedFrame]:
+    ) -> Iterator[OutputFrame]:
         """Make the new faces.
 
         Args:
@@ -85,7 +85,7 @@ class Compositor:
             Every frame in order.
         """
         stream = iter(frames)
-        step = self._generator.windows_at_once
+        step = self._generator.window_batch_size
         for first in range(0, len(windows), step):
             group = windows[first : first + step]
             self._admit(stream, group[-1].stop)
@@ -95,7 +95,7 @@ class Compositor:
                 return
             following = windows[first + step]
             # Frames that the next window cross-fades are not final yet; those it only looks back at are.
-            yield from self._finish(following.start + following.new_from - following.blend)
+            yield from self._finish(following.start + following.new_start - following.blend)
             self._pending = {index: entry for index, entry in self._pending.items() if index >= following.start}
             if first // step % _WINDOWS_BETWEEN_RELEASES == 0:
                 release_freed_memory()
@@ -105,25 +105,25 @@ class Compositor:
         fresh = [_Pending(frame) for frame in islice(stream, stop - self._next_in)]
         self._pending.update((entry.frame.index, entry) for entry in fresh)
         self._next_in = stop
-        found = [entry for entry in fresh if entry.frame.face.matrix is not None]
-        if not found:
+        detected = [entry for entry in fresh if entry.frame.face.matrix is not None]
+        if not detected:
             return
         with self._clock.on_device("align"):
-            matrices, resolution = _matrices(found), self._generator.resolution
-            frame_size = _frame_size(found)
+            matrices, resolution = _matrices(detected), self._generator.resolution
+            frame_size = _frame_size(detected)
             # What the paste will need goes with it, so that pixels travel once.
-            boxes = crop_boxes(matrices, resolution, frame_size).joined(self._restorer.regions(matrices, frame_size))
-            patches = Patches.upload([entry.frame.pixels for entry in found], boxes, self._device)
+            boxes = crop_boxes(matrices, resolution, frame_size).union(self._restorer.regions(matrices, frame_size))
+            patches = Patches.upload([entry.frame.pixels for entry in detected], boxes, self._device)
             faces = warp_patches(patches, matrices, resolution)
-        for index, (entry, face) in enumerate(zip(found, faces, strict=True)):
-            entry.cut = _CutFace(face, patches, index)
+        for index, (entry, face) in enumerate(zip(detected, faces, strict=True)):
+            entry.crop = _FaceCrop(face, patches, index)
 
     def _sample(self, windows: Sequence[Window], audio: Callable[[Window], Tensor]) -> None:
         """Generate the codes of windows together and merge them, one after the other, into the pending frames."""
         needed, inputs = [], []
         for window in windows:
             entries = [self._pending[index] for index in window.indices]
-            if not any(entry.generated for entry in entries[window.new_from :]):
+            if not any(entry.generated for entry in entries[window.new_start :]):
                 continue
             with self._clock.on_device("audio"):
                 audio_windows = audio(window)
@@ -134,37 +134,37 @@ class Compositor:
         for (window, entries), codes in zip(needed, self._generator.sample_windows(inputs), strict=True):
             _merge(window, entries, codes)
 
-    def _finish(self, stop: int) -> Iterator[FinishedFrame]:
+    def _finish(self, stop: int) -> Iterator[OutputFrame]:
         """Decode and paste the frames up to `stop`, and let them go."""
         entries = [self._pending[index] for index in range(self._next_out, stop)]
         self._next_out = stop
         generated = [entry for entry in entries if entry.generated]
-        new_faces = iter(self._restore(generated))
+        face_regions = iter(self._restore(generated))
         for entry in entries:
             frame = entry.frame
-            new_face = next(new_faces) if entry.generated else None
-            yield FinishedFrame(frame.index, frame.pixels, frame.face.reason, new_face)
+            face_region = next(face_regions) if entry.generated else None
+            yield OutputFrame(frame.index, frame.pixels, frame.face.reason, face_region)
 
-    def _restore(self, entries: list[_Pending]) -> list[tuple[NewFaces, int]]:
+    def _restore(self, entries: list[_Pending]) -> list[tuple[RegionDownload, int]]:
         """Decode the entries' faces together, paste them into their neighbourhoods and send these to the host."""
         if not entries:
             return []
-        cuts = [entry.cut for entry in entries if entry.cut is not None]
+        crops = [entry.crop for entry in entries if entry.crop is not None]
         codes = torch.stack([entry.code for entry in entries if entry.code is not None])
-        decoded = self._generator.decode(codes, torch.stack([cut.face for cut in cuts])).float()
+        decoded = self._generator.decode(codes, torch.stack([crop.face for crop in crops])).float()
         with self._clock.on_device("restore"):
             matrices = _matrices(entries)
             weights = np.array([entry.frame.face.weight for entry in entries], np.float32)
             regions = self._restorer.regions(matrices, _frame_size(entries))
             sources = [
-                rearrange(cut.patches.cut(cut.index, regions, place), "h w c -> c h w")
-                for place, cut in enumerate(cuts)
+                rearrange(crop.patches.crop(crop.index, regions, position), "h w c -> c h w")
+                for position, crop in enumerate(crops)
             ]
             result = Patches.empty(regions, self._device)
-            for place, pasted in enumerate(self._restorer.paste(sources, decoded, matrices, weights, regions)):
-                result.picture(place).copy_(rearrange(pasted, "c h w -> h w c"))
-            faces = NewFaces(result)
-        return [(faces, place) for place in range(len(entries))]
+            for position, pasted in enumerate(self._restorer.paste(sources, decoded, matrices, weights, regions)):
+                result.image(position).copy_(rearrange(pasted, "c h w -> h w c"))
+            faces = RegionDownload(result)
+        return [(faces, position) for position in range(len(entries))]
 
 
 def _merge(window: Window, entries: list[_Pending], codes: Tensor) -> None:
@@ -173,7 +173,7 @@ def _merge(window: Window, entries: list[_Pending], codes: Tensor) -> None:
         fade = window.fade_in(slot)
         if entry.code is None:
             entry.code = code
-        elif fade > 0 and slot < window.new_from:
+        elif fade > 0 and slot < window.new_start:
             entry.code = torch.lerp(entry.code, code, fade)
 
 
@@ -189,7 +189,7 @@ def _matrices(entries: list[_Pending]) -> NDArray[np.float32]:
 
 def _window_input(entries: list[_Pending], audio: Tensor) -> WindowInput:
     """The entries' faces; a slot without a face shows the nearest that has one, since slots influence each other."""
-    have = [slot for slot, entry in enumerate(entries) if entry.cut is not None]
-    chosen = [entries[min(have, key=lambda other: abs(other - slot))] for slot in range(len(entries))]
-    faces = torch.stack([entry.cut.face for entry in chosen if entry.cut is not None])
+    slots_with_face = [slot for slot, entry in enumerate(entries) if entry.crop is not None]
+    chosen = [entries[min(slots_with_face, key=lambda other: abs(other - slot))] for slot in range(len(entries))]
+    faces = torch.stack([entry.crop.face for entry in chosen if entry.crop is not None])
     return WindowInput(faces, audio, [entry.frame.index for entry in chosen])

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import NoisePredictor, SamplerOptions, WindowCondition, denoise, initial_noise
-from latentsync.face.compositing.color_match import ColourMatch
-from latentsync.face.compositing.detail import SteadyDetail
+from latentsync.face.compositing.color_match import ColorMatcher
+from latentsync.face.compositing.detail import SmoothedDetailWeight
 from latentsync.face.compositing.masks import latent_mask
 from latentsync.models.vae import decode_latents, encode_latents
 from latentsync.profiling import StageClock
@@ -29,13 +29,13 @@ class WindowInput:
     Attributes:
         faces: (f, 3, R, R) uint8 aligned source faces.
         audio: (f, 50, d) audio windows.
-        shown: a name for the face of each slot: equal names, also in the window before, stand for equal faces, which
+        face_keys: an identifier for the face of each slot: equal keys, also in the previous window, mean equal faces, which
             need not be looked at twice.
     """
 
     faces: Tensor
     audio: Tensor
-    shown: Sequence[Hashable] | None = None
+    face_keys: Sequence[Hashable] | None = None
 
 
 class WindowNoise(NamedTuple):
@@ -57,11 +57,11 @@ class FaceGenerator(Protocol):
 
     Attributes:
         resolution: R, side of the faces.
-        windows_at_once: how many windows `sample_windows` is best given together; a video's last call has fewer.
+        window_batch_size: how many windows `sample_windows` is best given together; a video's last call has fewer.
     """
 
     resolution: int
-    windows_at_once: int
+    window_batch_size: int
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """Begin a new video: equal seeds give equal videos."""
@@ -87,7 +87,7 @@ class DiffusionGenerator:
         schedule: the training noise schedule.
         keep_detail: put the source's own detail back where nothing changed; costs one more decoding per frame.
         vae_batch: most frames the VAE sees at once; bounds the memory.
-        windows_at_once: see `FaceGenerator`.
+        window_batch_size: see `FaceGenerator`.
     """
 
     predictor: NoisePredictor
@@ -96,7 +96,7 @@ class DiffusionGenerator:
     schedule: NoiseSchedule
     vae_batch: int = 8
     keep_detail: bool = False
-    windows_at_once: int = 1
+    window_batch_size: int = 1
     resolution: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,8 +112,8 @@ class DiffusionGenerator:
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """See `FaceGenerator.start`. The one noise draw of the video is made here."""
         self._options, self._clock = options, clock
-        self._match_colours, self._detail_share = ColourMatch(self.mask), SteadyDetail()
-        self._encoded: dict[Hashable, Tensor] = {}
+        self._match_colors, self._detail_weight = ColorMatcher(self.mask), SmoothedDetailWeight()
+        self._latent_cache: dict[Hashable, Tensor] = {}
         self._generator = torch.Generator(self._device).manual_seed(seed)
         size = self.resolution // 8
         shape = (self.vae.config["latent_channels"], size, size)
@@ -121,9 +121,9 @@ class DiffusionGenerator:
 
     def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
         """See `FaceGenerator.sample_windows`."""
-        return self.sample([(window, self.draw(len(window.faces))) for window in windows])
+        return self.sample([(window, self.draw_noise(len(window.faces))) for window in windows])
 
-    def draw(self, num_frames: int) -> WindowNoise:
+    def draw_noise(self, num_frames: int) -> WindowNoise:
         """The noise of the next window: drawn in the order of the windows, whoever samples them."""
         return WindowNoise(self._noise, *self._encoder_noise(num_frames))
 
@@ -131,12 +131,12 @@ class DiffusionGenerator:
     def sample(self, parts: Sequence[tuple[WindowInput, WindowNoise]]) -> list[Tensor]:
         """Of each window clean scaled latents (f, 4, R/8, R/8), with `keep_detail` followed by the source's own.
 
-        As many windows as `windows_at_once` says, of one length, go through the network together.
+        As many windows as `window_batch_size` says, of one length, go through the network together.
         """
         codes: list[Tensor] = []
-        for start in range(0, len(parts), self.windows_at_once):
-            group = parts[start : start + self.windows_at_once]
-            whole = len(group) == self.windows_at_once and len({len(window.faces) for window, _ in group}) == 1
+        for start in range(0, len(parts), self.window_batch_size):
+            group = parts[start : start + self.window_batch_size]
+            whole = len(group) == self.window_batch_size and len({len(window.faces) for window, _ in group}) == 1
             for together in [group] if whole else [[each] for each in group]:
                 codes.extend(self._sample_together(together))
         return codes
@@ -144,17 +144,17 @@ class DiffusionGenerator:
     def _sample_together(self, parts: Sequence[tuple[WindowInput, WindowNoise]]) -> Tensor:
         """Windows of one length -> (b, f, c, R/8, R/8)."""
         with self._clock.on_device("encode"):
-            condition = WindowCondition.joined([self._look_at(*part) for part in parts])
+            condition = WindowCondition.joined([self._encode_window(*part) for part in parts])
         with self._clock.on_device("denoise"):
             initial = parts[0][1].initial.expand(len(parts), -1, condition.mask.shape[2], -1, -1)
             latents = denoise(self.predictor, initial, condition, self.schedule, self._options)
         codes = torch.cat([latents, condition.ref_latents], dim=1) if self.keep_detail else latents
         return rearrange(codes, "b c f h w -> b f c h w")
 
-    def _look_at(self, window: WindowInput, noise: WindowNoise) -> WindowCondition:
-        if window.shown is None or self._options.published:
+    def _encode_window(self, window: WindowInput, noise: WindowNoise) -> WindowCondition:
+        if window.face_keys is None or self._options.published:
             return self.condition(window.faces, window.audio, noise.masked, noise.ref)
-        return self._window_condition(self._encode_once(window.faces, window.shown), window.audio)
+        return self._window_condition(self._encode_cached(window.faces, window.face_keys), window.audio)
 
     def condition(
         self, faces: Tensor, audio: Tensor, masked_noise: Tensor | None, ref_noise: Tensor | None
@@ -176,16 +176,16 @@ class DiffusionGenerator:
         ref_latents = encode_latents(self.vae, pixels.to(self._dtype), ref_noise, self.vae_batch)
         return torch.cat([masked_latents, ref_latents], dim=1)
 
-    def _encode_once(self, faces: Tensor, shown: Sequence[Hashable]) -> Tensor:
+    def _encode_cached(self, faces: Tensor, face_keys: Sequence[Hashable]) -> Tensor:
         """As `_encode`, but only faces that neither this window nor the one before has had already."""
         fresh: dict[Hashable, Tensor] = {}
-        for name, face in zip(shown, faces, strict=True):
-            if name not in self._encoded:
+        for name, face in zip(face_keys, faces, strict=True):
+            if name not in self._latent_cache:
                 fresh.setdefault(name, face)
         if fresh:
-            self._encoded.update(zip(fresh, self._encode(torch.stack(list(fresh.values()))), strict=True))
-        self._encoded = {name: self._encoded[name] for name in shown}
-        return torch.stack([self._encoded[name] for name in shown])
+            self._latent_cache.update(zip(fresh, self._encode(torch.stack(list(fresh.values()))), strict=True))
+        self._latent_cache = {name: self._latent_cache[name] for name in face_keys}
+        return torch.stack([self._latent_cache[name] for name in face_keys])
 
     def _window_condition(self, encoded: Tensor, audio: Tensor) -> WindowCondition:
         """From `_encode`'s latents (f, 8, R/8, R/8) and audio (f, 50, d)."""
@@ -199,10 +199,10 @@ class DiffusionGenerator:
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
         """See `FaceGenerator.decode`: the repainted region from the latents, the rest from the source faces."""
-        return self.finish(*self.render(codes), faces)
+        return self.postprocess(*self.vae_decode(codes), faces)
 
     @torch.inference_mode()
-    def render(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+    def vae_decode(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
         """The part of `decode` that takes every frame by itself, in any order: the autoencoder's.
 
         Returns:
@@ -210,28 +210,30 @@ class DiffusionGenerator:
         """
         with self._clock.on_device("decode"):
             channels = self.vae.config["latent_channels"]
-            decoded = self._render(codes[:, :channels])
+            decoded = self._vae_decode(codes[:, :channels])
             if not self.keep_detail or self._options.published:
                 return decoded, None
-            return decoded, self._render(codes[:, channels:])
+            return decoded, self._vae_decode(codes[:, channels:])
 
     @torch.inference_mode()
-    def finish(self, decoded: Tensor, rendered: Tensor | None, faces: Tensor) -> Tensor:
-        """The part of `decode` that takes the frames in order: from what `render` made to the new faces."""
+    def postprocess(self, decoded: Tensor, reconstruction: Tensor | None, faces: Tensor) -> Tensor:
+        """The part of `decode` that takes the frames in order: from what `vae_decode` made to the new faces."""
         with self._clock.on_device("decode"):
             source = self.pixels(faces)
             if not self._options.published:
-                decoded = self._refine(decoded, rendered, source)
+                decoded = self._refine(decoded, reconstruction, source)
             return torch.lerp(decoded, source, self.mask)
 
-    def _refine(self, decoded: Tensor, rendered: Tensor | None, source: Tensor) -> Tensor:
+    def _refine(self, decoded: Tensor, reconstruction: Tensor | None, source: Tensor) -> Tensor:
         """Right colours where the face is new, the source's own detail where it is not."""
-        matched = self._match_colours(decoded, source)
-        if rendered is None:
+        matched = self._match_colors(decoded, source)
+        if reconstruction is None:
             return matched
-        return torch.lerp(matched, decoded + source - rendered, self._detail_share(decoded, rendered, source))
+        return torch.lerp(
+            matched, decoded + source - reconstruction, self._detail_weight(decoded, reconstruction, source)
+        )
 
-    def _render(self, latents: Tensor) -> Tensor:
+    def _vae_decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (n, 4, R/8, R/8) -> pixels (n, 3, R, R), about [-1, 1]."""
         return decode_latents(self.vae, latents.to(self._dtype), self.vae_batch).to(self._pixel_dtype)
 
@@ -256,7 +258,7 @@ class PassThroughGenerator:
     """Gives every face back as it came: exercises everything around the networks."""
 
     resolution: int
-    windows_at_once: int = 1
+    window_batch_size: int = 1
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """Nothing to prepare."""

@@ -81,7 +81,7 @@ class LipsyncJob:
         """The JSON report beside the video."""
         return self.video_out_path.with_suffix(".json")
 
-    def drawn_seed(self) -> int:
+    def resolve_seed(self) -> int:
         """The seed to use: the given one, or a fresh one for -1."""
         return self.seed if self.seed >= 0 else secrets.randbelow(2**31)
 

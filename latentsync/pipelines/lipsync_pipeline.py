@@ -21,15 +21,15 @@ from latentsync.face.detection.detector import FaceDetector
 from latentsync.face.tracking.tracker import FaceTracker
 from latentsync.media.audio.muxer import AudioTrack
 from latentsync.media.audio.reader import SpeechAudio, load_speech
-from latentsync.media.audio.silence import Weights, speech_weights
+from latentsync.media.audio.silence import SpeechWeights, speech_weights
 from latentsync.media.probe import VideoInfo, probe_video
-from latentsync.media.timeline import FrameSource, output_fps, output_frame_count
+from latentsync.media.timeline import TimelineReader, output_fps, output_frame_count
 from latentsync.media.video_writer import VideoWriter, WriterOptions
 from latentsync.pipelines.align import SearchedItem, SourceItem, align_frames, search_frames
 from latentsync.pipelines.compositor import Compositor
-from latentsync.pipelines.finished import FinishedFrame
 from latentsync.pipelines.generator import FaceGenerator
 from latentsync.pipelines.job import FrameLog, LipsyncJob, LipsyncResult
+from latentsync.pipelines.output_frame import OutputFrame
 from latentsync.pipelines.silent_frames import SILENCE, keep_silent_frames
 from latentsync.pipelines.stages import Prefetch, Sink
 from latentsync.pipelines.windows import Window, plan_windows
@@ -94,7 +94,7 @@ class _Run:
         self._warnings: list[str] = []
         self._started = time.perf_counter()
         self._first_frame_seconds: float | None = None
-        self._weights: Weights | None = None
+        self._weights: SpeechWeights | None = None
 
     def execute(self) -> LipsyncResult:
         """Make the video and its report."""
@@ -102,9 +102,9 @@ class _Run:
         job.check_paths()
         info = probe_video(job.video_path)
         fps = output_fps(info, job.output_fps)
-        speech, num_frames = self._listen(fps)
-        source = FrameSource(job.video_path, fps, num_frames, job.loop)
-        seed = job.drawn_seed()
+        speech, num_frames = self._load_speech(fps)
+        source = TimelineReader(job.video_path, fps, num_frames, job.loop)
+        seed = job.resolve_seed()
         self._pipeline.generator.start(seed, job.sampler, self._clock)
         if job.keep_silent_frames:
             self._weights = speech_weights(speech.waveform, speech.sample_rate, fps, num_frames)
@@ -130,7 +130,7 @@ class _Run:
         result.write(job.report_path)
         return result
 
-    def _listen(self, fps: Fraction) -> tuple[SpeechAudio, int]:
+    def _load_speech(self, fps: Fraction) -> tuple[SpeechAudio, int]:
         """The speech, and how many frames it drives."""
         with self._clock.host("read_audio"):
             speech = load_speech(self._job.audio_path, SAMPLE_RATE)
@@ -150,7 +150,7 @@ class _Run:
             feat_length=self._pipeline.audio_feat_length,
         )
 
-    def _generate(self, info: VideoInfo, fps: Fraction, source: FrameSource, audio: AudioWindows) -> tuple[int, int]:
+    def _generate(self, info: VideoInfo, fps: Fraction, source: TimelineReader, audio: AudioWindows) -> tuple[int, int]:
         """Run the stages side by side until the last frame is written; on any error nothing is left behind.
 
         Returns:
@@ -168,8 +168,8 @@ class _Run:
             frames = stack.enter_context(Prefetch(self._timed(source), _QUEUE_DEPTH, "decode"))
             # A GPU stands still unless all windows that it makes at once can be aligned, and the last ones encoded,
             # while it works. The CPU would gain nothing: there all stages share the cores.
-            at_once = pipeline.window_length * pipeline.generator.windows_at_once
-            depth = _QUEUE_DEPTH if pipeline.device.type == "cpu" else at_once
+            batch_frames = pipeline.window_length * pipeline.generator.window_batch_size
+            depth = _QUEUE_DEPTH if pipeline.device.type == "cpu" else batch_frames
             searched: Iterable[SearchedItem] = search_frames(frames, detector, clock)
             if pipeline.device.type != "cpu":
                 searched = stack.enter_context(Prefetch(searched, _QUEUE_DEPTH, "search"))
@@ -197,17 +197,17 @@ class _Run:
             overwrite=job.overwrite,
         )
         width = info.width * (2 if job.side_by_side else 1)
-        sound = AudioTrack(job.audio_path, warnings=self._warnings)  # what was heard before is not told again
-        return VideoWriter(job.video_out_path, width, info.height, fps, sound, options)
+        audio_track = AudioTrack(job.audio_path, warnings=self._warnings)  # what was heard before is not told again
+        return VideoWriter(job.video_out_path, width, info.height, fps, audio_track, options)
 
-    def _write(self, writer: VideoWriter, frame: FinishedFrame) -> None:
+    def _write(self, writer: VideoWriter, frame: OutputFrame) -> None:
         pixels = frame.pixels  # waits for the device, which is no time of writing
         if self._first_frame_seconds is None:
             self._first_frame_seconds = time.perf_counter() - self._started
         with self._clock.host("write"):
             writer.write(np.concatenate([frame.source, pixels], axis=1) if self._job.side_by_side else pixels)
 
-    def _timed(self, source: FrameSource) -> Iterator[SourceItem]:
+    def _timed(self, source: TimelineReader) -> Iterator[SourceItem]:
         frames = iter(source)
         while True:
             with self._clock.host("read"):

@@ -28,12 +28,12 @@ class _Shard:
     """A generator, its device and the thread that works for it.
 
     Attributes:
-        known: what it has been asked for before, so that nothing is compiled or recorded when it is asked again.
+        warmed_up: what it has been asked for before, so that nothing is compiled or recorded when it is asked again.
     """
 
     def __init__(self, generator: DiffusionGenerator) -> None:
         self.generator, self.device = generator, generator.mask.device
-        self.known: set[Any] = set()
+        self.warmed_up: set[Any] = set()
         # Started by the first work; ends with the program or when the generator is dropped.
         self._worker = ThreadPoolExecutor(1, str(self.device), _choose_device, (self.device,))
 
@@ -57,7 +57,7 @@ class ShardedGenerator:
         self._first = generators[0]
         self._options = SamplerOptions()
         self.resolution = self._first.resolution
-        self.windows_at_once = sum(generator.windows_at_once for generator in generators)
+        self.window_batch_size = sum(generator.window_batch_size for generator in generators)
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         """See `FaceGenerator.start`."""
@@ -70,11 +70,11 @@ class ShardedGenerator:
     def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
         """See `FaceGenerator.sample_windows`; every device takes its turn."""
         count = len(self._shards)
-        drawn = [(window, self._first.draw(len(window.faces))) for window in windows]
+        drawn = [(window, self._first.draw_noise(len(window.faces))) for window in windows]
         # Sent before any work is queued, since a copy waits for what its source has queued before.
         parts = [[_moved(*each, shard.device) for each in drawn[k::count]] for k, shard in enumerate(self._shards)]
-        made = [iter(codes) for codes in self._deal(_sample_all, parts)]
-        return [self._home(next(made[place % count])) for place in range(len(windows))]
+        made = [iter(codes) for codes in self._dispatch(_sample_all, parts)]
+        return [self._to_primary(next(made[index % count])) for index in range(len(windows))]
 
     @torch.inference_mode()
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
@@ -87,13 +87,13 @@ class ShardedGenerator:
             codes[start:stop].to(shard.device, non_blocking=True)
             for (start, stop), shard in zip(bounds, self._shards, strict=True)
         ]
-        decoded, rendered = zip(*self._deal(DiffusionGenerator.render, parts), strict=True)
-        source = [self._home(part) for part in rendered if part is not None]
-        return self._first.finish(
-            torch.cat([self._home(part) for part in decoded]), torch.cat(source) if source else None, faces
+        decoded, reconstruction = zip(*self._dispatch(DiffusionGenerator.vae_decode, parts), strict=True)
+        source = [self._to_primary(part) for part in reconstruction if part is not None]
+        return self._first.postprocess(
+            torch.cat([self._to_primary(part) for part in decoded]), torch.cat(source) if source else None, faces
         )
 
-    def _deal(self, work: Callable[[DiffusionGenerator, Any], T], parts: Sequence[Any]) -> list[T]:
+    def _dispatch(self, work: Callable[[DiffusionGenerator, Any], T], parts: Sequence[Any]) -> list[T]:
         """Give each device its part, if there is one for it; results in the same order.
 
         An error of one of them is raised when all have ended. What is new to a device, it is given alone: compilers and
@@ -102,17 +102,17 @@ class ShardedGenerator:
         busy = [(shard, part) for shard, part in zip(self._shards, parts, strict=True) if len(part)]
         # Windows are recorded for each number of them; decodings are padded to one size.
         keys = [(work, self._options, len(part) if work is _sample_all else 0) for _, part in busy]
-        alone = any(key not in shard.known for (shard, _), key in zip(busy, keys))
+        alone = any(key not in shard.warmed_up for (shard, _), key in zip(busy, keys))
         futures = []
         for (shard, part), key in zip(busy, keys):
             futures.append(shard.submit(work, part))
             if alone:
                 futures[-1].result()
-                shard.known.add(key)
+                shard.warmed_up.add(key)
         wait(futures)
         return [future.result() for future in futures]
 
-    def _home(self, tensor: Tensor) -> Tensor:
+    def _to_primary(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._shards[0].device, non_blocking=True)
 
 
@@ -129,4 +129,6 @@ def _moved(window: WindowInput, noise: WindowNoise, device: torch.device) -> tup
     move = partial(Tensor.to, device=device, non_blocking=True)
     initial, *draws = noise
     window = replace(window, faces=move(window.faces), audio=move(window.audio))
-    return window, WindowNoise(move(initial), *(None if draw is None else move(draw) for draw in draws))
+    return window, WindowNoise(
+        move(initial), *(None if draw_noise is None else move(draw_noise) for draw_noise in draws)
+    )

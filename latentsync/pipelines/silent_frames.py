@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from latentsync.media.audio.silence import Weights
+from latentsync.media.audio.silence import SpeechWeights
 from latentsync.pipelines.align import AlignedFrame
 
 SILENCE = "silence"
 
 
-def keep_silent_frames(frames: Iterable[AlignedFrame], weights: Weights) -> Iterator[AlignedFrame]:
+def keep_silent_frames(frames: Iterable[AlignedFrame], weights: SpeechWeights) -> Iterator[AlignedFrame]:
     """Fade the new face out and in.
 
     Args:

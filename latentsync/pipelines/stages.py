@@ -15,7 +15,7 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.1
 
 
-class _End:
+class _EndOfStream:
     """Closes a queue; carries the error that ended the stage, if any."""
 
     def __init__(self, error: BaseException | None = None) -> None:
@@ -31,7 +31,7 @@ class Prefetch(Generic[T]):
 
     def __init__(self, source: Iterable[T], depth: int, name: str) -> None:
         self._source = source
-        self._queue: queue.Queue[T | _End] = queue.Queue(depth)
+        self._queue: queue.Queue[T | _EndOfStream] = queue.Queue(depth)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -48,13 +48,13 @@ class Prefetch(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         while True:
             item = self._queue.get()
-            if isinstance(item, _End):
+            if isinstance(item, _EndOfStream):
                 if item.error is not None:
                     raise item.error
                 return
             yield item
 
-    def _put(self, item: T | _End) -> bool:
+    def _put(self, item: T | _EndOfStream) -> bool:
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=_POLL_SECONDS)
@@ -64,13 +64,13 @@ class Prefetch(Generic[T]):
         return False
 
     def _run(self) -> None:
-        end = _End()
+        end = _EndOfStream()
         try:
             for item in self._source:
                 if not self._put(item):
                     return
         except BaseException as error:  # handed to the reader, who raises it
-            end = _End(error)
+            end = _EndOfStream(error)
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -90,7 +90,7 @@ class Sink(Generic[T]):
     def __init__(self, consume: Callable[[T], None], depth: int, name: str) -> None:
         self._consume, self._depth = consume, depth
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._waiting: deque[Future[None]] = deque()
+        self._futures: deque[Future[None]] = deque()
 
     def __enter__(self) -> Sink[T]:
         return self
@@ -99,13 +99,13 @@ class Sink(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            while kind is None and self._waiting:
-                self._waiting.popleft().result()
+            while kind is None and self._futures:
+                self._futures.popleft().result()
         finally:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
     def put(self, item: T) -> None:
         """Queue an item; waits while the queue is full."""
-        while len(self._waiting) >= self._depth or (self._waiting and self._waiting[0].done()):
-            self._waiting.popleft().result()
-        self._waiting.append(self._executor.submit(self._consume, item))
+        while len(self._futures) >= self._depth or (self._futures and self._futures[0].done()):
+            self._futures.popleft().result()
+        self._futures.append(self._executor.submit(self._consume, item))

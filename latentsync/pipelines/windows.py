@@ -23,12 +23,12 @@ class Window:
 
     Attributes:
         indices: output frame of each slot; a video shorter than a window fills the rest by playing to and fro.
-        new_from: first slot that no earlier window made.
-        blend: number of slots just before `new_from` that are cross-faded from the earlier window into this one.
+        new_start: first slot that no earlier window made.
+        blend: number of slots just before `new_start` that are cross-faded from the earlier window into this one.
     """
 
     indices: tuple[int, ...]
-    new_from: int = 0
+    new_start: int = 0
     blend: int = 0
 
     @property
@@ -43,9 +43,9 @@ class Window:
 
     def fade_in(self, slot: int) -> float:
         """Share of this window in the result at a slot: 0 keeps the earlier window's frame, 1 replaces it."""
-        if slot >= self.new_from:
+        if slot >= self.new_start:
             return 1.0
-        position = slot - (self.new_from - self.blend)
+        position = slot - (self.new_start - self.blend)
         return 0.0 if position < 0 else (position + 1) / (self.blend + 1)
 
 
@@ -77,14 +77,14 @@ def plan_windows(num_frames: int, length: int, mode: WindowMode, overlap: int | 
             yield Window(tuple(range(start, min(start + length, num_frames))))
         return
     if num_frames <= length:
-        yield Window(tuple(_to_and_fro(slot, num_frames) for slot in range(length)))
+        yield Window(tuple(_ping_pong(slot, num_frames) for slot in range(length)))
         return
     overlap = overlap if mode == "blend" else 0
     done = 0
     while done < num_frames:
         start = min(max(done - overlap, 0), num_frames - length)
-        new_from = done - start
-        yield Window(tuple(range(start, start + length)), new_from, min(overlap, new_from))
+        new_start = done - start
+        yield Window(tuple(range(start, start + length)), new_start, min(overlap, new_start))
         done = start + length
 
 
@@ -97,7 +97,7 @@ def _check_plan(num_frames: int, length: int, mode: str, overlap: int) -> None:
         raise ConfigError(f"Windows: overlap {overlap} must be 0 to {(length - 1) // 2} for windows of {length}")
 
 
-def _to_and_fro(position: int, count: int) -> int:
+def _ping_pong(position: int, count: int) -> int:
     if count == 1:
         return 0
     position %= 2 * (count - 1)

@@ -13,7 +13,7 @@ import torch
 _MIB = 2**20
 
 
-def machine_facts(device: torch.device) -> dict[str, Any]:
+def machine_info(device: torch.device) -> dict[str, Any]:
     """Processor, cores this process may use, threads of torch, GPU (None without one), and torch's version."""
     return {
         "processor": platform.processor() or platform.machine(),

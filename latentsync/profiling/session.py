@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from latentsync.profiling.clock import STAGE_PREFIX
 from latentsync.profiling.summary import OperatorTime
-from latentsync.profiling.trace import RUN_RANGE, RunTrace, read_events, run_trace
+from latentsync.profiling.trace import RUN_RANGE, RunTrace, parse_trace, read_events
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def record(run: Callable[[], T], device: torch.device, trace_path: Path) -> Reco
     with profile(activities=activities, experimental_config=config) as profiler, record_function(RUN_RANGE):
         result = run()
     profiler.export_chrome_trace(str(trace_path))
-    trace = run_trace(read_events(trace_path))
+    trace = parse_trace(read_events(trace_path))
     if device.type == "cuda" and not trace.device_work:
         logger.warning(
             "Nothing was recorded of the GPU: torch cannot reach CUDA's profiling interface (CUPTI) here, or another "

@@ -48,16 +48,16 @@ def union_seconds(spans: Iterable[Span]) -> float:
     return total
 
 
-def summarise_trace(run: RunTrace) -> dict[str, Any]:
+def summarize_trace(run: RunTrace) -> dict[str, Any]:
     """The figures of a run, ready for JSON: times in seconds, sizes in bytes, shares of the wall-clock time.
 
-    Without any work on a GPU the figures about it are zero and "gpu_busy_share" is None.
+    Without any work on a GPU the figures about it are zero and "gpu_busy_fraction" is None.
     """
     kernels = [span for span in run.device_work if span.kind == "kernel"]
     busy = union_seconds(run.device_work) / run.wall_seconds if run.device_work else None
     return {
         "stages": stage_table(run),
-        "gpu_busy_share": None if busy is None else round(busy, 4),
+        "gpu_busy_fraction": None if busy is None else round(busy, 4),
         "kernels": {"launched": len(kernels), "seconds": _rounded(sum(span.seconds for span in kernels))},
         "copies": copy_table(run.device_work),
         "synchronisations": call_table(run.calls, _SYNCHRONISING),
@@ -74,9 +74,9 @@ def stage_table(run: RunTrace) -> dict[str, dict[str, Any]]:
         table[name] = {
             "ranges": len(host[name]),
             "host_seconds": _rounded(host_seconds),
-            "host_share": round(host_seconds / run.wall_seconds, 4),
+            "host_fraction": round(host_seconds / run.wall_seconds, 4),
             "device_seconds": _rounded(device_seconds),
-            "device_share": round(device_seconds / run.wall_seconds, 4),
+            "device_fraction": round(device_seconds / run.wall_seconds, 4),
             "kernels": sum(span.kind == "kernel" for span in device[name]),
             "synchronisations": len(waits[name]),
             "synchronising_seconds": _rounded(sum(span.seconds for span in waits[name])),

@@ -86,7 +86,7 @@ def read_events(path: Path) -> list[TraceEvent]:
         return [event for event in json.load(file, object_hook=slim)["traceEvents"] if event is not None]
 
 
-def run_trace(events: Iterable[TraceEvent]) -> RunTrace:
+def parse_trace(events: Iterable[TraceEvent]) -> RunTrace:
     """Order the events of a trace by what they are and by the stage that they belong to.
 
     Work on the device belongs to the stage whose thread queued it, however late it ran.
@@ -141,8 +141,8 @@ class _Ranges:
     def stage_at(self, event: TraceEvent) -> str | None:
         """The stage whose range in the event's lane holds the event's start."""
         lane = self._lanes.get(_lane(event), [])
-        place = bisect_right(lane, event["ts"], key=lambda each: each[0]) - 1
-        return lane[place][2] if place >= 0 and event["ts"] <= lane[place][1] else None
+        position = bisect_right(lane, event["ts"], key=lambda each: each[0]) - 1
+        return lane[position][2] if position >= 0 and event["ts"] <= lane[position][1] else None
 
 
 def _is_stage(event: TraceEvent) -> bool:

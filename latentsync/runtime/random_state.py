@@ -38,7 +38,7 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
 
 
 @contextmanager
-def kept_random_state(device: torch.device) -> Iterator[None]:
+def preserve_random_state(device: torch.device) -> Iterator[None]:
     """Let nothing that is drawn meanwhile show in what is drawn after."""
     state = random_state(device)
     try:

@@ -29,7 +29,7 @@ def to_device(values: Tensor | npt.NDArray[Any], device: torch.device) -> Tensor
     return tensor.to(device)
 
 
-class Download:
+class AsyncHostCopy:
     """Values on their way from the device to the host: who makes it goes on, who reads it waits.
 
     Args:

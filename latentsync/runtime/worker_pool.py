@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 _THREADS_OF_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def in_processes(
+def run_in_processes(
     function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], workers: int
 ) -> Generator[Result, None, None]:
     """Call ``function(*job)`` for every job, in this process if ``workers`` is 1 or less.

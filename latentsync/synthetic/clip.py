@@ -19,11 +19,11 @@ from latentsync.synthetic.speech.text import Split, passage
 from latentsync.synthetic.speech.tts import LANGUAGES, SAMPLE_RATE, VARIANTS, Utterance, join, silence, synthesize
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS, mouth_curve
 
-_FRAMES_AT_ONCE = 8
+_RENDER_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
-class ClipOptions:
+class ClipFormat:
     """Format of a clip: square frames of ``size`` pixels at ``fps``; ``zoom`` > 1 comes closer to the head."""
 
     size: int = 768
@@ -65,7 +65,7 @@ def sample_state(
 
 
 def write_clip(
-    path: Path, state: HeadState, utterance: Utterance, renderer: HeadRenderer, options: ClipOptions | None = None
+    path: Path, state: HeadState, utterance: Utterance, renderer: HeadRenderer, options: ClipFormat | None = None
 ) -> dict[str, Any]:
     """Write ``path`` (.mp4) and, beside it, ``.wav`` and ``.json`` of the same name.
 
@@ -84,25 +84,23 @@ def write_clip(
     Raises:
         MediaError: a file cannot be written, or exists and ``options.writer.overwrite`` is not set.
     """
-    options = options or ClipOptions()
+    options = options or ClipFormat()
     length = round(state.num_frames / options.fps * SAMPLE_RATE)
     waveform = np.zeros(length, np.float32)
     waveform[: min(length, len(utterance.waveform))] = utterance.waveform[:length]
     sound = path.with_suffix(".wav")
     write_wav(sound, waveform)
     with VideoWriter(path, options.size, options.size, options.fps, AudioTrack(sound), options.writer) as writer:
-        for start in range(0, state.num_frames, _FRAMES_AT_ONCE):
-            frames = renderer.render(state.frames(start, start + _FRAMES_AT_ONCE), options.size, options.zoom)
-            for picture in rearrange((frames * 255).round().byte(), "t c h w -> t h w c").cpu().numpy():
-                writer.write(np.ascontiguousarray(picture))
+        for start in range(0, state.num_frames, _RENDER_BATCH_SIZE):
+            frames = renderer.render(state.frames(start, start + _RENDER_BATCH_SIZE), options.size, options.zoom)
+            for image in rearrange((frames * 255).round().byte(), "t c h w -> t h w c").cpu().numpy():
+                writer.write(np.ascontiguousarray(image))
     truth = ground_truth(state, utterance, renderer, options)
     path.with_suffix(".json").write_text(json.dumps(truth) + "\n", encoding="utf-8")
     return truth
 
 
-def ground_truth(
-    state: HeadState, utterance: Utterance, renderer: HeadRenderer, options: ClipOptions
-) -> dict[str, Any]:
+def ground_truth(state: HeadState, utterance: Utterance, renderer: HeadRenderer, options: ClipFormat) -> dict[str, Any]:
     """What a clip shows and says, ready for JSON; see `write_clip`."""
     whole = renderer.frame_size(state)
     scale = (options.size - 1) / (whole - 1) * options.zoom

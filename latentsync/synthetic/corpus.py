@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from latentsync.errors import ConfigError
-from latentsync.runtime.worker_pool import in_processes
+from latentsync.runtime.worker_pool import run_in_processes
 from latentsync.synthetic.head.renderer import HeadRenderer
-from latentsync.synthetic.scene_takes import is_complete, take_names, write_scene, write_script
+from latentsync.synthetic.scene_writer import is_complete, make_scene_script, take_names, write_scene
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class CorpusOptions:
         return min(self.workers or len(os.sched_getaffinity(0)), self.scenes + self.val_scenes)
 
     @property
-    def plan(self) -> list[tuple[str, int]]:
+    def scene_jobs(self) -> list[tuple[str, int]]:
         """(split, number) of every scene, validation first."""
         counts = {"val": self.val_scenes, "train": self.scenes}
         return [(split, number) for split, count in counts.items() for number in range(count)]
@@ -96,23 +96,23 @@ def make_corpus(options: CorpusOptions, on_scene: Callable[[int, int], None] | N
     _check_folder(options)
     for split in SPLITS:
         (options.out / split).mkdir(parents=True, exist_ok=True)
-    plan = options.plan
-    missing = [job for job in plan if not is_complete(options.out, *job, options.whole_frames is not None)]
+    scene_jobs = options.scene_jobs
+    missing = [job for job in scene_jobs if not is_complete(options.out, *job, options.whole_frames is not None)]
     _write_report(options, {"options": _stated(options), "complete": False})
-    done = len(plan) - len(missing)
+    done = len(scene_jobs) - len(missing)
     if on_scene:
-        on_scene(done, len(plan))
+        on_scene(done, len(scene_jobs))
     for _ in _made(options, missing):
         done += 1
         if on_scene:
-            on_scene(done, len(plan))
+            on_scene(done, len(scene_jobs))
     unfinished = options.out / ".unfinished"
     if unfinished.is_dir() and not any(unfinished.iterdir()):
         unfinished.rmdir()
     report = {"options": _stated(options), "complete": True} | {split: _count(options.out / split) for split in SPLITS}
     report |= {"made": len(missing), "took_seconds": round(time.monotonic() - started, 1)}
     _write_report(options, report)
-    logger.info("corpus %s: %d scenes made, %d in all", options.out, len(missing), len(plan))
+    logger.info("corpus %s: %d scenes made, %d in all", options.out, len(missing), len(scene_jobs))
     return report
 
 
@@ -166,7 +166,7 @@ def _made(options: CorpusOptions, jobs: list[tuple[str, int]]) -> Iterator[str]:
         (options, split, number, options.devices[place % len(options.devices)])
         for place, (split, number) in enumerate(jobs)
     ]
-    yield from in_processes(_make_scene, arguments, options.num_workers)
+    yield from run_in_processes(_make_scene, arguments, options.num_workers)
 
 
 @cache
@@ -175,6 +175,6 @@ def _renderer(device: str) -> HeadRenderer:
 
 
 def _make_scene(options: CorpusOptions, split: str, number: int, device: str) -> str:
-    script = write_script(options.seed, split, number, options.seconds)
+    script = make_scene_script(options.seed, split, number, options.seconds)
     write_scene(script, options.out, _renderer(device), (options.resolution, options.whole_frames))
     return take_names(number)[0]

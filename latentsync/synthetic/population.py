@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, replace
 
 from latentsync.synthetic.head.appearance import (
-    Colour,
+    Color,
     FloatArray,
     Identity,
     Scene,
@@ -28,7 +28,7 @@ HELD_OUT_VARIANTS: tuple[str, ...] = VARIANTS[4::7]
 HELD_OUT_FACES: tuple[str, ...] = ("collins_50", "hopper_25")
 """Base faces that only held-out clips have."""
 
-_ENGLISH_SHARE = 0.7
+_ENGLISH_PROB = 0.7
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def sample_speaker(generator: random.Random, split: Split) -> Speaker:
     """A random voice of ``split``."""
     variants = HELD_OUT_VARIANTS if split == "held_out" else [v for v in VARIANTS if v not in HELD_OUT_VARIANTS]
     english = [language for language in LANGUAGES if language.startswith("en")]
-    language = generator.choice(english if generator.random() < _ENGLISH_SHARE else LANGUAGES)
+    language = generator.choice(english if generator.random() < _ENGLISH_PROB else LANGUAGES)
     return Speaker(
         voice=f"{language}+{generator.choice(variants)}",
         speed=round(generator.triangular(115, 220, 165)),
@@ -78,7 +78,7 @@ def sample_speaker(generator: random.Random, split: Split) -> Speaker:
     )
 
 
-def sample_words(generator: random.Random, speaker: Speaker, split: Split, seconds: float) -> Utterance:
+def sample_speaker_utterance(generator: random.Random, speaker: Speaker, split: Split, seconds: float) -> Utterance:
     """At least ``seconds`` of a speaker's talk, with a pause here and there.
 
     Raises:
@@ -121,14 +121,14 @@ def sample_person(generator: random.Random, split: Split) -> Identity:
     )
 
 
-def _darker(colour: Colour | None) -> Colour | None:
+def _darker(colour: Color | None) -> Color | None:
     if colour is None:
         return None
-    share = min(1.0, 0.3 / max(colour))
-    return colour[0] * share, colour[1] * share, colour[2] * share
+    scale = min(1.0, 0.3 / max(colour))
+    return colour[0] * scale, colour[1] * scale, colour[2] * scale
 
 
-def _mixing(generator: random.Random) -> tuple[Colour, Colour, Colour]:
+def _mixing(generator: random.Random) -> tuple[Color, Color, Color]:
     """A matrix near the identity that keeps grey grey."""
     rows = []
     for place in range(3):
@@ -138,7 +138,7 @@ def _mixing(generator: random.Random) -> tuple[Colour, Colour, Colour]:
     return rows[0], rows[1], rows[2]
 
 
-def sample_place(generator: random.Random, person: Identity) -> Scene:
+def sample_person_scene(generator: random.Random, person: Identity) -> Scene:
     """Random light, background and camera, exposed for the person; camera noise is rare and weak."""
     skin = sum(person.skin) / 3 if person.skin else 0.6
     exposure = generator.uniform(0.8, 1.0) * math.sqrt(0.6 / max(0.25, skin))
@@ -157,7 +157,7 @@ def sample_setting(generator: random.Random, split: Split, num_frames: int, fps:
     person = sample_person(generator, split)
     return Setting(
         identity=person,
-        scene=sample_place(generator, person),
+        scene=sample_person_scene(generator, person),
         motion=sample_motion(num_frames, fps, generator, liveliness=generator.uniform(0.2, 1.1)),
         jitter=generator.uniform(0.0, 2.5),
     )

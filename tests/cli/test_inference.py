@@ -16,7 +16,7 @@ from latentsync.cli import inference
 from latentsync.cli.inference import (
     inference_parser,
     load_pipeline,
-    prepare_measurement,
+    prepare_benchmark,
     read_jobs,
     run_inference,
     select_files,
@@ -42,7 +42,7 @@ PUBLISHED = {
     "--enable_deepcache",
 }
 ADDED = {
-    "--windows_at_once",
+    "--window_batch_size",
     "--compile",
     "--speed",
     "--cache_interval",
@@ -152,12 +152,12 @@ def test_a_measurement_is_of_the_bundled_clip_unless_paths_are_given(tmp_path: P
     own = tmp_path / "words.wav"
     own.touch()
     options = inference_parser().parse_args([*models.options, "--audio_path", str(own), "--seed", "3"])
-    pipeline, job = prepare_measurement(options, tmp_path / "out.mp4")
+    pipeline, job = prepare_benchmark(options, tmp_path / "out.mp4")
     assert job.video_path == REPOSITORY / "assets" / "demo_video.mp4" and job.audio_path == own
     assert (job.video_out_path, job.seed, pipeline.settings["model"]) == (tmp_path / "out.mp4", 3, "custom")
     options.tasks = Path("tasks.yaml")
     with pytest.raises(ConfigError, match="--tasks tasks.yaml: one job is measured"):
-        prepare_measurement(options, tmp_path / "out.mp4")
+        prepare_benchmark(options, tmp_path / "out.mp4")
 
 
 def test_own_configuration_and_weights_belong_together() -> None:

@@ -45,7 +45,7 @@ def test_everything_that_is_promised_lies_in_the_folder(profile: Path) -> None:
     assert summary["frames"] == 16 and len(summary["warm_up_seconds"]) == 1
     assert summary["frames_per_second"] == pytest.approx(16 / summary["wall_seconds"], rel=0.01)
     assert 0 < summary["first_frame_seconds"] < summary["wall_seconds"]
-    assert summary["machine"]["device"] == "cpu" and summary["gpu_busy_share"] is None
+    assert summary["machine"]["device"] == "cpu" and summary["gpu_busy_fraction"] is None
     assert summary["settings"]["preview_seconds"] == 0.64 and summary["peak_mib"]["resident"] > 100
 
 

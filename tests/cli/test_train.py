@@ -51,8 +51,8 @@ def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 def assert_close(first: dict, second: dict, tolerance: float) -> None:
     assert first.keys() == second.keys() and first
-    for step, figures in first.items():
-        assert figures == pytest.approx(second[step], abs=tolerance, rel=tolerance), step
+    for step, metrics in first.items():
+        assert metrics == pytest.approx(second[step], abs=tolerance, rel=tolerance), step
 
 
 def command(script: str, *words: str) -> list[str]:
@@ -103,7 +103,7 @@ def test_a_syncnet_is_trained_on_stored_frames(tiny_training: TinyTraining, tmp_
     words = [str(tiny_training.syncnet), *into(tmp_path), "data.cache_frames=true", *extra]
     assert train_syncnet([*words, "data.augment=true", "run.ema_decay=0.9"]) == 0
     names = {"bce", "total", "accuracy"} | ({"mouth", "contrastive"} if extra else set())
-    assert {name for figures in curve(tmp_path).values() for name in figures} == names
+    assert {name for metrics in curve(tmp_path).values() for name in metrics} == names
     file = tmp_path / "checkpoints" / "step_00000004" / "stable_syncnet-4.pt"
     words = [str(tiny_training.syncnet), *into(tmp_path / "next"), f"ckpt.resume_ckpt_path={file}"]
     assert train_syncnet([*words, "run.max_train_steps=1"]) == 0
@@ -307,7 +307,7 @@ def test_a_run_of_other_settings_is_not_gone_on_with(
 
 def test_options_come_in_any_order(tiny_training: TinyTraining, tmp_path: Path) -> None:
     words = ["run.max_train_steps=1", *into(tmp_path), "run.val_batches=0", "--unet_config_path"]
-    assert train_unet([*words, str(tiny_training.unet), "run.silent_share=0.5"]) == 0
+    assert train_unet([*words, str(tiny_training.unet), "run.uncond_prob=0.5"]) == 0
 
 
 def test_what_is_missing_of_a_corpus_is_made(

@@ -73,7 +73,7 @@ def test_memory_is_bounded(encoder, clip, tmp_path):
     embeddings = ClipAudioEmbeddings(encoder, max_bytes=2 * one)
     for path in (*clips, *clips):
         embeddings.windows(path, 0, 4)
-        assert embeddings.held_bytes <= 2 * one
+        assert embeddings.cached_bytes <= 2 * one
 
 
 def test_half_precision_comes_back_from_disk_as_it_was(clip, tmp_path):

@@ -23,7 +23,7 @@ def changed(**strengths):
 
 def test_no_strength_changes_nothing():
     assert all(torch.equal(frames, window()) for frames in changed())
-    assert all(torch.equal(frames, window()) for frames in changed(brightness=0.5, share=0.0))
+    assert all(torch.equal(frames, window()) for frames in changed(brightness=0.5, prob=0.0))
 
 
 def test_brightness_and_contrast_keep_frames_alike():

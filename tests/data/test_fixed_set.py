@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync.data.clip_dataset import ClipOptions
+from latentsync.data.clip_dataset import ClipDatasetOptions
 from latentsync.data.fixed_set import FixedSet
 from latentsync.data.unet_dataset import UNetDataset
 from tests.data.corpus import SIDE, good_clip
@@ -13,7 +13,7 @@ from tests.data.corpus import SIDE, good_clip
 
 def test_a_small_set_is_drawn_from_again(tmp_path: Path) -> None:
     clips = [good_clip(tmp_path / f"{number}.mp4", 30, seed=number) for number in range(2)]
-    dataset = UNetDataset(clips, ClipOptions(num_frames=8, resolution=SIDE, windows_per_clip=2))
+    dataset = UNetDataset(clips, ClipDatasetOptions(num_frames=8, resolution=SIDE, windows_per_clip=2))
     fixed = FixedSet(dataset, 3, 4, lambda problems: None)
     batches = list(fixed)
     assert len(fixed) == len(batches) == 4
@@ -31,6 +31,6 @@ def test_clips_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     short = good_clip(tmp_path / "short.mp4", 10)
     clips = [good_clip(tmp_path / "long.mp4", 30), short]
     told: dict[str, str] = {}
-    fixed = FixedSet(UNetDataset(clips, ClipOptions(num_frames=8, resolution=SIDE)), 2, 1, told.update)
+    fixed = FixedSet(UNetDataset(clips, ClipDatasetOptions(num_frames=8, resolution=SIDE)), 2, 1, told.update)
     assert fixed[0].clips == [str(clips[0])] * 2
     assert list(told) == [str(short)] and "too short" in told[str(short)]

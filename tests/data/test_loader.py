@@ -5,14 +5,14 @@ import multiprocessing
 import pytest
 import torch
 
-from latentsync.data.clip_dataset import ClipOptions
-from latentsync.data.loader import LoaderOptions, LoaderSource
+from latentsync.data.clip_dataset import ClipDatasetOptions
+from latentsync.data.loader import BatchLoader, LoaderOptions
 from latentsync.data.syncnet_dataset import SyncNetDataset
 from latentsync.data.unet_dataset import UNetDataset, UNetSampling
 from latentsync.errors import ConfigError, DataError
 from tests.data.corpus import SIDE, bad_clips, good_clip
 
-OPTIONS = ClipOptions(num_frames=4, resolution=SIDE, seed=3, windows_per_clip=2)
+OPTIONS = ClipDatasetOptions(num_frames=4, resolution=SIDE, seed=3, windows_per_clip=2)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def same(first, second):
 
 
 def test_batches_go_on_in_the_middle_of_an_epoch(clips):
-    source = LoaderSource(UNetDataset(clips, OPTIONS, UNetSampling(with_mel=True)), LoaderOptions(global_batch=3))
+    source = BatchLoader(UNetDataset(clips, OPTIONS, UNetSampling(with_mel=True)), LoaderOptions(global_batch_size=3))
     assert source.steps_per_epoch == 4
     whole = list(source.batches(1, 0))
     assert len(whole) == 4
@@ -60,7 +60,7 @@ class Recording(UNetDataset):
 
 def test_nothing_before_the_start_is_read(clips):
     dataset = Recording(clips, OPTIONS)
-    list(LoaderSource(dataset, LoaderOptions(global_batch=3)).batches(0, 2))
+    list(BatchLoader(dataset, LoaderOptions(global_batch_size=3)).batches(0, 2))
     assert dataset.asked == list(range(6, 12))
 
 
@@ -68,7 +68,7 @@ def test_nothing_before_the_start_is_read(clips):
 def test_processes_share_what_one_would_read(clips, world):
     def all_of(rank, world):
         dataset = SyncNetDataset(clips, OPTIONS)
-        return list(LoaderSource(dataset, LoaderOptions(4, rank, world)).batches(0, 0))
+        return list(BatchLoader(dataset, LoaderOptions(4, rank, world)).batches(0, 0))
 
     alone = all_of(0, 1)
     parts = [all_of(rank, world) for rank in range(world)]
@@ -84,9 +84,9 @@ def test_processes_share_what_one_would_read(clips, world):
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 def test_workers_read_the_same_as_none(clips, start_method):
     dataset = UNetDataset(clips, OPTIONS, UNetSampling(with_mel=True))
-    expected = [list(LoaderSource(dataset, LoaderOptions(3)).batches(epoch, 0)) for epoch in range(2)]
+    expected = [list(BatchLoader(dataset, LoaderOptions(3)).batches(epoch, 0)) for epoch in range(2)]
     before = set(multiprocessing.active_children())
-    source = LoaderSource(dataset, LoaderOptions(3, workers=2, start_method=start_method))
+    source = BatchLoader(dataset, LoaderOptions(3, workers=2, start_method=start_method))
     # Left in the middle of an epoch, as a run is that reaches its last step.
     assert same(next(source.batches(0, 0)), expected[0][0])
     state = torch.random.get_rng_state()
@@ -100,9 +100,9 @@ def test_workers_read_the_same_as_none(clips, start_method):
 
 def test_an_error_in_a_worker_reads_as_one_in_this_process(tmp_path):
     bad = list(bad_clips(tmp_path).values())
-    dataset = UNetDataset(bad, ClipOptions(num_frames=8, resolution=SIDE))
+    dataset = UNetDataset(bad, ClipDatasetOptions(num_frames=8, resolution=SIDE))
     for workers in (0, 1):
-        source = LoaderSource(dataset, LoaderOptions(2, workers=workers, start_method="fork"))
+        source = BatchLoader(dataset, LoaderOptions(2, workers=workers, start_method="fork"))
         with pytest.raises(DataError, match=r"^6 clips were tried for one sample") as caught:
             next(source.batches(0, 0))
         assert "Traceback" not in str(caught.value)
@@ -112,8 +112,8 @@ def test_an_error_in_a_worker_reads_as_one_in_this_process(tmp_path):
 def test_what_cannot_work_is_refused(clips):
     dataset = UNetDataset(clips, OPTIONS)
     with pytest.raises(DataError, match="fewer than the batch of 13"):
-        LoaderSource(dataset, LoaderOptions(13))
+        BatchLoader(dataset, LoaderOptions(13))
     with pytest.raises(DataError, match="multiple"):
-        LoaderSource(dataset, LoaderOptions(4, 0, 3))
+        BatchLoader(dataset, LoaderOptions(4, 0, 3))
     with pytest.raises(ConfigError, match="workers"):
         LoaderOptions(4, workers=-1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentsync.data.augmentation import FrameAugmentation
-from latentsync.data.clip_dataset import ClipOptions
+from latentsync.data.clip_dataset import ClipDatasetOptions
 from latentsync.data.clips.clip_reader import ClipReader
 from latentsync.data.syncnet_dataset import SyncNetDataset, SyncNetSampling
 from latentsync.errors import ConfigError
@@ -13,7 +13,7 @@ from tests.data.corpus import SIDE, good_clip, numbers
 from tests.media.shifted_sound import shift_sound
 
 FRAMES = 8
-OPTIONS = ClipOptions(num_frames=FRAMES, resolution=SIDE, seed=3)
+OPTIONS = ClipDatasetOptions(num_frames=FRAMES, resolution=SIDE, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -48,27 +48,27 @@ def test_sound_and_frames_are_of_the_said_moments(clip):
 
 
 def test_min_shift_and_near_negatives(clip):
-    sampling = SyncNetSampling(positive_share=0.0, min_shift=3)
+    sampling = SyncNetSampling(positive_prob=0.0, min_shift=3)
     drawn = [abs(int(sample.shifts)) for sample in samples(SyncNetDataset([clip], OPTIONS, sampling), 100)]
     assert min(drawn) == 3
-    sampling = SyncNetSampling(positive_share=0.0, near_negative_share=1.0, near_shift=(2, 4))
+    sampling = SyncNetSampling(positive_prob=0.0, near_negative_prob=1.0, near_shift=(2, 4))
     drawn = [abs(int(sample.shifts)) for sample in samples(SyncNetDataset([clip], OPTIONS, sampling), 100)]
     assert set(drawn) == {2, 3, 4}
-    sampling = SyncNetSampling(positive_share=0.0, near_negative_share=0.5, near_shift=(1, 2))
+    sampling = SyncNetSampling(positive_prob=0.0, near_negative_prob=0.5, near_shift=(1, 2))
     drawn = [abs(int(sample.shifts)) for sample in samples(SyncNetDataset([clip], OPTIONS, sampling), 100)]
     assert 40 < sum(distance <= 2 for distance in drawn) < 75
 
 
 def test_a_clip_of_the_least_length_has_distant_windows(tmp_path):
     clip = good_clip(tmp_path / "a.mp4", count=FRAMES + 2 * 12)
-    sampling = SyncNetSampling(positive_share=0.0, min_shift=12)
+    sampling = SyncNetSampling(positive_prob=0.0, min_shift=12)
     drawn = samples(SyncNetDataset([clip], OPTIONS, sampling), 60)
     assert {abs(int(sample.shifts)) >= 12 for sample in drawn} == {True}
 
 
 def test_sound_that_was_shifted_by_time_stamps_is_used_shifted(clip, tmp_path):
     moved = shift_sound(clip, tmp_path / "moved.mp4", 0.2)
-    sampling = SyncNetSampling(positive_share=1.0)
+    sampling = SyncNetSampling(positive_prob=1.0)
     plain, late = (samples(SyncNetDataset([path], OPTIONS, sampling), 60) for path in (clip, moved))
     mel_of = {sound_start(sample): sample.mel for sample in plain}
     compared = 0
@@ -90,8 +90,8 @@ def test_sound_that_ends_early_limits_the_windows(tmp_path):
 
 def test_augmentation_changes_frames_alone(clip):
     plain = samples(SyncNetDataset([clip], OPTIONS), 10)
-    changed = samples(SyncNetDataset([clip], OPTIONS, SyncNetSampling(augmentation=FrameAugmentation(share=1.0))), 10)
-    again = samples(SyncNetDataset([clip], OPTIONS, SyncNetSampling(augmentation=FrameAugmentation(share=1.0))), 10)
+    changed = samples(SyncNetDataset([clip], OPTIONS, SyncNetSampling(augmentation=FrameAugmentation(prob=1.0))), 10)
+    again = samples(SyncNetDataset([clip], OPTIONS, SyncNetSampling(augmentation=FrameAugmentation(prob=1.0))), 10)
     for sample, other, same in zip(plain, changed, again):
         assert torch.equal(sample.mel, other.mel)
         assert int(sample.shifts) == int(other.shifts)
@@ -100,6 +100,6 @@ def test_augmentation_changes_frames_alone(clip):
 
 
 def test_bad_options_are_refused():
-    for options in ({"positive_share": 2.0}, {"min_shift": 0}, {"near_shift": (3, 2)}):
+    for options in ({"positive_prob": 2.0}, {"min_shift": 0}, {"near_shift": (3, 2)}):
         with pytest.raises(ConfigError):
             SyncNetSampling(**options)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync.data.clip_dataset import ClipOptions
+from latentsync.data.clip_dataset import ClipDatasetOptions
 from latentsync.data.clips.clip_reader import ClipReader
 from latentsync.data.unet_dataset import UNetDataset, UNetSampling
 from latentsync.errors import ConfigError, DataError
@@ -15,7 +15,7 @@ from latentsync.media.audio.syncnet_mel import mel_window
 from tests.data.corpus import SIDE, bad_clips, good_clip, numbers
 
 FRAMES = 8
-OPTIONS = ClipOptions(num_frames=FRAMES, resolution=SIDE, seed=3)
+OPTIONS = ClipDatasetOptions(num_frames=FRAMES, resolution=SIDE, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_same_key_same_sample_and_mel_only_when_asked(clips):
 
 @pytest.mark.parametrize(("share", "expected"), [(1.0, 12), (0.0, 0)])
 def test_reference_may_be_the_window_itself(clips, share, expected):
-    dataset = UNetDataset(clips, OPTIONS, UNetSampling(ref_same_share=share))
+    dataset = UNetDataset(clips, OPTIONS, UNetSampling(ref_same_prob=share))
     drawn = samples(dataset, 4)
     assert sum(torch.equal(sample.ref_frames, sample.source_frames) for sample in drawn) == expected
     plain = UNetDataset(clips, OPTIONS)
@@ -131,6 +131,6 @@ def test_no_clips_and_bad_options_are_refused(clips):
     with pytest.raises(DataError):
         UNetDataset([], OPTIONS)
     with pytest.raises(ConfigError, match="num_frames"):
-        ClipOptions(num_frames=0)
-    with pytest.raises(ConfigError, match="ref_same_share"):
-        UNetSampling(ref_same_share=1.5)
+        ClipDatasetOptions(num_frames=0)
+    with pytest.raises(ConfigError, match="ref_same_prob"):
+        UNetSampling(ref_same_prob=1.5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from latentsync.data.clips.clip_reader import ClipReader
-from latentsync.data.clips.inspection import ClipFacts, ClipInspector, ClipRules
+from latentsync.data.clips.inspection import ClipInfo, ClipInspector, ClipRules
 from latentsync.data.whole_clips import read_whole_clips
 from latentsync.errors import DataError
 from tests.data.corpus import SIDE, bad_clips, good_clip, numbers
@@ -55,7 +55,7 @@ def test_what_mouths_do_is_told_by_sidecars_that_know(tmp_path: Path) -> None:
 class Fatal(ClipInspector):
     """Ends the process that asks, as the system does when memory runs out."""
 
-    def require(self, clip: Path) -> ClipFacts:
+    def require(self, clip: Path) -> ClipInfo:
         os._exit(1)
 
 

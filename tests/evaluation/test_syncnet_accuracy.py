@@ -26,9 +26,9 @@ def test_pairs_are_told_apart_and_the_same_at_every_call(clips: list[Path]):
     assert judged.scores == pytest.approx(again.scores, abs=1e-5)
     assert np.array_equal(judged.shifts, again.shifts)
     assert np.array_equal(judged.labels == 1, judged.shifts == 0)
-    figures = judged.figures()
-    assert figures["best_accuracy"] > 0.95
-    assert figures["area_under_curve"] > 0.97
+    metrics = judged.metrics()
+    assert metrics["best_accuracy"] > 0.95
+    assert metrics["area_under_curve"] > 0.97
     other = judge_pairs(level_meter(), clips, EvaluationOptions(num_pairs=60, resolution=32, seed=7, batch_size=8))
     assert not np.array_equal(judged.shifts, other.shifts)
 
@@ -43,14 +43,14 @@ def test_figures_by_distance():
     pairs = JudgedPairs(
         np.array([0.9, 0.4, 0.8, 0.2, 0.1]), np.array([1.0, 1, 0, 0, 0]), np.array([0, 0, -1, 4, 30]), {}
     )
-    assert pairs.figures()["right_by_shift"] == {"0": 0.5, "1": 0.0, "3-5": 1.0, "11+": 1.0}
+    assert pairs.metrics()["right_by_shift"] == {"0": 0.5, "1": 0.0, "3-5": 1.0, "11+": 1.0}
 
 
 def test_offsets_of_shifted_sound_are_found(clips: list[Path]):
     judged = judge_offsets(level_meter(), clips, OPTIONS)
     assert len(set(judged.true.tolist())) > 1
     assert np.abs(judged.true).max() <= 5
-    assert judged.figures()["within_one"] == 1
+    assert judged.metrics()["within_one"] == 1
     assert judged.problems == {}
 
 

@@ -8,7 +8,7 @@ from latentsync.face.geometry.affine import face_template
 _TEMPLATE = face_template(256) / 114.8  # brows one unit apart
 
 
-def made_face(x, y, size, roll=0.0, turn=0.0, noise=None):
+def made_face(x, y, size, roll=0.0, yaw=0.0, noise=None):
     """A square face of `size` pixels round (x, y), rolled by `roll` radians, control points shifted by `noise`."""
     shape = (_TEMPLATE - _TEMPLATE.mean(axis=0)) * size / 2
     rotation = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
@@ -16,4 +16,4 @@ def made_face(x, y, size, roll=0.0, turn=0.0, noise=None):
     if noise is not None:
         points = points + noise
     box = np.array([x - size / 2, y - size / 2, x + size / 2, y + size / 2], np.float32)
-    return FaceDetection(box, 0.9, points.astype(np.float32), turn)
+    return FaceDetection(box, 0.9, points.astype(np.float32), yaw)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.noise import mix_noise
-from latentsync.face.compositing.masks import latent_mask, prepare_masked, prepare_pixels
+from latentsync.face.compositing.masks import latent_mask, prepare_masked_pixels, prepare_pixels
 from latentsync.losses.compose import compose
 from latentsync.losses.perceptual import PerceptualLoss
 from latentsync.losses.reconstruction import noise_prediction_loss
@@ -48,7 +48,7 @@ def take_step(weights: dict[str, float], dtype: torch.dtype) -> Step:
     unet, vae = golden_unet(case).to(dtype), golden_vae().to(dtype)
     schedule = NoiseSchedule()
     target, references = (rearrange(given[f"{name}_frames"], "f h w c -> f c h w") for name in ("gt", "ref"))
-    pixels, masked, masks = (tensor.to(dtype) for tensor in prepare_masked(target, given["mask"]))
+    pixels, masked, masks = (tensor.to(dtype) for tensor in prepare_masked_pixels(target, given["mask"]))
     found = {
         "gt_latents": encode(vae, pixels),
         "masked_latents": encode(vae, masked),

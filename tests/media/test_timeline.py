@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from latentsync.errors import ConfigError, MediaError
 from latentsync.media.probe import probe_video
 from latentsync.media.timeline import (
-    FrameSource,
+    TimelineReader,
     output_fps,
     output_frame_count,
     pingpong_index,
@@ -105,46 +105,46 @@ def played(source):
 
 @pytest.mark.parametrize("wanted", [1, 7, 10, 11, 18, 19, 20, 37, 64])
 def test_pingpong_source(clip, wanted):
-    assert played(FrameSource(clip, Fraction(25), wanted)) == [pingpong_index(i, 10) for i in range(wanted)]
+    assert played(TimelineReader(clip, Fraction(25), wanted)) == [pingpong_index(i, 10) for i in range(wanted)]
 
 
 def test_pingpong_of_one_and_two_frames(tmp_path):
     for count in (1, 2):
         path = make_clip(tmp_path / f"{count}.mp4", Clip(steady(count)))
-        assert played(FrameSource(path, Fraction(25), 5)) == [pingpong_index(i, count) for i in range(5)]
+        assert played(TimelineReader(path, Fraction(25), 5)) == [pingpong_index(i, count) for i in range(5)]
 
 
 def test_hold_source_stands_still_on_frames_of_its_own(clip):
-    frames = list(FrameSource(clip, Fraction(25), 13, loop="hold"))
+    frames = list(TimelineReader(clip, Fraction(25), 13, loop="hold"))
     assert [f.source_index for f in frames] == [*range(10), 9, 9, 9]
     frames[10].pixels[:] = 0
     assert np.array_equal(frames[9].pixels, frames[11].pixels)
 
 
 def test_error_source_refuses_before_the_work(clip):
-    assert played(FrameSource(clip, Fraction(25), 10, loop="error")) == list(range(10))
+    assert played(TimelineReader(clip, Fraction(25), 10, loop="error")) == list(range(10))
     with pytest.raises(MediaError, match=r"0\.40 s.*0\.48 s"):
-        FrameSource(clip, Fraction(25), 12, loop="error")
+        TimelineReader(clip, Fraction(25), 12, loop="error")
 
 
 def test_error_source_notices_a_missing_tail_when_met(tmp_path):
     whole = make_clip(tmp_path / "whole.mkv", Clip(steady(100), options={"crf": "1", "g": "10"}))
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    source = FrameSource(cut, Fraction(25), 100, loop="error")
+    source = TimelineReader(cut, Fraction(25), 100, loop="error")
     with pytest.raises(MediaError, match="longer video"):
         list(source)
 
 
 def test_bad_arguments_are_refused(clip):
     with pytest.raises(ConfigError, match="loop mode"):
-        FrameSource(clip, Fraction(25), 10, loop="bounce")  # type: ignore[arg-type]
+        TimelineReader(clip, Fraction(25), 10, loop="bounce")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least 1"):
-        FrameSource(clip, Fraction(25), 0)
+        TimelineReader(clip, Fraction(25), 0)
 
 
 def test_another_rate_pingpongs_in_output_frames(clip):
-    order = [f.source_index for f in FrameSource(clip, Fraction(50), 45)]
+    order = [f.source_index for f in TimelineReader(clip, Fraction(50), 45)]
     assert order == [pingpong_index(i, 20) for i in range(45)]
-    shown = [number_of(f.pixels) for f in FrameSource(clip, Fraction(50), 45)]
+    shown = [number_of(f.pixels) for f in TimelineReader(clip, Fraction(50), 45)]
     assert [k for k, _ in groupby(shown)][:12] == [*range(10), 8, 7]

@@ -208,8 +208,8 @@ def test_rate_must_be_positive(plain):
 MEASURE = """
 import resource, sys
 from fractions import Fraction
-from latentsync.media.timeline import FrameSource
-for _ in FrameSource(sys.argv[1], Fraction(25), int(sys.argv[2])):
+from latentsync.media.timeline import TimelineReader
+for _ in TimelineReader(sys.argv[1], Fraction(25), int(sys.argv[2])):
     pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

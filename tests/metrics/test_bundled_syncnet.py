@@ -23,7 +23,7 @@ def test_it_tells_what_belongs_together_and_by_how_much_it_does_not(clips: list[
     network, config = trained_syncnet(str(REPOSITORY / "configs" / "syncnet" / "demo.yaml"))
     meter = SyncMeter(network, config.data.num_frames, config.data.lower_half)
     options = EvaluationOptions(num_pairs=96, resolution=config.data.resolution)
-    pairs = judge_pairs(meter, clips, options).figures()
+    pairs = judge_pairs(meter, clips, options).metrics()
     assert pairs["pairs"] == 96 and pairs["accuracy"] > 0.85
     assert pairs["mean_positive"] > pairs["mean_negative"] + 0.5
     offsets = judge_offsets(meter, clips, options)

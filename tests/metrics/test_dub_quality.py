@@ -13,11 +13,11 @@ from latentsync.media.video_reader import VideoReader
 from latentsync.metrics.dub_quality import (
     DubFolder,
     aligned_crops,
-    likeness_figures,
-    mean_figures,
-    opening_figures,
-    picture_figures,
-    sync_figures,
+    image_metrics,
+    mean_metrics,
+    mouth_opening_metrics,
+    similarity_metrics,
+    sync_metrics,
 )
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
@@ -38,39 +38,39 @@ def with_result(made_case: Path, folder: Path, video: str) -> DubFolder:
     return DubFolder(folder / "case")
 
 
-def painted() -> torch.Tensor:
+def repaint_mask() -> torch.Tensor:
     mask = torch.zeros(RESOLUTION, RESOLUTION)
     mask[RESOLUTION // 2 :] = 1
     return mask
 
 
 def test_the_perfect_dub_gets_perfect_figures(made_case: Path, tmp_path: Path):
-    figures = picture_figures(with_result(made_case, tmp_path, "truth.mp4"), painted())
-    assert figures["psnr_mouth"] == figures["psnr_painted"] == 100
-    assert figures["ssim_mouth"] == pytest.approx(1)
-    assert figures["flicker"] == figures["flicker_true"] > 0
-    assert 15 < figures["psnr_mouth_source"] < 45
+    metrics = image_metrics(with_result(made_case, tmp_path, "truth.mp4"), repaint_mask())
+    assert metrics["psnr_mouth"] == metrics["psnr_painted"] == 100
+    assert metrics["ssim_mouth"] == pytest.approx(1)
+    assert metrics["flicker"] == metrics["flicker_true"] > 0
+    assert 15 < metrics["psnr_mouth_source"] < 45
 
 
 def test_results_of_one_case_are_compared_with_each_other(made_case: Path):
     case = DubFolder(made_case, "source.mp4")
-    assert likeness_figures(case, case.result, RESOLUTION) == {"psnr_mouth": 100, "ssim_mouth": pytest.approx(1)}
-    figures = likeness_figures(case, case.truth, RESOLUTION)
-    assert 15 < figures["psnr_mouth"] < 45 and figures["ssim_mouth"] < 0.995
+    assert similarity_metrics(case, case.result, RESOLUTION) == {"psnr_mouth": 100, "ssim_mouth": pytest.approx(1)}
+    metrics = similarity_metrics(case, case.truth, RESOLUTION)
+    assert 15 < metrics["psnr_mouth"] < 45 and metrics["ssim_mouth"] < 0.995
 
 
 def test_the_untouched_source_is_the_least_to_beat(made_case: Path, tmp_path: Path):
-    figures = picture_figures(with_result(made_case, tmp_path, "source.mp4"), painted())
-    assert figures["psnr_mouth"] == pytest.approx(figures["psnr_mouth_source"])
-    assert figures["psnr_painted"] > figures["psnr_mouth"]
-    assert figures["ssim_mouth"] < 0.995
+    metrics = image_metrics(with_result(made_case, tmp_path, "source.mp4"), repaint_mask())
+    assert metrics["psnr_mouth"] == pytest.approx(metrics["psnr_mouth_source"])
+    assert metrics["psnr_painted"] > metrics["psnr_mouth"]
+    assert metrics["ssim_mouth"] < 0.995
 
 
 def test_the_face_mesh_tells_the_dub_from_the_source(made_case: Path, tmp_path: Path):
-    dubbed = opening_figures(with_result(made_case, tmp_path / "dub", "truth.mp4"))
+    dubbed = mouth_opening_metrics(with_result(made_case, tmp_path / "dub", "truth.mp4"))
     assert dubbed["found"] == 1
     assert dubbed["r"] == dubbed["r_ceiling"] > 0.8
-    kept = opening_figures(with_result(made_case, tmp_path / "kept", "source.mp4"))
+    kept = mouth_opening_metrics(with_result(made_case, tmp_path / "kept", "source.mp4"))
     assert kept["r_source"] > 0.8 > kept["r"]
 
 
@@ -79,10 +79,10 @@ def test_the_network_judges_result_truth_and_source(made_case: Path, tmp_path: P
         SyncNetEncoderSpec(48, (32, 32), ((4, 8), (4, 4))), SyncNetEncoderSpec(1, (32, 32), ((10, 13), (4, 2)))
     )
     meter = SyncMeter(StableSyncNet(spec).eval())
-    figures = sync_figures(with_result(made_case, tmp_path, "truth.mp4"), meter, 64)
-    assert figures["sync_conf"] == figures["sync_conf_true"]
-    assert figures["sync_cosine"] == figures["sync_cosine_true"] != figures["sync_cosine_source"]
-    assert set(figures) == {
+    metrics = sync_metrics(with_result(made_case, tmp_path, "truth.mp4"), meter, 64)
+    assert metrics["sync_conf"] == metrics["sync_conf_true"]
+    assert metrics["sync_cosine"] == metrics["sync_cosine_true"] != metrics["sync_cosine_source"]
+    assert set(metrics) == {
         f"{name}{of}" for name in ("sync_conf", "sync_cosine", "av_offset") for of in ("", "_true", "_source")
     }
 
@@ -114,7 +114,7 @@ def test_means_leave_out_what_is_unknown_and_compare():
         {"r": 0.5, "sync_conf": 0.2, "sync_conf_true": 0.3, "av_offset": -1.0, "flicker_still": math.nan},
         {"r": math.nan, "sync_conf": 0.4, "sync_conf_true": 0.5, "av_offset": 3.0, "flicker_still": math.nan},
     ]
-    means = mean_figures(clips)
+    means = mean_metrics(clips)
     assert means["r"] == 0.5
     assert means["sync_share"] == 0.75
     assert means["av_offset_within_one"] == 0.5

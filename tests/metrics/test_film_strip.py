@@ -9,7 +9,7 @@ from PIL import Image
 
 from latentsync.errors import ConfigError
 from latentsync.media.video_writer import VideoWriter
-from latentsync.metrics.film_strip import StripLayout, cell, make_strip, save_picture, spread
+from latentsync.metrics.film_strip import StripLayout, cell, make_strip, save_image, spread
 
 
 def write_greys(path: Path, greys: list[int], left_dark: bool = False) -> Path:
@@ -67,8 +67,8 @@ def test_a_strip_without_columns_is_refused():
 
 
 def test_a_picture_is_saved_whole(tmp_path: Path):
-    picture = np.full((20, 30, 3), 99, np.uint8)
-    save_picture(picture, tmp_path / "strip.png")
+    image = np.full((20, 30, 3), 99, np.uint8)
+    save_image(image, tmp_path / "strip.png")
     with Image.open(tmp_path / "strip.png") as saved:
-        assert np.array_equal(np.asarray(saved), picture)
+        assert np.array_equal(np.asarray(saved), image)
     assert len(list(tmp_path.iterdir())) == 1

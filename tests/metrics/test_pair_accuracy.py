@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from latentsync.errors import ConfigError
-from latentsync.metrics.pair_accuracy import offset_accuracy, pair_accuracy, score_histogram, shifted_sound
+from latentsync.metrics.pair_accuracy import offset_accuracy, pair_accuracy, score_histogram, shift_audio
 from latentsync.metrics.sync_charts import draw_accuracy_chart
 
 SCORES = [0.9, 0.8, 0.45, 0.3, 0.2, 0.6]
@@ -17,13 +17,13 @@ LABELS = [1, 1, 1, 0, 0, 0]
 
 
 def test_accuracy_at_half_and_at_the_best_threshold():
-    figures = pair_accuracy(SCORES, LABELS)
-    assert (figures.pairs, figures.positives) == (6, 3)
-    assert figures.accuracy == pytest.approx(4 / 6)
-    assert figures.best_accuracy == pytest.approx(5 / 6)
-    assert 0.3 < figures.best_threshold < 0.8
-    assert figures.area_under_curve == pytest.approx(8 / 9)
-    assert figures.mean_negative == pytest.approx(1.1 / 3)
+    metrics = pair_accuracy(SCORES, LABELS)
+    assert (metrics.pairs, metrics.positives) == (6, 3)
+    assert metrics.accuracy == pytest.approx(4 / 6)
+    assert metrics.best_accuracy == pytest.approx(5 / 6)
+    assert 0.3 < metrics.best_threshold < 0.8
+    assert metrics.area_under_curve == pytest.approx(8 / 9)
+    assert metrics.mean_negative == pytest.approx(1.1 / 3)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=2, max_size=40))
@@ -33,12 +33,12 @@ def test_the_best_threshold_is_the_best_of_all(pairs: list[tuple[float, bool]]):
         with pytest.raises(ConfigError, match="both kinds"):
             pair_accuracy(scores, labels)
         return
-    figures = pair_accuracy(scores, labels)
+    metrics = pair_accuracy(scores, labels)
     tried = [((scores > threshold) == labels).mean() for threshold in (-0.1, 0.1, 0.3, 0.6, 0.9, 1.1)]
-    assert figures.best_accuracy == pytest.approx(max(tried))
-    assert ((scores > figures.best_threshold) == labels).mean() == pytest.approx(figures.best_accuracy)
+    assert metrics.best_accuracy == pytest.approx(max(tried))
+    assert ((scores > metrics.best_threshold) == labels).mean() == pytest.approx(metrics.best_accuracy)
     wins = scores[labels][:, None] - scores[~labels]
-    assert figures.area_under_curve == pytest.approx(((wins > 0) + 0.5 * (wins == 0)).mean())
+    assert metrics.area_under_curve == pytest.approx(((wins > 0) + 0.5 * (wins == 0)).mean())
 
 
 def test_the_histogram_counts_every_pair_once():
@@ -48,10 +48,10 @@ def test_the_histogram_counts_every_pair_once():
 
 
 def test_an_offset_of_the_wrong_sign_is_an_error():
-    figures = offset_accuracy([3, -3, 0, 5], [3, 3, 1, 5])
-    assert figures.exact == 0.5
-    assert figures.within_one == 0.75
-    assert figures.mean_error == pytest.approx(7 / 4)
+    metrics = offset_accuracy([3, -3, 0, 5], [3, 3, 1, 5])
+    assert metrics.exact == 0.5
+    assert metrics.within_one == 0.75
+    assert metrics.mean_error == pytest.approx(7 / 4)
 
 
 def test_rows_of_different_length_are_refused():
@@ -63,7 +63,7 @@ def test_rows_of_different_length_are_refused():
 
 @pytest.mark.parametrize(("shift", "expected"), [(0, [1, 2, 3]), (1, [0, 1, 2]), (-2, [3, 0, 0]), (5, [0, 0, 0])])
 def test_sound_is_shifted_and_filled_with_silence(shift: int, expected: list[float]):
-    assert shifted_sound(np.array([1, 2, 3], np.float32), shift).tolist() == expected
+    assert shift_audio(np.array([1, 2, 3], np.float32), shift).tolist() == expected
 
 
 @pytest.mark.parametrize("offsets", [None, ([-3, 0, 2], [-3, 1, 2])])

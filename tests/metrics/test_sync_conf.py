@@ -12,8 +12,8 @@ from latentsync.errors import ConfigError, MediaError
 from latentsync.metrics.sync_conf import (
     SyncMeter,
     agreement_curve,
-    network_pictures,
     offset_and_confidence,
+    syncnet_input,
 )
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec, cosine
 from tests.golden_files import load_golden
@@ -23,10 +23,10 @@ from tests.metrics.level_network import FRAMES, level_meter
 def made_clip(frames: int, sound_later_by: int) -> tuple[Tensor, Tensor]:
     """Frames whose grey changes at random, and a mel that is loud when they are bright, so many frames later."""
     levels = torch.rand(frames + 200, generator=torch.Generator().manual_seed(frames))
-    pictures = (levels[100 : 100 + frames] * 255).byte()[:, None, None, None].expand(-1, 3, 4, 4)
+    images = (levels[100 : 100 + frames] * 255).byte()[:, None, None, None].expand(-1, 3, 4, 4)
     columns = torch.arange(frames * 80 // 25)
     heard = levels[100 - sound_later_by + columns * 25 // 80]
-    return pictures, heard.expand(80, -1)
+    return images, heard.expand(80, -1)
 
 
 @pytest.mark.parametrize("later", [-15, -4, 0, 1, 9, 15])
@@ -89,10 +89,10 @@ def test_pairs_beyond_the_end_are_left_out():
 
 def test_the_network_sees_the_lower_half_frame_by_frame():
     frames = torch.randint(0, 256, (2, 3, 3, 8, 8), dtype=torch.uint8)
-    pictures = network_pictures(frames)
-    assert pictures.shape == (2, 9, 4, 8)
-    assert pictures[1, 5, 0, 3].item() == pytest.approx(frames[1, 1, 2, 4, 3].item() / 127.5 - 1, abs=1e-6)
-    assert network_pictures(frames, lower=False).shape == (2, 9, 8, 8)
+    images = syncnet_input(frames)
+    assert images.shape == (2, 9, 4, 8)
+    assert images[1, 5, 0, 3].item() == pytest.approx(frames[1, 1, 2, 4, 3].item() / 127.5 - 1, abs=1e-6)
+    assert syncnet_input(frames, lower=False).shape == (2, 9, 8, 8)
 
 
 def test_pairs_of_a_real_network_are_its_cosines():
@@ -103,5 +103,5 @@ def test_pairs_of_a_real_network_are_its_cosines():
     frames = torch.randint(0, 256, (3, FRAMES, 3, 16, 16), dtype=torch.uint8)
     mel = torch.randn(3, 1, 80, 52)
     with torch.no_grad():
-        expected = cosine(*network(network_pictures(frames), mel))
+        expected = cosine(*network(syncnet_input(frames), mel))
     assert SyncMeter(network, batch_size=2).pair_cosines(frames, mel).tolist() == pytest.approx(expected.tolist())

@@ -10,7 +10,7 @@ from latentsync.errors import ConfigError
 from latentsync.metrics.visual_quality import flicker, mouth_region, psnr, ssim, still_frames
 
 
-def pictures(frames: int = 4, side: int = 32) -> torch.Tensor:
+def images(frames: int = 4, side: int = 32) -> torch.Tensor:
     return torch.randint(0, 200, (frames, 3, side, side), dtype=torch.uint8)
 
 
@@ -22,13 +22,13 @@ def test_the_mouth_region_is_in_the_lower_middle():
 
 
 def test_psnr_of_a_known_error():
-    true = pictures()
+    true = images()
     assert psnr(true + 16, true) == pytest.approx(20 * math.log10(255 / 16), abs=1e-4)
     assert psnr(true, true) == 100
 
 
 def test_psnr_counts_only_what_has_weight():
-    true = pictures()
+    true = images()
     made = true.clone()
     made[..., :16] += 50
     weight = torch.zeros(32, 32)
@@ -40,7 +40,7 @@ def test_psnr_counts_only_what_has_weight():
 
 
 def test_ssim_agrees_with_an_independent_implementation():
-    true = torch.nn.functional.interpolate(pictures(2, 8).float(), (40, 40), mode="bilinear").byte()
+    true = torch.nn.functional.interpolate(images(2, 8).float(), (40, 40), mode="bilinear").byte()
     made = (true.float() + 12 * torch.randn(true.shape)).clamp(0, 255).byte()
     grey = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     expected = []
@@ -56,7 +56,7 @@ def test_ssim_agrees_with_an_independent_implementation():
 def test_different_shapes_are_refused():
     for measure in (psnr, ssim):
         with pytest.raises(ConfigError, match="expected equal"):
-            measure(pictures(4), pictures(3))
+            measure(images(4), images(3))
 
 
 def test_even_change_is_no_flicker_and_alternation_is():
@@ -80,12 +80,12 @@ def test_flicker_is_counted_apart_where_the_mouth_is_still():
     assert still.tolist() == [False] * 7 + [True] * 5
     frames = torch.zeros(12, 3, 16, 32, dtype=torch.uint8)
     frames[:5:2] = 100
-    figures = flicker(frames, still)
-    assert figures.moving > 50
-    assert figures.still == 0
+    metrics = flicker(frames, still)
+    assert metrics.moving > 50
+    assert metrics.still == 0
     assert math.isnan(flicker(frames, torch.zeros(12, dtype=torch.bool)).still)
 
 
 def test_two_frames_cannot_flicker():
     with pytest.raises(ConfigError, match="three frames"):
-        flicker(pictures(2))
+        flicker(images(2))

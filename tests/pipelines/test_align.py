@@ -28,10 +28,10 @@ class NumberReader:
         self.searched.append(int(frame[0, 0, 0]))
         return self.searched[-1]
 
-    def detect(self, frame, found=None):
-        assert found == frame[0, 0, 0], "what another frame's search told"
-        self.detected.append(found)
-        shift = np.float32(found / 10)
+    def detect(self, frame, candidates=None):
+        assert candidates == frame[0, 0, 0], "what another frame's search told"
+        self.detected.append(candidates)
+        shift = np.float32(candidates / 10)
         return [FaceDetection(np.array([30, 30, 70, 70], np.float32) + shift, 0.9, POINTS + shift)]
 
     def close(self):

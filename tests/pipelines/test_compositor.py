@@ -15,8 +15,8 @@ from latentsync.face.geometry.affine import crop_size, face_template, fit_affine
 from latentsync.face.tracking.tracker import TrackedFace
 from latentsync.pipelines.align import AlignedFrame
 from latentsync.pipelines.compositor import Compositor
-from latentsync.pipelines.finished import FinishedFrame
 from latentsync.pipelines.generator import WindowInput
+from latentsync.pipelines.output_frame import OutputFrame
 from latentsync.pipelines.silent_frames import keep_silent_frames
 from latentsync.pipelines.windows import Window, WindowMode, plan_windows
 from latentsync.profiling import StageClock
@@ -30,10 +30,10 @@ class BrightnessGenerator:
 
     resolution = RESOLUTION
 
-    def __init__(self, windows_at_once: int = 1) -> None:
-        self.windows_at_once = windows_at_once
+    def __init__(self, window_batch_size: int = 1) -> None:
+        self.window_batch_size = window_batch_size
         self.calls: list[int] = []
-        self.shown: list[tuple[Hashable, Tensor]] = []
+        self.face_keys: list[tuple[Hashable, Tensor]] = []
 
     def start(self, seed: int, options: SamplerOptions, clock: StageClock) -> None:
         pass
@@ -43,7 +43,7 @@ class BrightnessGenerator:
 
     def sample(self, window: WindowInput) -> Tensor:
         self.calls.append(len(window.faces))
-        self.shown.extend(zip(window.shown or (), window.faces, strict=True))
+        self.face_keys.extend(zip(window.face_keys or (), window.faces, strict=True))
         return torch.full((len(window.faces), 1), float(len(self.calls)))
 
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
@@ -66,9 +66,9 @@ def frames(count: int, without: frozenset[int] = frozenset()) -> Iterator[Aligne
 
 
 def run(
-    count: int, mode: WindowMode, without: frozenset[int] = frozenset(), windows_at_once: int = 1
-) -> tuple[list[FinishedFrame], BrightnessGenerator]:
-    generator = BrightnessGenerator(windows_at_once)
+    count: int, mode: WindowMode, without: frozenset[int] = frozenset(), window_batch_size: int = 1
+) -> tuple[list[OutputFrame], BrightnessGenerator]:
+    generator = BrightnessGenerator(window_batch_size)
     compositor = Compositor(generator, FaceRestorer(RESOLUTION), CPU, StageClock(CPU))
     plan = list(plan_windows(count, 16, mode))
 
@@ -78,7 +78,7 @@ def run(
     return list(compositor.run(frames(count, without), plan, audio)), generator
 
 
-def mouth_level(frame: FinishedFrame) -> float:
+def mouth_level(frame: OutputFrame) -> float:
     """What the generator painted, read back from the middle of the pasted mouth."""
     width, height = crop_size(RESOLUTION)
     row, column = 10 + int(height * 0.7), 20 + width // 2
@@ -120,12 +120,12 @@ def test_frames_without_a_face_pass_untouched_and_say_why() -> None:
     assert generator.calls == [16, 16]  # the window in the middle has no face at all and costs nothing
 
 
-@pytest.mark.parametrize("windows_at_once", [2, 3, 9])
+@pytest.mark.parametrize("window_batch_size", [2, 3, 9])
 @pytest.mark.parametrize("mode", ["blend", "tail", "published"])
-def test_several_windows_at_once_make_the_same_video(mode: WindowMode, windows_at_once: int) -> None:
+def test_several_windows_at_once_make_the_same_video(mode: WindowMode, window_batch_size: int) -> None:
     without = frozenset([*range(20, 23), *range(40, 61)])
     one_by_one, generator = run(90, mode, without)
-    together, other = run(90, mode, without, windows_at_once)
+    together, other = run(90, mode, without, window_batch_size)
     assert other.calls == generator.calls
     assert [(frame.index, frame.reason) for frame in together] == [(frame.index, frame.reason) for frame in one_by_one]
     for frame, same in zip(together, one_by_one):
@@ -133,20 +133,20 @@ def test_several_windows_at_once_make_the_same_video(mode: WindowMode, windows_a
 
 
 def test_the_source_stays_as_it_came_however_often_it_is_shown() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (120, 120, 3), dtype=np.uint8)
-    before = picture.copy()
-    picture.flags.writeable = False
-    shown = (AlignedFrame(index, picture, TrackedFace(index, matrix(), 1.0, None)) for index in range(20))
+    image = np.random.default_rng(0).integers(0, 256, (120, 120, 3), dtype=np.uint8)
+    before = image.copy()
+    image.flags.writeable = False
+    face_keys = (AlignedFrame(index, image, TrackedFace(index, matrix(), 1.0, None)) for index in range(20))
     compositor = Compositor(BrightnessGenerator(), FaceRestorer(RESOLUTION), CPU, StageClock(CPU))
     plan = list(plan_windows(20, 16, "blend"))
-    finished = list(compositor.run(shown, plan, lambda window: torch.zeros(len(window.indices), 50, 4)))
+    finished = list(compositor.run(face_keys, plan, lambda window: torch.zeros(len(window.indices), 50, 4)))
     for frame in finished:
         pixels = frame.pixels
-        assert frame.source is picture and not np.shares_memory(pixels, picture)
-        assert (pixels != picture).any()
+        assert frame.source is image and not np.shares_memory(pixels, image)
+        assert (pixels != image).any()
         pixels[...] = 0
         assert (frame.pixels != 0).any()
-    assert np.array_equal(picture, before)
+    assert np.array_equal(image, before)
 
 
 def test_no_face_at_all_never_calls_the_generator() -> None:
@@ -177,7 +177,7 @@ def test_windows_of_silence_cost_nothing_and_fade_at_both_ends() -> None:
 def test_equal_names_stand_for_equal_faces_also_where_gaps_are_filled() -> None:
     _, generator = run(37, "blend", without=frozenset({13, 14, 15, 16, 36}))
     known: dict[Hashable, Tensor] = {}
-    for name, face in generator.shown:
+    for name, face in generator.face_keys:
         assert torch.equal(known.setdefault(name, face), face)
-    assert len(generator.shown) == 16 * len(generator.calls)
+    assert len(generator.face_keys) == 16 * len(generator.calls)
     assert set(known) == set(range(37)) - {13, 14, 15, 16, 36}

@@ -81,8 +81,8 @@ def test_missing_inputs_are_named(inputs: tuple[Path, Path], tmp_path: Path) -> 
 
 def test_fresh_seeds_differ_and_given_ones_stay() -> None:
     job = LipsyncJob(Path("a"), Path("b"), Path("c"), seed=-1)
-    assert len({job.drawn_seed() for _ in range(8)}) > 1
-    assert LipsyncJob(Path("a"), Path("b"), Path("c"), seed=5).drawn_seed() == 5
+    assert len({job.resolve_seed() for _ in range(8)}) > 1
+    assert LipsyncJob(Path("a"), Path("b"), Path("c"), seed=5).resolve_seed() == 5
 
 
 def test_frame_log_joins_neighbours_with_one_reason() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from latentsync.backends.placement import Placement
 from latentsync.build.pipeline import build_pipeline
 from latentsync.build.presets import ModelFiles
-from latentsync.cli.inference import inference_parser, prepare_measurement
+from latentsync.cli.inference import inference_parser, prepare_benchmark
 from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.face.detection.mediapipe_detector import MediapipeDetector
 from latentsync.media.video_reader import VideoReader
@@ -62,7 +62,7 @@ def made_windows(count: int) -> list[WindowInput]:
 def video(generator: FaceGenerator, windows: list[WindowInput], options: SamplerOptions) -> Iterator[Tensor]:
     """Codes and faces of the windows, as many at once as the generator takes."""
     generator.start(7, options, StageClock(CPU))
-    step = generator.windows_at_once
+    step = generator.window_batch_size
     for first in range(0, len(windows), step):
         group = windows[first : first + step]
         codes = generator.sample_windows(group)
@@ -96,12 +96,12 @@ def test_several_devices_make_what_one_makes(
     options = SamplerOptions(steps=2, guidance_scale=1.5, published=published)
     one = generator_on(models, [CPU], keep_detail)
     several = generator_on(models, [CPU] * devices, keep_detail)
-    assert (several.windows_at_once, several.resolution) == (devices, one.resolution)
-    for windows_at_once in (devices, 1):  # a second video begins anew
-        one.windows_at_once = windows_at_once
+    assert (several.window_batch_size, several.resolution) == (devices, one.resolution)
+    for window_batch_size in (devices, 1):  # a second video begins anew
+        one.window_batch_size = window_batch_size
         expected, found = (sorted_out(video(generator, windows, options)) for generator in (one, several))
         # How many windows or frames are computed together changes rounding, how many devices there are does not.
-        tolerance = 0.0 if windows_at_once == 1 else 1e-4
+        tolerance = 0.0 if window_batch_size == 1 else 1e-4
         for pair in zip(found[0], expected[0], strict=True):
             torch.testing.assert_close(*pair, atol=tolerance, rtol=0)
         torch.testing.assert_close(torch.stack(found[1]), torch.stack(expected[1]), atol=1e-4, rtol=0)
@@ -111,10 +111,10 @@ def test_each_device_may_take_several_windows_at_once(models: TinyModels) -> Non
     windows, options = made_windows(7), SamplerOptions(steps=1, guidance_scale=1.0)
     one, parts = generator_on(models, [CPU]), generators_of(generator_on(models, [CPU, CPU]))
     for each in parts:
-        each.windows_at_once = 2
+        each.window_batch_size = 2
     two = ShardedGenerator(parts)
-    one.windows_at_once = two.windows_at_once
-    assert two.windows_at_once == 4
+    one.window_batch_size = two.window_batch_size
+    assert two.window_batch_size == 4
     assert_same_video(one, two, windows, options)
 
 
@@ -167,7 +167,7 @@ def test_an_error_on_any_device_surfaces_and_the_next_video_is_right(
         list(video(generator, windows, options))
     shard.predictor = working
     one = generator_on(models, [CPU])
-    one.windows_at_once = 2
+    one.window_batch_size = 2
     assert_same_video(one, generator, windows, options)
 
 
@@ -188,7 +188,7 @@ def test_whole_videos_differ_in_rounding_alone(models: TinyModels, tmp_path: Pat
     for devices, memory in (("cpu", "usual"), ("cpu,cpu", "usual"), ("cpu", "low"), ("cpu,cpu", "low")):
         words = [*models.options, "--device", "auto", "--devices", devices, "--memory", memory]
         words += ["--dtype", "float32", "--preview", "1.2", "--guidance_scale", "1.5", "--crf", "0", "--overwrite"]
-        pipeline, job = prepare_measurement(inference_parser().parse_args(words), tmp_path / "out.mp4")
+        pipeline, job = prepare_benchmark(inference_parser().parse_args(words), tmp_path / "out.mp4")
         result = pipeline(job)
         assert (result.settings["device"], result.settings["memory"]) == (devices, memory)
         assert result.generated_frames == result.num_frames == 30

@@ -17,7 +17,7 @@ def test_every_frame_is_new_exactly_once(num_frames: int, mode: WindowMode, over
     made = [
         index
         for window in plan_windows(num_frames, 16, mode, overlap)
-        for index in dict.fromkeys(window.indices[window.new_from :])
+        for index in dict.fromkeys(window.indices[window.new_start :])
     ]
     assert made == list(range(num_frames))
 
@@ -29,7 +29,7 @@ def test_default_windows_always_have_full_length(num_frames: int, mode: WindowMo
 
 @given(num_frames=st.integers(1, 60), length=st.integers(1, 24), mode=st.sampled_from(MODES))
 def test_every_window_length_has_a_default_overlap(num_frames: int, length: int, mode: WindowMode) -> None:
-    made = [i for w in plan_windows(num_frames, length, mode) for i in dict.fromkeys(w.indices[w.new_from :])]
+    made = [i for w in plan_windows(num_frames, length, mode) for i in dict.fromkeys(w.indices[w.new_start :])]
     assert made == list(range(num_frames))
 
 
@@ -39,14 +39,14 @@ def test_published_plan_ends_with_a_short_window() -> None:
 
 def test_blend_fades_linearly_across_the_overlap() -> None:
     first, second = list(plan_windows(28, 16, "blend", overlap=4))
-    assert (second.start, second.new_from, second.blend) == (12, 4, 4)
+    assert (second.start, second.new_start, second.blend) == (12, 4, 4)
     assert [second.fade_in(slot) for slot in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
     assert first.fade_in(0) == 1.0
 
 
 def test_reaching_back_keeps_frames_outside_the_overlap() -> None:
     last = list(plan_windows(30, 16, "blend", overlap=4))[-1]
-    assert (last.start, last.stop, last.new_from, last.blend) == (14, 30, 14, 4)
+    assert (last.start, last.stop, last.new_start, last.blend) == (14, 30, 14, 4)
     assert last.fade_in(9) == 0.0 and 0 < last.fade_in(10) < 1
 
 

@@ -21,8 +21,8 @@ from latentsync.face.geometry.affine import face_template, fit_affine
 from latentsync.face.tracking.tracker import TrackedFace
 from latentsync.pipelines.align import AlignedFrame
 from latentsync.pipelines.compositor import Compositor
-from latentsync.pipelines.finished import FinishedFrame
 from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline, window_audio
+from latentsync.pipelines.output_frame import OutputFrame
 from latentsync.pipelines.windows import plan_windows
 from latentsync.profiling import StageClock
 from latentsync.whisper.audio_windows import AudioWindows
@@ -36,7 +36,7 @@ def tiny_pipeline(models: TinyModels, device: torch.device, dtype: torch.dtype, 
     files = ModelFiles("tiny", models.config, models.unet, parts / "audio_encoder.safetensors", parts / "vae")
     pipeline = build_pipeline(files, Placement((device,), dtype), MediapipeDetector)
     pipeline.generator.keep_detail = keep_detail  # type: ignore[attr-defined]
-    pipeline.generator.windows_at_once = 2
+    pipeline.generator.window_batch_size = 2
     return pipeline
 
 
@@ -52,7 +52,7 @@ def aligned_frames(resolution: int) -> Iterator[AlignedFrame]:
         yield AlignedFrame(index, np.roll(noise, index, axis=0), face)
 
 
-def finished_frames(pipeline: LipsyncPipeline, blend: Blend, audio: AudioWindows) -> list[FinishedFrame]:
+def finished_frames(pipeline: LipsyncPipeline, blend: Blend, audio: AudioWindows) -> list[OutputFrame]:
     clock = StageClock(pipeline.device)
     options = SamplerOptions(steps=2, guidance_scale=1.5, published=blend == "published")
     pipeline.generator.start(7, options, clock)

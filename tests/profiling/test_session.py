@@ -12,7 +12,7 @@ import torch
 
 from latentsync.profiling import StageClock
 from latentsync.profiling.session import record
-from latentsync.profiling.summary import summarise_trace
+from latentsync.profiling.summary import summarize_trace
 
 CPU = torch.device("cpu")
 
@@ -35,7 +35,7 @@ def test_all_threads_are_seen(tmp_path: Path) -> None:
 
     recording = record(run, CPU, tmp_path / "trace.json.gz")
     assert recording.result == "made" and recording.all_threads
-    stages = summarise_trace(recording.trace)["stages"]
+    stages = summarize_trace(recording.trace)["stages"]
     assert {name: stage["ranges"] for name, stage in stages.items()} == {"detect": 3, "decode": 2}
     assert len({span.lane for span in recording.trace.stages}) == 2
     for name, seconds in clock.seconds().items():
@@ -80,13 +80,13 @@ def test_copies_kernels_and_waiting_are_counted_on_a_gpu(tmp_path: Path) -> None
 
     run()
     recording = record(run, device, tmp_path / "trace.json.gz")
-    figures = summarise_trace(recording.trace)
-    copies, stages = figures["copies"], figures["stages"]
+    metrics = summarize_trace(recording.trace)
+    copies, stages = metrics["copies"], metrics["stages"]
     assert (copies["host_to_device"]["copies"], copies["host_to_device"]["bytes"]) == (1, 4000)
     assert (copies["device_to_host"]["copies"], copies["device_to_host"]["bytes"]) == (1, 4000)
     assert (copies["device_to_device"]["copies"], copies["device_to_device"]["bytes"]) == (1, 4000)
-    assert figures["kernels"]["launched"] == stages["denoise"]["kernels"] == 2
+    assert metrics["kernels"]["launched"] == stages["denoise"]["kernels"] == 2
     assert "other" not in stages and stages["decode"]["device_seconds"] > 0
-    assert figures["synchronisations"]["by_name"]["cudaStreamSynchronize"]["calls"] >= 1
-    assert 0 < figures["gpu_busy_share"] < 1
+    assert metrics["synchronisations"]["by_name"]["cudaStreamSynchronize"]["calls"] >= 1
+    assert 0 < metrics["gpu_busy_fraction"] < 1
     assert any(each.name == "aten::mul" and each.device_seconds > 0 for each in recording.operators)

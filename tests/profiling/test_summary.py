@@ -6,53 +6,53 @@ import json
 
 import pytest
 
-from latentsync.profiling.summary import OperatorTime, format_operators, summarise_trace, union_seconds
-from latentsync.profiling.trace import RunTrace, Span, run_trace
+from latentsync.profiling.summary import OperatorTime, format_operators, summarize_trace, union_seconds
+from latentsync.profiling.trace import RunTrace, Span, parse_trace
 from tests.profiling.made_trace import made_events
 
 
 def test_stages_have_their_seconds_on_both_sides() -> None:
-    stages = summarise_trace(run_trace(made_events()))["stages"]
+    stages = summarize_trace(parse_trace(made_events()))["stages"]
     assert list(stages) == ["decode", "read", "denoise", "other"]
     assert stages["read"]["ranges"] == 2 and stages["read"]["host_seconds"] == pytest.approx(400e-6)
     assert stages["denoise"]["host_seconds"] == pytest.approx(200e-6)
     # The copy and two kernels, which overlap by 50 us.
     assert stages["denoise"]["device_seconds"] == pytest.approx(350e-6)
-    assert stages["denoise"]["device_share"] == pytest.approx(0.35)
+    assert stages["denoise"]["device_fraction"] == pytest.approx(0.35)
     assert (stages["denoise"]["kernels"], stages["decode"]["kernels"], stages["other"]["kernels"]) == (2, 0, 1)
     assert stages["decode"]["synchronisations"] == 2 and stages["denoise"]["synchronisations"] == 0
     assert stages["decode"]["synchronising_seconds"] == pytest.approx(210e-6)
-    assert stages["read"]["host_share"] == pytest.approx(0.4)
+    assert stages["read"]["host_fraction"] == pytest.approx(0.4)
 
 
 def test_the_gpu_is_busy_while_anything_runs_on_it() -> None:
-    figures = summarise_trace(run_trace(made_events()))
-    assert figures["gpu_busy_share"] == pytest.approx(0.47)
-    assert figures["kernels"] == {"launched": 3, "seconds": pytest.approx(370e-6)}
+    metrics = summarize_trace(parse_trace(made_events()))
+    assert metrics["gpu_busy_fraction"] == pytest.approx(0.47)
+    assert metrics["kernels"] == {"launched": 3, "seconds": pytest.approx(370e-6)}
 
 
 def test_copies_are_told_by_direction() -> None:
-    copies = summarise_trace(run_trace(made_events()))["copies"]
+    copies = summarize_trace(parse_trace(made_events()))["copies"]
     assert copies["host_to_device"] == {"copies": 1, "bytes": 4096, "seconds": pytest.approx(50e-6), "pageable": 1}
     assert copies["device_to_host"] == {"copies": 2, "bytes": 100, "seconds": pytest.approx(100e-6), "pageable": 1}
     assert copies["device_to_device"]["copies"] == 0
 
 
 def test_calls_that_wait_are_told_by_name() -> None:
-    figures = summarise_trace(run_trace(made_events()))
-    waits = figures["synchronisations"]
+    metrics = summarize_trace(parse_trace(made_events()))
+    waits = metrics["synchronisations"]
     assert waits["calls"] == 2 and waits["seconds"] == pytest.approx(210e-6)
     assert waits["by_name"]["cudaEventSynchronize"] == {"calls": 1, "seconds": pytest.approx(10e-6)}
-    assert figures["copy_calls"]["by_name"] == {"cudaMemcpyAsync": {"calls": 3, "seconds": pytest.approx(30e-6)}}
+    assert metrics["copy_calls"]["by_name"] == {"cudaMemcpyAsync": {"calls": 3, "seconds": pytest.approx(30e-6)}}
 
 
 def test_without_a_gpu_its_figures_are_empty_and_json_is_json() -> None:
     host_only = [each for each in made_events() if each.get("cat") == "user_annotation"]
-    figures = summarise_trace(run_trace(host_only))
-    assert figures["gpu_busy_share"] is None and figures["kernels"]["launched"] == 0
-    assert figures["stages"]["read"]["device_seconds"] == 0
-    assert json.loads(json.dumps(figures)) == figures
-    assert summarise_trace(RunTrace(1.0, [], [], []))["stages"] == {}
+    metrics = summarize_trace(parse_trace(host_only))
+    assert metrics["gpu_busy_fraction"] is None and metrics["kernels"]["launched"] == 0
+    assert metrics["stages"]["read"]["device_seconds"] == 0
+    assert json.loads(json.dumps(metrics)) == metrics
+    assert summarize_trace(RunTrace(1.0, [], [], []))["stages"] == {}
 
 
 def test_time_that_spans_share_counts_once() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.profiling.trace import read_events, run_trace
+from latentsync.profiling.trace import parse_trace, read_events
 from tests.profiling.made_trace import GPU, HOST, OTHER, STREAM, event, made_events
 
 
 def test_work_on_the_gpu_belongs_to_the_stage_that_queued_it() -> None:
-    run = run_trace(made_events())
+    run = parse_trace(made_events())
     found = [(span.name.split(" (")[0], span.stage) for span in run.device_work]
     assert found == [
         ("Memcpy HtoD", "denoise"),
@@ -26,7 +26,7 @@ def test_work_on_the_gpu_belongs_to_the_stage_that_queued_it() -> None:
 
 
 def test_times_are_seconds_from_the_start_of_the_run() -> None:
-    run = run_trace(made_events())
+    run = parse_trace(made_events())
     assert run.wall_seconds == pytest.approx(1e-3)
     first, *_ = run.stages
     assert (first.name, first.lane) == ("read", (HOST, OTHER))
@@ -35,7 +35,7 @@ def test_times_are_seconds_from_the_start_of_the_run() -> None:
 
 
 def test_what_lies_outside_the_run_is_passed_over() -> None:
-    run = run_trace(made_events())
+    run = parse_trace(made_events())
     assert "before" not in {span.name for span in run.device_work}
     assert "cudaDeviceSynchronize" not in {span.name for span in run.calls}
 
@@ -43,14 +43,14 @@ def test_what_lies_outside_the_run_is_passed_over() -> None:
 def test_ranges_on_the_gpu_serve_where_the_launching_call_is_unknown() -> None:
     stream = (GPU, STREAM)
     lost = event("kernel", "lost", stream, (910, 920), correlation=99, device=GPU, stream=STREAM)
-    assert run_trace([*made_events(), lost]).device_work[-1].stage is None
+    assert parse_trace([*made_events(), lost]).device_work[-1].stage is None
     on_gpu = event("gpu_user_annotation", "stage:restore", stream, (900, 950))
-    assert run_trace([*made_events(), lost, on_gpu]).device_work[-1].stage == "restore"
+    assert parse_trace([*made_events(), lost, on_gpu]).device_work[-1].stage == "restore"
 
 
 def test_a_trace_without_the_run_is_refused() -> None:
     with pytest.raises(ValueError, match="no range 'run'"):
-        run_trace([each for each in made_events() if each["name"] != "run"])
+        parse_trace([each for each in made_events() if each["name"] != "run"])
 
 
 @pytest.mark.parametrize("name", ["trace.json", "trace.json.gz"])
@@ -59,4 +59,4 @@ def test_files_give_the_same_run_without_their_operators(tmp_path: Path, name: s
     path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
     events = read_events(path)
     assert "aten::mm" not in {each["name"] for each in events}
-    assert run_trace(events) == run_trace(made_events())
+    assert parse_trace(events) == parse_trace(made_events())

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from latentsync.synthetic.clip import ClipOptions, sample_state, sample_utterance, write_clip
+from latentsync.synthetic.clip import ClipFormat, sample_state, sample_utterance, write_clip
 from latentsync.synthetic.head.appearance import Identity, sample_motion
 from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
 from latentsync.synthetic.speech.tts import synthesize
@@ -27,7 +27,7 @@ def renderer():
 def test_clip_has_picture_sound_and_truth_of_one_length(tmp_path, renderer):
     spoken = synthesize("Mama.", "en-us")
     state = sample_state(spoken, random.Random(0), num_frames=10)
-    truth = write_clip(tmp_path / "a b.mp4", state, spoken, renderer, ClipOptions(size=128))
+    truth = write_clip(tmp_path / "a b.mp4", state, spoken, renderer, ClipFormat(size=128))
     with av.open(str(tmp_path / "a b.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 10
         assert container.streams.audio

@@ -12,7 +12,7 @@ from latentsync.media.probe import probe_video
 from latentsync.media.video_reader import VideoReader
 from latentsync.synthetic.corpus import CorpusOptions, make_corpus
 from latentsync.synthetic.head.renderer import HeadRenderer
-from latentsync.synthetic.scene_takes import FPS, is_complete, read_sidecar, write_script
+from latentsync.synthetic.scene_writer import FPS, is_complete, make_scene_script, read_sidecar
 from latentsync.synthetic.speech.tts import PAUSE, SAMPLE_RATE
 
 SIZE = 64
@@ -81,7 +81,7 @@ def test_takes_differ_in_the_lower_face_alone(corpus):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_drawn_takes_are_equal_above_the_nose(number):
-    script = write_script(0, "train", number, 0.4)
+    script = make_scene_script(0, "train", number, 0.4)
     first, second = HeadRenderer("cpu").render_takes(script.states, 96, script.setting.jitter)
     change = (first - second).abs().amax((0, 1))
     assert float(change[:32].max()) < 1e-3 and float(change[50:80].max()) > 0.05
@@ -114,14 +114,14 @@ def test_another_corpus_is_not_mixed_in(corpus):
 
 
 def test_same_seed_same_scene(tmp_path):
-    first, again = (write_script(7, "train", 3, 0.8) for _ in range(2))
+    first, again = (make_scene_script(7, "train", 3, 0.8) for _ in range(2))
     assert first.setting.identity == again.setting.identity and first.setting.scene == again.setting.scene
     for one, two in zip(first.states, again.states):
         np.testing.assert_allclose(one.mouth, two.mouth, atol=0.05)
         np.testing.assert_array_equal(one.motion, two.motion)
     assert [u.text for u in first.utterances] == [u.text for u in again.utterances]
-    assert write_script(7, "train", 4, 0.8).setting.identity != first.setting.identity
-    assert write_script(7, "val", 3, 0.8).setting.identity != first.setting.identity
+    assert make_scene_script(7, "train", 4, 0.8).setting.identity != first.setting.identity
+    assert make_scene_script(7, "val", 3, 0.8).setting.identity != first.setting.identity
 
 
 @pytest.mark.parametrize(

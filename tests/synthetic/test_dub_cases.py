@@ -29,7 +29,7 @@ def test_a_case_is_the_same_scene_with_other_words():
     assert case.source.num_frames == case.dubbed.num_frames == 15
     assert case.source.identity == case.dubbed.identity == again.source.identity
     assert np.array_equal(case.source.motion, case.dubbed.motion)
-    assert case.own.text != case.driving.text == again.driving.text
+    assert case.source_utterance.text != case.driving_utterance.text == again.driving_utterance.text
     assert held_out_case(3, 2, seconds=0.6).source.identity != case.source.identity
 
 
@@ -37,8 +37,8 @@ def test_bundled_speech_first_then_held_out_words():
     first, second = (bundled_case(ASSETS / "demo_video.mp4", 3, number) for number in (0, 1))
     assert first.dubbed.num_frames == 110
     assert second.dubbed.num_frames == 120
-    assert "Good morning" in first.driving.text
-    assert first.driving.text != second.driving.text
+    assert "Good morning" in first.driving_utterance.text
+    assert first.driving_utterance.text != second.driving_utterance.text
     with pytest.raises(MediaError, match="is missing"):
         bundled_case(ASSETS / "nothing.mp4", 3, 0)
 
@@ -62,7 +62,7 @@ def test_a_written_case_holds_clips_sound_and_truth(tmp_path: Path, renderer: He
     assert len(read_audio(folder / "truth.wav")) == 6400
     truth = json.loads((folder / "truth.json").read_text())
     assert np.array(truth["control_points"]).shape == (10, 3, 2)
-    assert truth["text"] == case.driving.text
+    assert truth["text"] == case.driving_utterance.text
     assert [path.name for path in tmp_path.iterdir()] == [case.name]
 
 
@@ -79,7 +79,9 @@ def test_a_case_is_kept_but_never_taken_for_another(tmp_path: Path, renderer: He
 
 def test_the_bundled_video_itself_is_the_source(tmp_path: Path, renderer: HeadRenderer):
     whole = bundled_case(ASSETS / "demo_video.mp4", 3, 0)
-    case = DubCase("b", whole.source, whole.own, whole.dubbed.frames(0, 3), whole.driving, 768, whole.video)
+    case = DubCase(
+        "b", whole.source, whole.source_utterance, whole.dubbed.frames(0, 3), whole.driving_utterance, 768, whole.video
+    )
     folder = write_case(case, tmp_path, renderer)
     assert (folder / "source.mp4").read_bytes() == (ASSETS / "demo_video.mp4").read_bytes()
     assert len(json.loads((folder / "source.json").read_text())["control_points"]) == 120

@@ -16,10 +16,10 @@ from latentsync.synthetic.population import (
     HELD_OUT_VARIANTS,
     is_held_out_shape,
     sample_person,
-    sample_place,
+    sample_person_scene,
     sample_setting,
     sample_speaker,
-    sample_words,
+    sample_speaker_utterance,
 )
 from latentsync.synthetic.speech.text import Split
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS, OPEN
@@ -40,7 +40,7 @@ def test_training_and_validation_share_no_face_shape_or_voice():
 def test_fine_noise_is_rare_and_weak():
     generator = random.Random(1)
     people = [sample_person(generator, "train") for _ in range(100)]
-    places = [sample_place(generator, person) for person in people]
+    places = [sample_person_scene(generator, person) for person in people]
     assert max(person.grain for person in people) <= 0.02
     assert max(place.noise for place in places) <= 0.01 and sum(place.noise > 0 for place in places) < 40
 
@@ -54,7 +54,7 @@ def test_colours_keep_grey_grey():
 def test_speech_lasts_as_long_as_asked():
     generator = random.Random(3)
     speaker = sample_speaker(generator, "train")
-    assert sample_words(generator, speaker, "train", 4.0).seconds >= 4.0
+    assert sample_speaker_utterance(generator, speaker, "train", 4.0).seconds >= 4.0
 
 
 @pytest.mark.parametrize("name", BLENDS)
@@ -63,11 +63,11 @@ def test_blends_lie_between_the_portraits(name):
     face, head = load_face(name), load_portrait(blend.head)
     moved = np.abs(face.points - head.points)[:, :2].max()
     assert (moved < 1e-3) == (blend.geometry == 0)
-    assert np.isfinite(face.picture).all() and face.picture.min() >= 0 and face.picture.max() <= 1
+    assert np.isfinite(face.image).all() and face.image.min() >= 0 and face.image.max() <= 1
     # Hair, clothes and background are the head's, whatever the face.
     border = np.ones((head.size, head.size), bool)
     border[60:-60, 60:-60] = False
-    assert np.abs(face.picture - head.picture)[border].mean() < 0.02
+    assert np.abs(face.image - head.image)[border].mean() < 0.02
     upper, lower = (face.points[list(lip[1:-1]), 1] for lip in (INNER_UPPER, INNER_LOWER))
     assert (lower - upper).min() > -2
 

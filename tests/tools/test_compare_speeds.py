@@ -15,7 +15,7 @@ def test_rows_are_compared_with_rows_that_come_before_them():
         rows = variants(steps, guidance)
         names = [row.name for row in rows]
         assert names[:3] == ["exact", "fast", "realtime"] and len(set(names)) == len(names)
-        assert all(names.index(row.like) <= place for place, row in enumerate(rows))
+        assert all(names.index(row.baseline) <= place for place, row in enumerate(rows))
         assert all(row.request.options(steps, guidance).steps <= steps for row in rows)
 
 

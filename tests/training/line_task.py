@@ -32,13 +32,13 @@ class LineSource:
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.samples // (self.batch * self.shard.world)
+        return self.samples // (self.batch * self.shard.world_size)
 
     def batches(self, epoch: int, first: int) -> Iterator[Batch]:
         order = torch.randperm(self.samples, generator=torch.Generator().manual_seed(1000 + epoch)).tolist()
         for number in range(first, self.steps_per_epoch - self.short_by):
             self.before_batch(epoch * self.steps_per_epoch + number)
-            start = (number * self.shard.world + self.shard.rank) * self.batch
+            start = (number * self.shard.world_size + self.shard.rank) * self.batch
             ids = order[start : start + self.batch]
             if self.taken is not None:
                 self.taken(epoch, ids)
@@ -82,12 +82,12 @@ class LineTask:
     def validate(self, network: nn.Module, shard: Shard) -> dict[str, tuple[float, int]]:
         torch.manual_seed(99)  # a validation may do what it likes to the generators
         assert not network.training
-        numbers = list(range(500, 511))[shard.rank :: shard.world]
+        numbers = list(range(500, 511))[shard.rank :: shard.world_size]
         errors = [float((network(sample(i)[0].to(self.device)) - sample(i)[1].to(self.device)) ** 2) for i in numbers]
         self.seen_weights.append(self.network[0].weight.detach().clone())
         return {"squares": (sum(errors), len(errors)), "nothing": (0.0, 0)}
 
-    def illustrate(self, network: nn.Module, folder: Path, step: int) -> None:
+    def save_samples(self, network: nn.Module, folder: Path, step: int) -> None:
         (folder / f"line_{step:08d}.txt").write_text(f"{float(network(torch.zeros(4, device=self.device))):.5f}")
 
     def export(self, state_dict: Mapping[str, Tensor], folder: Path, step: int) -> Path:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 import torch
 from latentsync.errors import LatentSyncError
-from latentsync.training.loop.processes import leave_processes, this_shard
+from latentsync.training.loop.processes import shutdown_distributed, current_shard
 from latentsync.training.loop.trainer import Trainer
 from tests.training.line_task import LineSource, LineTask, kill_at, options
 
-shard = this_shard()
+shard = current_shard()
 
 def train(run, ranks=(), frozen=False, unused=False, **wanted):
     mine = dict(ranks).get(str(shard.rank), {})
@@ -44,7 +44,7 @@ def train(run, ranks=(), frozen=False, unused=False, **wanted):
         return f"{type(error).__name__} {error}"
 
 print(json.dumps([train(Path(sys.argv[1]) / name, **wanted) for name, wanted in json.loads(sys.argv[2])]))
-leave_processes()
+shutdown_distributed()
 """
 
 LIKE_ONE = {"max_train_steps": 12, "validation_steps": 6, "ema_decay": 0.9}
@@ -95,7 +95,7 @@ def trained(request, tmp_path_factory) -> tuple[Path, list[tuple[Any, ...]]]:
     return folder, list(zip(*(json.loads(stdout) for stdout, _ in told)))
 
 
-def figures(run: Path, kind: str) -> dict[int, dict[str, float]]:
+def metrics(run: Path, kind: str) -> dict[int, dict[str, float]]:
     return {line["step"]: line[kind] for line in read_curves(run / "curves.jsonl") if kind in line}
 
 
@@ -111,7 +111,7 @@ def test_two_processes_train_as_one(trained, tmp_path, number, batches):
     one = LineSource(24, batch=4 * batches)
     Trainer(LineTask(), one, options(tmp_path, **LIKE_ONE)).run()
     for kind in ("train", "validation"):
-        assert_close(figures(tmp_path, kind), figures(folder, kind))
+        assert_close(metrics(tmp_path, kind), metrics(folder, kind))
     assert list(results) == [[12, "steps", 0, {"clip0.mp4": "no face", "clip1.mp4": "no face"}]] * 2
     assert json.loads((folder / "bad_clips.json").read_text()) == results[0][3]
 
@@ -125,7 +125,7 @@ def test_two_processes_resume_what_they_saved(trained):
     # On GPUs the last bits of a norm depend on where DDP's buckets lie, which it settles after its first step.
     exact = whole["3.weight"].device.type == "cpu"
     torch.testing.assert_close(whole, parts, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-6)
-    assert_close(figures(folder / "whole", "train"), figures(folder / "parts", "train"))
+    assert_close(metrics(folder / "whole", "train"), metrics(folder / "parts", "train"))
 
 
 def test_a_bad_step_or_a_short_epoch_of_one_holds_nobody_up(trained):

@@ -26,7 +26,7 @@ data:
   check_faces: false
   cache_latents: true
   paired_takes: true
-  ref_same_share: 0.5
+  ref_same_prob: 0.5
   windows_per_clip: 2
 ckpt:
   audio_encoder: {root}/models/demo/audio_encoder.safetensors

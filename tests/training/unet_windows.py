@@ -42,7 +42,7 @@ def batch(*ids: int, paired: bool = False) -> UNetBatch:
     return UNetBatch(truth, other if paired else truth, reference, mels, clips, starts, keys, {})
 
 
-def hear(clip: str, start: int, frames: int) -> Tensor:
+def fake_audio_windows(clip: str, start: int, frames: int) -> Tensor:
     """What `ClipAudioEmbeddings.windows` gives, from the clip's name."""
     draw = torch.Generator().manual_seed(int(clip.removesuffix(".mp4")) + start)
     return torch.randn(frames, 50, SMALL_SPEC.cross_attention_dim, generator=draw)
@@ -64,11 +64,11 @@ def small_task(
 ) -> UNetTask:
     """A task whose judges are those of ``weights``."""
     vae, kept = golden_vae(), mask()
-    judges = nn.ModuleDict({"sync": SyncLoss(small_syncnet(), SIDE), "perceptual": LaplacianLoss()})
-    supervision = Supervision(vae, weights or {}, judges, (1 - kept[:1])[None, None])
+    critics = nn.ModuleDict({"sync": SyncLoss(small_syncnet(), SIDE), "perceptual": LaplacianLoss()})
+    supervision = Supervision(vae, weights or {}, critics, (1 - kept[:1])[None, None])
     return UNetTask(
         network or small_unet(),
-        WindowEncoder(vae, hear, kept),
+        WindowEncoder(vae, fake_audio_windows, kept),
         NoiseSchedule(prediction_type=kind),  # type: ignore[arg-type]
         supervision,
         options or UNetTaskOptions(sample_steps=2),

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from latentsync.data.clips.disk_cache import DiskCache, file_identity
+from latentsync.data.clips.disk_cache import DiskCache, file_fingerprint
 from latentsync.errors import DataError, MediaError
 from latentsync.media.audio.syncnet_mel import SAMPLE_RATE, VIDEO_FPS, syncnet_mel
 from latentsync.media.audio.timed_audio import read_timed_audio
-from latentsync.media.container import open_input, sound_stream
+from latentsync.media.container import audio_stream, open_input
 from latentsync.media.frame_index import FrameIndex, index_frames
 from latentsync.media.window_reader import read_frames
 
@@ -51,10 +51,10 @@ class ClipReader:
         self._indices: OrderedDict[str, FrameIndex] = OrderedDict()
         self._last_sound: tuple[str, np.ndarray] | None = None
 
-    def identity(self, clip: Path) -> str:
-        """Name of the clip's present content, see `file_identity`."""
+    def fingerprint(self, clip: Path) -> str:
+        """Name of the clip's present content, see `file_fingerprint`."""
         try:
-            return file_identity(clip)
+            return file_fingerprint(clip)
         except OSError as error:
             raise UnusableClip(clip, f"cannot be found ({error.strerror})") from error
         except ValueError as error:
@@ -75,46 +75,46 @@ class ClipReader:
         frames = torch.from_numpy(np.ascontiguousarray(rearrange(pixels, "t h w c -> t c h w")))
         return list(_resized(frames, resolution).split(num_frames))
 
-    def has_sound(self, clip: Path) -> bool:
+    def has_audio(self, clip: Path) -> bool:
         """Whether the file has a sound track, perhaps an empty one."""
         try:
             with open_input(clip) as container:
-                return sound_stream(container) is not None
+                return audio_stream(container) is not None
         except MediaError as error:
             raise UnusableClip(clip, str(error)) from error
 
     def waveform(self, clip: Path) -> np.ndarray:
         """The clip's sound from the time of its first frame on: (n,) float32, 16 kHz mono; do not write into it."""
-        identity = self.identity(clip)
-        if self._last_sound is None or self._last_sound[0] != identity:
+        fingerprint = self.fingerprint(clip)
+        if self._last_sound is None or self._last_sound[0] != fingerprint:
             try:
                 sound = read_timed_audio(clip, self._index(clip).start, SAMPLE_RATE)
             except MediaError as error:
                 raise UnusableClip(clip, str(error)) from error
-            self._last_sound = (identity, sound)
+            self._last_sound = (fingerprint, sound)
         return self._last_sound[1]
 
     def mel(self, clip: Path) -> Tensor:
         """The SyncNet mel of the whole clip: (80, n // 200 + 1) float32, see `syncnet_mel`."""
-        identity = self.identity(clip)
-        kept = self._mels.load_array(identity)
+        fingerprint = self.fingerprint(clip)
+        kept = self._mels.load_array(fingerprint)
         if kept is None:
             mel = syncnet_mel(torch.from_numpy(self.waveform(clip)))
-            self._mels.store_array(identity, mel.numpy())
+            self._mels.store_array(fingerprint, mel.numpy())
             return mel
         return torch.from_numpy(kept)
 
     def _index(self, clip: Path) -> FrameIndex:
-        identity = self.identity(clip)
-        if identity not in self._indices:
+        fingerprint = self.fingerprint(clip)
+        if fingerprint not in self._indices:
             try:
-                self._indices[identity] = index_frames(clip)
+                self._indices[fingerprint] = index_frames(clip)
             except MediaError as error:
                 raise UnusableClip(clip, str(error)) from error
-        self._indices.move_to_end(identity)
+        self._indices.move_to_end(fingerprint)
         while len(self._indices) > _INDICES_KEPT:
             self._indices.popitem(last=False)
-        return self._indices[identity]
+        return self._indices[fingerprint]
 
 
 def _resized(frames: Tensor, resolution: int) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 
-def file_identity(path: str | os.PathLike[str]) -> str:
+def file_fingerprint(path: str | os.PathLike[str]) -> str:
     """Name a file's present content by its absolute path, size and time of change.
 
     Files of one name in different folders differ, and so does a file that was written anew.

@@ -10,7 +10,7 @@ from latentsync.face.detection.mediapipe_detector import MediapipeDetector, Medi
 from latentsync.face.geometry.affine import crop_size
 
 _SURROUND = 0.3
-_SMALLEST_SHARE = 0.3
+_MIN_FACE_RATIO = 0.3
 _GREY = 127
 
 
@@ -30,7 +30,7 @@ class FaceCheck:
         self._make_detector = make_detector or _mediapipe
         self._detector: FaceDetector | None = None
 
-    def try_out(self) -> None:
+    def check_available(self) -> None:
         """Build the detector once and free it again, so that a missing library is told before the work begins."""
         self._make_detector().close()
 
@@ -49,7 +49,7 @@ class FaceCheck:
         # Detectors look near the last faces; an empty picture makes this one forget those of another clip.
         self._detector.detect(np.full_like(framed, _GREY))
         found = self._detector.detect(np.ascontiguousarray(framed))
-        return any(detection.size >= _SMALLEST_SHARE * side for detection in found)
+        return any(detection.size >= _MIN_FACE_RATIO * side for detection in found)
 
 
 def _mediapipe() -> FaceDetector:

@@ -58,7 +58,7 @@ class SyncNetBatch:
         clips: b paths.
         sample_ids: (b,) int64, see `SampleKey`.
         problems: as in `UNetBatch`.
-        mouth_seen, mouth_heard: (b, f, k) float32, what the mouth does in the frames and in the sound, where sidecars
+        video_mouth_curves, audio_mouth_curves: (b, f, k) float32, mouth motion in the video and in the audio, where sidecars
             say so; else None.
     """
 
@@ -69,5 +69,5 @@ class SyncNetBatch:
     clips: list[str]
     sample_ids: Tensor
     problems: dict[str, str]
-    mouth_seen: Tensor | None = None
-    mouth_heard: Tensor | None = None
+    video_mouth_curves: Tensor | None = None
+    audio_mouth_curves: Tensor | None = None

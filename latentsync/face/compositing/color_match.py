@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from latentsync.face.compositing.cuts import SceneCuts
+from latentsync.face.compositing.scene_cuts import SceneCutDetector
 
 _MEMORY = 0.9  # weight of the sums so far when a new frame is added
 _PRIOR = 0.002  # weight of "leave colours as they are", as a share of the pixels looked at
@@ -20,7 +20,7 @@ _REACH = 16  # how far from the repainted region pixels count, as a fraction (1 
 _SMALL = 64  # side at which colours are compared: fine detail, which decoders blur, must not count
 
 
-class ColourMatch:
+class ColorMatcher:
     """The colour map of one video; frames must come in order.
 
     Args:
@@ -33,7 +33,7 @@ class ColourMatch:
         near = F.max_pool2d(1 - keep, reach, stride=1, padding=reach // 2)
         whole = F.adaptive_avg_pool2d(keep, _SMALL) > 1 - 1e-4
         self._weight = rearrange(F.adaptive_avg_pool2d(near, _SMALL) * whole, "1 1 h w -> (h w) 1")
-        self._cuts = SceneCuts()
+        self._cuts = SceneCutDetector()
         # Of the scene so far: (1, 4, 7) decayed sums, moments (4, 4) and targets (4, 3); whether there are any, (1,).
         self._state: tuple[Tensor, Tensor] | None = None
 
@@ -50,10 +50,10 @@ class ColourMatch:
         maps = self._maps(_pixels(decoded), _pixels(source), self._cuts(source)).to(decoded.dtype)
         return torch.einsum("n i c, n i h w -> n c h w", maps[:, :3], decoded) + rearrange(maps[:, 3], "n c -> n c 1 1")
 
-    def _maps(self, decoded: Tensor, source: Tensor, begins: Tensor) -> Tensor:
+    def _maps(self, decoded: Tensor, source: Tensor, is_scene_start: Tensor) -> Tensor:
         """Least-squares maps (n, 4, 3) from (n, p, 3) decoded to (n, p, 3) source colours, one per frame.
 
-        begins: (n,) bool, where scenes begin.
+        is_scene_start: (n,) bool, where scenes begin.
         """
         ones = torch.ones_like(decoded[..., :1])
         inputs = torch.cat([decoded, ones], dim=-1)
@@ -62,11 +62,11 @@ class ColourMatch:
         targets = torch.einsum("n p i, n p c -> n i c", weighted, source)
         # At least one pixel's worth: where a mask shows no surround at all, colours stay as they are.
         prior = _PRIOR * self._weight.sum().clamp_min(1).to(inputs.device) * torch.eye(4, device=inputs.device)
-        sums = self._accumulate(torch.cat([moments, targets], dim=-1), begins)
+        sums = self._accumulate(torch.cat([moments, targets], dim=-1), is_scene_start)
         solved: Tensor = torch.linalg.solve_ex(sums[..., :4] + prior, sums[..., 4:] + prior[:, :3])[0]
         return solved
 
-    def _accumulate(self, fresh: Tensor, begins: Tensor) -> Tensor:
+    def _accumulate(self, fresh: Tensor, is_scene_start: Tensor) -> Tensor:
         """Each frame's own sums (n, 4, 7) -> those of its scene so far, decayed, (n, 4, 7).
 
         As a recurrence: ``sums[i] = _MEMORY * sums[i - 1] + (1 - _MEMORY) * fresh[i]``, a scene's first frame counting
@@ -79,12 +79,12 @@ class ColourMatch:
         if self._state is not None:
             sums, have_any = self._state
             fresh, usable = torch.cat([sums, fresh]), torch.cat([have_any, usable])
-            begins = torch.cat([torch.ones_like(have_any), begins])
-        scenes, counts = begins.float().cumsum(0), usable.float().cumsum(0)
+            is_scene_start = torch.cat([torch.ones_like(have_any), is_scene_start])
+        scenes, counts = is_scene_start.float().cumsum(0), usable.float().cumsum(0)
         counted = torch.tril(((scenes[:, None] == scenes) & usable).float())  # row: which frames count for it
         known = counted.sum(1)
-        share = torch.where(usable & (known == 1), 1.0, 1 - _MEMORY)
-        weights = counted * share * _MEMORY ** (counts[:, None] - counts).clamp_min(0)
+        sample_weight = torch.where(usable & (known == 1), 1.0, 1 - _MEMORY)
+        weights = counted * sample_weight * _MEMORY ** (counts[:, None] - counts).clamp_min(0)
         sums = (weights[:, :, None, None] * fresh).sum(1)
         self._state = sums[-1:], known[-1:] > 0
         return sums[carried:]

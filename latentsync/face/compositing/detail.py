@@ -11,60 +11,65 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentsync.face.compositing.cuts import SceneCuts
 from latentsync.face.compositing.morphology import gaussian_blur
+from latentsync.face.compositing.scene_cuts import SceneCutDetector
 
 _TOLERANCE = 0.08  # difference, in pixel values of [-1, 1], at which a third of the detail is left
 _RADIUS = 1 / 28  # how far a change reaches, as a share of the face
 _RETURN_FRAMES = 16  # in which detail comes back: too slow to be seen as a pulse
 
 
-def detail_share(generated: Tensor, rendered: Tensor, source: Tensor) -> Tensor:
+def detail_weight(generated: Tensor, reconstruction: Tensor, source: Tensor) -> Tensor:
     """How much of the source's detail fits the generated face.
 
     Args:
         generated: (n, 3, R, R) in [-1, 1], the new faces from the decoder.
-        rendered: (n, 3, R, R) in [-1, 1], the source faces through encoder and decoder.
+        reconstruction: (n, 3, R, R) in [-1, 1], the source faces through encoder and decoder.
         source: (n, 3, R, R) in [-1, 1], the source faces.
 
     Returns:
-        share (n, 1, R, R) in [0, 1]: ``generated + share * (source - rendered)`` is the new face with detail.
+        share (n, 1, R, R) in [0, 1]: ``generated + share * (source - reconstruction)`` is the new face with detail.
     """
     radius = max(1, round(source.shape[-1] * _RADIUS))
-    change = (generated - rendered).abs().amax(dim=1, keepdim=True)
+    change = (generated - reconstruction).abs().amax(dim=1, keepdim=True)
     spread = gaussian_blur(change.float(), radius, radius / 2)
     return torch.exp(-((spread / _TOLERANCE) ** 2)).to(source.dtype)
 
 
-class SteadyDetail:
-    """`detail_share` over the frames of a video in their order: it falls at once, and rises slowly but at a cut."""
+class SmoothedDetailWeight:
+    """`detail_weight` over the frames of a video in their order: it falls at once, and rises slowly but at a cut."""
 
     def __init__(self) -> None:
-        self._cuts = SceneCuts()
+        self._cuts = SceneCutDetector()
         self._last: Tensor | None = None  # share of the last frame, (1, 1, R, R)
 
-    def __call__(self, generated: Tensor, rendered: Tensor, source: Tensor) -> Tensor:
-        """As `detail_share`, for the next frames."""
-        shares = detail_share(generated, rendered, source).nan_to_num(0.0)  # a frame that overflowed spoils no other
-        begins = self._cuts(source)
+    def __call__(self, generated: Tensor, reconstruction: Tensor, source: Tensor) -> Tensor:
+        """As `detail_weight`, for the next frames."""
+        weights = detail_weight(generated, reconstruction, source).nan_to_num(
+            0.0
+        )  # a frame that overflowed spoils no other
+        is_scene_start = self._cuts(source)
         if self._last is not None:
-            shares, begins = torch.cat([self._last, shares]), torch.cat([begins.new_zeros(1), begins])
-        steady = _rise_slowly(shares, begins.float().cumsum(0))
+            weights, is_scene_start = (
+                torch.cat([self._last, weights]),
+                torch.cat([is_scene_start.new_zeros(1), is_scene_start]),
+            )
+        steady = _rise_slowly(weights, is_scene_start.float().cumsum(0))
         given, self._last = steady[-len(source) :], steady[-1:]
         return given
 
 
-def _rise_slowly(shares: Tensor, scenes: Tensor) -> Tensor:
+def _rise_slowly(weights: Tensor, scenes: Tensor) -> Tensor:
     """Shares (n, 1, R, R) that rise by 1 / _RETURN_FRAMES a frame at most while the scene (n,) stays the same.
 
     That is the least of ``share[i - k] + k / _RETURN_FRAMES``; every pass doubles the k that are looked at, and as
     shares end at 1, no k from _RETURN_FRAMES on counts.
     """
     step = 1
-    while step < min(_RETURN_FRAMES, len(shares)):
-        earlier = shares[:-step] + step / _RETURN_FRAMES
+    while step < min(_RETURN_FRAMES, len(weights)):
+        earlier = weights[:-step] + step / _RETURN_FRAMES
         same = (scenes[step:] == scenes[:-step])[:, None, None, None]
-        later = torch.where(same, torch.minimum(shares[step:], earlier), shares[step:])
-        shares = torch.cat([shares[:step], later])
+        later = torch.where(same, torch.minimum(weights[step:], earlier), weights[step:])
+        weights = torch.cat([weights[:step], later])
         step *= 2
-    return shares
+    return weights

@@ -51,33 +51,33 @@ def draw_mask(name: str) -> npt.NDArray[np.uint8]:
     if name not in _FIXED:
         raise ConfigError(f"No mask is called '{name}': choose one of {', '.join(MASK_NAMES)}, or give a PNG file.")
     shape = _FIXED[name]
-    picture = np.full((_SIZE, _SIZE), 255, np.uint8)
+    image = np.full((_SIZE, _SIZE), 255, np.uint8)
     if shape.jaw:
-        cv2.fillPoly(picture, [np.asarray(_JAW, np.int32)], (0,))
+        cv2.fillPoly(image, [np.asarray(_JAW, np.int32)], (0,))
     for x0, y0, x1, y1 in shape.rectangles:
-        picture[y0 : y1 + 1, x0 : x1 + 1] = 0
+        image[y0 : y1 + 1, x0 : x1 + 1] = 0
     if shape.half_disc is not None:
-        centre_x, centre_y, radius, first_row = shape.half_disc
+        center_x, center_y, radius, first_row = shape.half_disc
         y, x = np.mgrid[:_SIZE, :_SIZE]
-        picture[((x - centre_x) ** 2 + (y - centre_y) ** 2 <= radius**2) & (y >= first_row)] = 0
-    return picture
+        image[((x - center_x) ** 2 + (y - center_y) ** 2 <= radius**2) & (y >= first_row)] = 0
+    return image
 
 
-def _read_picture(path: Path) -> npt.NDArray[np.uint8]:
+def _read_image(path: Path) -> npt.NDArray[np.uint8]:
     """A mask picture from a file, any path (OpenCV's own reader fails on non-ASCII names on some systems)."""
     if not path.is_file():
         raise ConfigError(
             f"No mask '{path}': it is neither a file nor one of the fixed masks ({', '.join(MASK_NAMES)})."
         )
-    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if picture is None:
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if image is None:
         raise ConfigError(f"Cannot read the mask '{path}' as a picture: give a PNG, white = keep, black = repaint.")
-    return np.asarray(picture, np.uint8)
+    return np.asarray(image, np.uint8)
 
 
-def resize_mask(picture: npt.NDArray[np.uint8], resolution: int) -> Tensor:
+def resize_mask(image: npt.NDArray[np.uint8], resolution: int) -> Tensor:
     """(h, w) uint8 mask picture -> (3, R, R) float32 in [0, 1], 1 = keep; Lanczos-4 on uint8, equal channels."""
-    resized = lanczos4_resize(torch.from_numpy(picture), resolution, resolution)
+    resized = lanczos4_resize(torch.from_numpy(image), resolution, resolution)
     return repeat(resized.float() / 255, "h w -> c h w", c=3).contiguous()
 
 
@@ -92,7 +92,7 @@ def load_mask(name_or_path: str | Path, resolution: int) -> Tensor:
         return resize_mask(draw_mask(str(name_or_path)), resolution)
     if not path.exists() and path.suffix == ".png" and path.stem in _FIXED:
         return resize_mask(draw_mask(path.stem), resolution)
-    return resize_mask(_read_picture(path), resolution)
+    return resize_mask(_read_image(path), resolution)
 
 
 def latent_mask(mask: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def prepare_pixels(frames: Tensor, resolution: int) -> Tensor:
     return (pixels.float() / 255 - 0.5) / 0.5
 
 
-def prepare_masked(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def prepare_masked_pixels(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The pixels a model sees of a window of faces.
 
     frames: (f, 3, h, w) uint8; mask: (3, R, R) float32, 1 = keep, on the same device.

@@ -34,8 +34,8 @@ def erode(masks: Tensor, before: int, after: int) -> Tensor:
 
 def _blur_matrix(size: int, radius: int, sigma: float, like: Tensor) -> Tensor:
     """(size, size): row i holds the weights with which a line's pixels enter pixel i, reflected ones included."""
-    place = torch.arange(size, device=like.device, dtype=like.dtype)
-    here, there = place[:, None], place[None, :]
+    position = torch.arange(size, device=like.device, dtype=like.dtype)
+    here, there = position[:, None], position[None, :]
 
     def weight(distance: Tensor) -> Tensor:
         return torch.exp(distance**2 * (-0.5 / sigma**2)).masked_fill_(distance.abs() > radius, 0)

@@ -22,7 +22,7 @@ from latentsync.errors import ConfigError
 from latentsync.face.compositing.masks import load_mask
 from latentsync.face.compositing.morphology import erode, gaussian_blur
 from latentsync.face.geometry.affine import apply_affine, crop_size, invert_affine, stretch_matrix
-from latentsync.face.geometry.patches import Boxes, IntArray, boxes_round, pixels_at_once
+from latentsync.face.geometry.patches import Boxes, IntArray, bounding_boxes, max_batch_pixels
 from latentsync.face.geometry.warp import sampling_points
 from latentsync.runtime.transfer import to_device
 
@@ -42,8 +42,8 @@ def _clip(polygon: list[tuple[float, float]], normal: tuple[float, float], limit
         here = normal[0] * point[0] + normal[1] * point[1] - limit
         there = normal[0] * before[0] + normal[1] * before[1] - limit
         if (here <= 0) != (there <= 0):
-            share = there / (there - here)
-            kept.append((before[0] + share * (point[0] - before[0]), before[1] + share * (point[1] - before[1])))
+            alpha = there / (there - here)
+            kept.append((before[0] + alpha * (point[0] - before[0]), before[1] + alpha * (point[1] - before[1])))
         if here <= 0:
             kept.append(point)
     return kept
@@ -66,7 +66,7 @@ def _mask_area(matrix: npt.NDArray[np.float32], size: tuple[int, int], frame_siz
     return abs(area) / 2
 
 
-def soft_repaint(mask: Tensor) -> Tensor:
+def feathered_mask(mask: Tensor) -> Tensor:
     """(3, R, R) mask, 1 = keep -> (1, R, R) share of the new face: 0 wherever pixels are kept, 1 well inside."""
     radius = max(1, mask.shape[-1] // _FEATHER)
     repaint = F.pad(1 - mask[:1].float(), (1, 1, 1, 1))[None]
@@ -92,7 +92,7 @@ class FaceRestorer:
             raise ConfigError(f"The mask is {tuple(given.shape)}, faces are {resolution} wide: load it at that size.")
         self.resolution = resolution
         self.blend = blend
-        self._share = soft_repaint(given)
+        self._alpha = feathered_mask(given)
         self._outline = self._find_outline()
 
     def _find_outline(self) -> npt.NDArray[np.float32]:
@@ -100,7 +100,7 @@ class FaceRestorer:
         width, height = crop_size(self.resolution)
         x0, y0, x1, y1 = -1.0, -1.0, float(width), float(height)
         if self.blend == "mask":
-            rows, columns = torch.nonzero(self._share[0], as_tuple=True)
+            rows, columns = torch.nonzero(self._alpha[0], as_tuple=True)
             if len(rows) == 0:
                 raise ConfigError("The mask keeps every pixel, so nothing would be pasted: give another mask.")
             scale_x, scale_y = width / self.resolution, height / self.resolution
@@ -123,27 +123,29 @@ class FaceRestorer:
         Returns (f, 3, H, W) uint8. Pixels outside the face's region equal the source's bit for bit.
         Raises ConfigError when the lengths or the face size do not fit.
         """
-        shares = _on_host(weights)
-        places = _on_host(matrices)
-        if not len(frames) == len(faces) == len(shares) == len(places):
+        alphas = _on_host(weights)
+        host_matrices = _on_host(matrices)
+        if not len(frames) == len(faces) == len(alphas) == len(host_matrices):
             raise ConfigError(
                 f"Cannot paste faces: got frames {tuple(frames.shape)}, faces {tuple(faces.shape)}, matrices "
-                f"{places.shape}, weights {shares.shape}; expected one of each per frame."
+                f"{host_matrices.shape}, weights {alphas.shape}; expected one of each per frame."
             )
         result = frames if inplace else frames.clone()
-        chosen = [index for index, share in enumerate(shares) if share > 0]
+        chosen = [index for index, alpha in enumerate(alphas) if alpha > 0]
         if chosen:
-            regions = self.regions(places[chosen], (frames.shape[-1], frames.shape[-2]))
+            regions = self.regions(host_matrices[chosen], (frames.shape[-1], frames.shape[-2]))
             sources = [result[(frame, slice(None), *regions.slices(index))] for index, frame in enumerate(chosen)]
             fresh = torch.stack([faces[index] for index in chosen])
-            for source, pasted in zip(sources, self.paste(sources, fresh, places[chosen], shares[chosen], regions)):
+            for source, pasted in zip(
+                sources, self.paste(sources, fresh, host_matrices[chosen], alphas[chosen], regions)
+            ):
                 source.copy_(pasted)
         return result
 
     def regions(self, matrices: npt.NDArray[np.float32], frame_size: tuple[int, int]) -> Boxes:
         """The part of each picture of (width, height) that a paste by matrices (f, 2, 3) image -> crop can touch."""
         outlines = apply_affine(invert_affine(matrices), self._outline)
-        return boxes_round(outlines, frame_size, _MARGIN, _MIN_SIDE)
+        return bounding_boxes(outlines, frame_size, _MARGIN, _MIN_SIDE)
 
     def paste(
         self,
@@ -171,7 +173,7 @@ class FaceRestorer:
             )
         targets = self._targets(matrices)
         result: list[Tensor] = []
-        for run in _runs(regions, targets, pixels_at_once(faces.device)):
+        for run in _runs(regions, targets, max_batch_pixels(faces.device)):
             source = _padded(sources[run], regions[run])
             pasted = self._pasted(source, faces[run].float(), matrices[run], regions[run], targets[run.start])
             weight = to_device(weights[run], source.device)[:, None, None, None]
@@ -179,7 +181,7 @@ class FaceRestorer:
             # The published system cuts off the fraction; rounding is right where we are free to choose.
             levels = (mixed if self.blend == "published" else mixed.round_()).clamp_(0, 255).to(torch.uint8)
             sizes = regions.sizes[run].tolist()
-            result.extend(picture[:, :height, :width] for picture, (width, height) in zip(levels, sizes))
+            result.extend(image[:, :height, :width] for image, (width, height) in zip(levels, sizes))
         return result
 
     def _targets(self, matrices: npt.NDArray[np.float32]) -> IntArray:
@@ -215,20 +217,20 @@ class FaceRestorer:
         target: IntArray,
     ) -> Tensor:
         target_w, target_h = target.tolist()
-        if self._share.device != faces.device:
-            self._share = to_device(self._share, faces.device)
-        layers = torch.cat([faces, self._share.expand(len(faces), -1, -1, -1)], 1)
+        if self._alpha.device != faces.device:
+            self._alpha = to_device(self._alpha, faces.device)
+        layers = torch.cat([faces, self._alpha.expand(len(faces), -1, -1, -1)], 1)
         if (target_h, target_w) != layers.shape[-2:]:
             layers = F.interpolate(layers, (target_h, target_w), mode="bicubic", antialias=True)
         shifted = _shifted(matrices, regions.corners)
         local = to_device(stretch_matrix(shifted, crop_size(self.resolution), (target_w, target_h)), faces.device)
         grid, _, _ = _grid(local, source, (target_h, target_w))
         sampled = F.grid_sample(layers, grid, mode="bicubic", padding_mode="border", align_corners=True)
-        share = sampled[:, 3:].clamp(0, 1)
+        alpha = sampled[:, 3:].clamp(0, 1)
         # Bicubic weights ring around zero: below half a grey level the source's own pixel stays.
         off_crop = rearrange((grid.abs() > 1).any(-1), "f h w -> f 1 h w")
-        share = share.masked_fill((share < 1 / 512) | off_crop, 0)
-        return torch.lerp(source, _to_levels(sampled[:, :3]), share)
+        alpha = alpha.masked_fill((alpha < 1 / 512) | off_crop, 0)
+        return torch.lerp(source, _to_levels(sampled[:, :3]), alpha)
 
     def _paste_published(
         self, source: Tensor, faces: Tensor, matrices: npt.NDArray[np.float32], regions: Boxes
@@ -280,8 +282,8 @@ def _padded(sources: Sequence[Tensor], regions: Boxes) -> Tensor:
     """Regions (3, h, w) uint8, one by one in the left top corner of a (f, 3, H, W) float32 that fits the greatest."""
     width, height = regions.sizes.max(axis=0).tolist()
     batch = torch.zeros(len(sources), 3, height, width, device=sources[0].device)
-    for room, source in zip(batch, sources, strict=True):
-        room[:, : source.shape[-2], : source.shape[-1]] = source
+    for slot, source in zip(batch, sources, strict=True):
+        slot[:, : source.shape[-2], : source.shape[-1]] = source
     return batch
 
 

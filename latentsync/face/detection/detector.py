@@ -26,16 +26,16 @@ class FaceDetection:
         box: (4,) float32, x0 y0 x1 y1 from forehead to chin, in pixels.
         score: how sure the detector is, 0 to 1.
         control_points: (3, 2) float32 left brow, right brow, nose: the places that the published crop is fitted to.
-        turn: how far the head is turned sideways, 0 = frontal, about 1 = full profile; None when not known.
+        yaw: how far the head is turned sideways, 0 = frontal, about 1 = full profile; None when not known.
     """
 
     box: FloatArray
     score: float
     control_points: FloatArray
-    turn: float | None = None
+    yaw: float | None = None
 
     @property
-    def centre(self) -> FloatArray:
+    def center(self) -> FloatArray:
         """(2,) middle of the box."""
         return np.asarray((self.box[:2] + self.box[2:]) / 2, np.float32)
 
@@ -56,12 +56,12 @@ class FaceDetector(Protocol):
         """
         ...
 
-    def detect(self, frame: Frame, found: Any = None) -> list[FaceDetection]:
+    def detect(self, frame: Frame, candidates: Any = None) -> list[FaceDetection]:
         """Faces of a frame, the surest first; empty when there is none.
 
         Args:
             frame: (H, W, 3) uint8 RGB.
-            found: what `search` told of this frame; None has it searched now.
+            candidates: what `search` told of this frame; None has it searched now.
         """
         ...
 

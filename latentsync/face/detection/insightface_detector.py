@@ -13,7 +13,7 @@ import numpy as np
 
 from latentsync.errors import DependencyError
 from latentsync.face.detection.detector import FaceDetection, Frame, check_frame
-from latentsync.face.detection.landmarks106 import RawFace, control_points, passes_gates
+from latentsync.face.detection.landmarks106 import RawFace, control_points, passes_filters
 
 MODEL_FILES = ("det_10g.onnx", "2d106det.onnx")
 DEFAULT_ROOT = Path("checkpoints/auxiliary")
@@ -51,10 +51,10 @@ class InsightfaceDetector:
     def search(self, frame: Frame) -> None:
         """Nothing: the library does all of its work at once."""
 
-    def detect(self, frame: Frame, found: None = None) -> list[FaceDetection]:
+    def detect(self, frame: Frame, candidates: None = None) -> list[FaceDetection]:
         """Faces of a frame (H, W, 3) uint8 RGB, the surest first. Raises ConfigError for another kind of array."""
         check_frame(frame)
-        faces = [as_detection(raw) for raw in map(_raw_face, self._analysis.get(frame)) if passes_gates(raw)]
+        faces = [as_detection(raw) for raw in map(_raw_face, self._analysis.get(frame)) if passes_filters(raw)]
         return sorted(faces, key=lambda face: -face.score)
 
     def close(self) -> None:

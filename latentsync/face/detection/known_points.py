@@ -31,7 +31,7 @@ class KnownPointsDetector:
     def search(self, frame: Frame) -> None:
         """Nothing needs to be searched."""
 
-    def detect(self, frame: Frame, found: None = None) -> list[FaceDetection]:
+    def detect(self, frame: Frame, candidates: None = None) -> list[FaceDetection]:
         """The one face of the next frame (H, W, 3) uint8.
 
         Raises:

@@ -43,7 +43,7 @@ def control_points(landmarks: npt.ArrayLike, rounded: bool = False) -> FloatArra
     return (np.rint(means) if rounded else means).astype(np.float32)
 
 
-def passes_gates(face: RawFace) -> bool:
+def passes_filters(face: RawFace) -> bool:
     """Whether the published system would keep the face: size, proportions and score."""
     x0, y0, x1, y1 = (int(value) for value in face.box)
     width, height = x1 - x0, y1 - y0
@@ -68,9 +68,9 @@ def widened_box(face: RawFace, width: int, height: int) -> tuple[int, int, int, 
     return max(0, left), max(0, top), min(width, right), min(height, bottom)
 
 
-def published_choice(faces: Sequence[RawFace]) -> RawFace | None:
+def select_published_face(faces: Sequence[RawFace]) -> RawFace | None:
     """The face that the published system takes: the largest that passes its gates, the first among equals."""
-    kept = [face for face in faces if passes_gates(face)]
+    kept = [face for face in faces if passes_filters(face)]
 
     def area(face: RawFace) -> int:
         x0, y0, x1, y1 = (int(value) for value in face.box)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from latentsync.errors import DependencyError
 from latentsync.face.detection.detector import FaceDetection, FloatArray, Frame, box_overlap, check_frame
-from latentsync.face.detection.quiet_stderr import without_lines
+from latentsync.face.detection.quiet_stderr import suppress_stderr_lines
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ _CHEEKS = (234, 454)  # where the face meets the ears
 _TIP = 4
 
 _SEARCH_SIDE = 640  # longer side of the picture that boxes are searched in: the models see 192 pixels at the most
-_CUT_SIDE = 320  # side of the square that the mesh is given
-_CUT_SCALE = 1.7  # that square over the longer side of the face
+_CROP_SIDE = 320  # side of the square that the mesh is given
+_CROP_SCALE = 1.7  # that square over the longer side of the face
 
 # What the bundled models always say on standard error, whatever the log level: nothing of it can be acted upon.
 _CHATTER = re.compile(
@@ -83,7 +83,7 @@ class MediapipeDetector:
         self.options = options or MediapipeOptions()
         solutions = _solutions()
         score = self.options.min_score
-        with without_lines(_CHATTER):
+        with suppress_stderr_lines(_CHATTER):
             self._near = solutions.face_detection.FaceDetection(model_selection=0, min_detection_confidence=score)
             self._far = solutions.face_detection.FaceDetection(model_selection=1, min_detection_confidence=score)
             self._mesh = solutions.face_mesh.FaceMesh(
@@ -91,7 +91,7 @@ class MediapipeDetector:
             )
             # Graphs start in threads of their own; after a picture they have all said what they say.
             for model in (self._near, self._far, self._mesh):
-                model.process(np.zeros((_CUT_SIDE, _CUT_SIDE, 3), np.uint8))
+                model.process(np.zeros((_CROP_SIDE, _CROP_SIDE, 3), np.uint8))
         self._searching = threading.Lock()  # the models of the search have one user at a time
         self._mesh_has_worked = False
         self._last: list[FaceDetection] = []
@@ -104,13 +104,13 @@ class MediapipeDetector:
             # One model knows distant faces, one close ones.
             return _run_detection(self._far, frame) or _run_detection(self._near, frame)
 
-    def detect(self, frame: Frame, found: list[_Box] | None = None) -> list[FaceDetection]:
+    def detect(self, frame: Frame, candidates: list[_Box] | None = None) -> list[FaceDetection]:
         """Faces of a frame (H, W, 3) uint8 RGB, the surest first. Raises ConfigError for another kind of array.
 
-        found: what `search` told of this frame; None has it searched now.
+        candidates: what `search` told of this frame; None has it searched now.
         """
         check_frame(frame)
-        faces = self._from_boxes(frame, self.search(frame) if found is None else found)
+        faces = self._from_boxes(frame, self.search(frame) if candidates is None else candidates)
         if not faces:
             faces = self._from_last(frame)
         if not faces:
@@ -129,53 +129,53 @@ class MediapipeDetector:
 
     def _search_tiles(self, frame: Frame) -> list[_Box]:
         """The same in overlapping parts of the picture, for faces too small to be seen in the whole."""
-        found: list[_Box] = []
+        candidates: list[_Box] = []
         for left, top, part in _tiles(frame):
             with self._searching:
                 boxes = _run_detection(self._far, part)
             for box, score in boxes:
-                found.append((box + np.array([left, top, left, top], np.float32), score))
-        return found
+                candidates.append((box + np.array([left, top, left, top], np.float32), score))
+        return candidates
 
     def _from_boxes(self, frame: Frame, boxes: list[_Box]) -> list[FaceDetection]:
         """Look closely at each box, the largest first; a face that two boxes lead to counts once."""
         faces: list[FaceDetection] = []
         largest = sorted(boxes, key=lambda entry: -float(np.prod(entry[0][2:] - entry[0][:2])))
         for box, score in largest[: self.options.max_faces]:
-            face = self._look(frame, self._square_for(box), score)
+            face = self._detect_in_square(frame, self._square_for(box), score)
             if face is not None and all(box_overlap(face.box, other.box) < 0.5 for other in faces):
                 faces.append(face)
         return faces
 
     def _from_last(self, frame: Frame) -> list[FaceDetection]:
         """Faces that are still where they were, though the search of the whole picture missed them."""
-        looks = (self._look(frame, _square_of(face.box), self.options.min_score) for face in self._last)
+        looks = (self._detect_in_square(frame, _square_of(face.box), self.options.min_score) for face in self._last)
         return [face for face in looks if face is not None]
 
     def _square_for(self, box: FloatArray) -> _Square:
         """Where to cut for a detected box: round the face's last place when the box confirms it."""
         for face in self._last:
-            inside = np.all(np.abs((box[:2] + box[2:]) / 2 - face.centre) < 0.25 * face.size)
+            inside = np.all(np.abs((box[:2] + box[2:]) / 2 - face.center) < 0.25 * face.size)
             if inside and 0.5 < float(np.sqrt(np.prod(box[2:] - box[:2]))) / face.size < 1.2:
                 return _square_of(face.box)
-        centre, side = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2]))
+        center, side = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2]))
         # The models' boxes span brows to chin, so the face's middle is higher and the face larger.
-        return _Square(float(centre[0]), float(centre[1]) - 0.1 * side, side * 1.3 * _CUT_SCALE)
+        return _Square(float(center[0]), float(center[1]) - 0.1 * side, side * 1.3 * _CROP_SCALE)
 
-    def _look(self, frame: Frame, square: _Square, score: float) -> FaceDetection | None:
+    def _detect_in_square(self, frame: Frame, square: _Square, score: float) -> FaceDetection | None:
         """The face in a square of the frame, None when the mesh finds none there."""
-        part, scale, left, top = _cut(frame, square)
+        part, scale, left, top = _crop_square(frame, square)
         result = self._landmarks(part)
         if not result:
             return None
-        points = np.array([(point.x, point.y) for point in result[0].landmark]) * _CUT_SIDE
+        points = np.array([(point.x, point.y) for point in result[0].landmark]) * _CROP_SIDE
         return _as_detection((points / scale + (left, top) - 0.5).astype(np.float32), score)
 
     def _landmarks(self, part: Frame) -> Any:
         """The mesh's answer; up to its first face it has one more thing to say."""
         if self._mesh_has_worked:
             return self._mesh.process(part).multi_face_landmarks
-        with without_lines(_CHATTER):
+        with suppress_stderr_lines(_CHATTER):
             result = self._mesh.process(part).multi_face_landmarks
         self._mesh_has_worked = bool(result)
         return result
@@ -188,17 +188,17 @@ def _as_detection(points: FloatArray, score: float) -> FaceDetection | None:
         return None
     box = np.concatenate([points.min(axis=0), points.max(axis=0)])
     axis = points[_CHEEKS[1]] - points[_CHEEKS[0]]
-    place = float((points[_TIP] - points[_CHEEKS[0]]) @ axis / max(float(axis @ axis), 1e-6))
-    turn = min(1.0, abs(2 * place - 1))
-    return FaceDetection(box.astype(np.float32), score, control.astype(np.float32), turn)
+    position = float((points[_TIP] - points[_CHEEKS[0]]) @ axis / max(float(axis @ axis), 1e-6))
+    yaw = min(1.0, abs(2 * position - 1))
+    return FaceDetection(box.astype(np.float32), score, control.astype(np.float32), yaw)
 
 
 def _square_of(box: FloatArray) -> _Square:
-    side = float(np.max(box[2:] - box[:2])) * _CUT_SCALE
+    side = float(np.max(box[2:] - box[:2])) * _CROP_SCALE
     return _Square(float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2, side)
 
 
-def _cut(frame: Frame, square: _Square) -> tuple[Frame, float, int, int]:
+def _crop_square(frame: Frame, square: _Square) -> tuple[Frame, float, int, int]:
     """The square as (320, 320, 3) RGB, grey off the picture; with its pixels per frame pixel and left top corner."""
     side = max(16, round(square.side))
     left, top = round(square.x - side / 2), round(square.y - side / 2)
@@ -207,9 +207,9 @@ def _cut(frame: Frame, square: _Square) -> tuple[Frame, float, int, int]:
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
     if x1 > x0 and y1 > y0:
         canvas[y0 - top : y1 - top, x0 - left : x1 - left] = frame[y0:y1, x0:x1]
-    mode = cv2.INTER_AREA if side > _CUT_SIDE else cv2.INTER_LINEAR
-    resized = cv2.resize(canvas, (_CUT_SIDE, _CUT_SIDE), interpolation=mode)
-    return np.asarray(resized, np.uint8), _CUT_SIDE / side, left, top
+    mode = cv2.INTER_AREA if side > _CROP_SIDE else cv2.INTER_LINEAR
+    resized = cv2.resize(canvas, (_CROP_SIDE, _CROP_SIDE), interpolation=mode)
+    return np.asarray(resized, np.uint8), _CROP_SIDE / side, left, top
 
 
 def _tiles(frame: Frame) -> Iterator[tuple[int, int, Frame]]:
@@ -230,21 +230,23 @@ def _starts(length: int, side: int) -> list[int]:
     return [round(value) for value in np.linspace(0, length - side, count)]
 
 
-def _run_detection(model: Any, picture: Frame) -> list[_Box]:
-    """Boxes (4,) in pixels of `picture` and scores."""
-    height, width = picture.shape[:2]
+def _run_detection(model: Any, image: Frame) -> list[_Box]:
+    """Boxes (4,) in pixels of `image` and scores."""
+    height, width = image.shape[:2]
     scale = _SEARCH_SIDE / max(height, width)
-    small: npt.NDArray[Any] = picture
+    small: npt.NDArray[Any] = image
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     result = model.process(np.ascontiguousarray(small))
-    found = []
+    candidates = []
     for detection in result.detections or ():
-        place = detection.location_data.relative_bounding_box
-        corners = (place.xmin, place.ymin, place.xmin + place.width, place.ymin + place.height)
-        found.append((np.array(corners, np.float32) * (width, height, width, height) - 0.5, float(detection.score[0])))
-    return [(box.astype(np.float32), score) for box, score in found]
+        position = detection.location_data.relative_bounding_box
+        corners = (position.xmin, position.ymin, position.xmin + position.width, position.ymin + position.height)
+        candidates.append(
+            (np.array(corners, np.float32) * (width, height, width, height) - 0.5, float(detection.score[0]))
+        )
+    return [(box.astype(np.float32), score) for box, score in candidates]
 
 
 def _solutions() -> Any:

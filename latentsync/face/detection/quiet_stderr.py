@@ -14,7 +14,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 @contextmanager
-def without_lines(pattern: re.Pattern[bytes]) -> Iterator[None]:
+def suppress_stderr_lines(pattern: re.Pattern[bytes]) -> Iterator[None]:
     """Hold back the process's standard error during the block and then write it, less what the pattern matches.
 
     Native code writes to the file descriptor itself, where Python's `redirect_stderr` does not reach. The whole

@@ -38,22 +38,22 @@ def crop_size(resolution: int) -> tuple[int, int]:
     return int(_CROP[0] * ratio), int(_CROP[1] * ratio)
 
 
-def _normalise(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], ...]:
+def _normalize(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], ...]:
     """(n, 3, 2) -> centred points over their spread (n, 3, 2), mean (n, 2), spread (n,) (n-1 over the six numbers)."""
     mean = points.mean(axis=1)
-    centred = points - mean[:, None]
-    spread = centred.reshape(len(points), 6).std(axis=1, ddof=1)
+    centered = points - mean[:, None]
+    spread = centered.reshape(len(points), 6).std(axis=1, ddof=1)
     if not np.all(np.isfinite(spread)) or np.any(spread < 1e-6):
         raise FaceNotFoundError(
             "Cannot align a face: its three control points coincide or are not numbers; drop this detection."
         )
-    return centred / spread[:, None, None], mean, spread
+    return centered / spread[:, None, None], mean, spread
 
 
 def _similarity(points: npt.NDArray[np.float64], template: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(n, 3, 2) points, (3, 2) template -> (n, 2, 3) least-squares rotation, scale and shift."""
-    source, source_mean, source_spread = _normalise(points)
-    target, target_mean, target_spread = _normalise(template[None])
+    source, source_mean, source_spread = _normalize(points)
+    target, target_mean, target_spread = _normalize(template[None])
     u, _, vt = np.linalg.svd(np.einsum("nki,kj->nij", source, target[0]))
     v = np.swapaxes(vt, 1, 2)
     mirrored = np.linalg.det(v @ np.swapaxes(u, 1, 2)) < 0
@@ -84,7 +84,7 @@ def published_smoothing(
     rounded = np.rint(np.asarray(points, np.float64))
     target = np.asarray(template, np.float64)
     matrices = _similarity(rounded, target)
-    bias = _normalise(target[None])[0][:, 2] - _normalise(rounded)[0][:, 2]
+    bias = _normalize(target[None])[0][:, 2] - _normalize(rounded)[0][:, 2]
     states = np.empty_like(bias)
     current = None if state is None else np.asarray(state, np.float64)
     for index, value in enumerate(bias):

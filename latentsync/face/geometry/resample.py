@@ -23,9 +23,9 @@ def _taps(size_in: int, size_out: int, device: torch.device) -> tuple[Tensor, Te
     indices, weights = [], []
     scale = size_in / size_out
     for position in range(size_out):
-        centre = (position + 0.5) * scale - 0.5
-        base = math.floor(centre)
-        offset = centre - base
+        center = (position + 0.5) * scale - 0.5
+        base = math.floor(center)
+        offset = center - base
         raw = [_lanczos(offset + 3 - tap) for tap in range(_TAPS)]
         total = sum(raw)
         weights.append([round(value / total * _FIXED_POINT) / _FIXED_POINT for value in raw])

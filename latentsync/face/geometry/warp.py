@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latentsync.errors import ConfigError
 from latentsync.face.geometry.affine import apply_affine, crop_size, invert_affine
-from latentsync.face.geometry.patches import Boxes, Patches, boxes_round, pixels_at_once
+from latentsync.face.geometry.patches import Boxes, Patches, bounding_boxes, max_batch_pixels
 from latentsync.face.geometry.resample import lanczos4_resize
 from latentsync.runtime.transfer import to_device
 
@@ -45,15 +45,15 @@ class _Axis:
     """Neighbours along x or y: whole-number places (f, h, w) -> inside the picture or not, and places in the box.
 
     Args:
-        places: (f, h, w) int64 in picture pixels.
+        coords: (f, h, w) int64 in picture pixels.
         first: (f, 1, 1) int64, where the boxes begin.
         count: (f, 1, 1) int64, how many pixels they have.
         limit: the picture's size along this axis.
     """
 
-    def __init__(self, places: Tensor, first: Tensor, count: Tensor, limit: int) -> None:
-        self.inside = (places >= 0) & (places < limit)
-        self.local = torch.minimum((places - first).clamp_(min=0), count - 1)
+    def __init__(self, coords: Tensor, first: Tensor, count: Tensor, limit: int) -> None:
+        self.inside = (coords >= 0) & (coords < limit)
+        self.local = torch.minimum((coords - first).clamp_(min=0), count - 1)
 
 
 def sample_bilinear(patches: Patches, x: Tensor, y: Tensor) -> Tensor:
@@ -66,8 +66,8 @@ def sample_bilinear(patches: Patches, x: Tensor, y: Tensor) -> Tensor:
     start, first_x, first_y, width, height = to_device(rows, x.device)[..., None, None]
     channels = patches.pixels.T
 
-    def axes(places: Tensor, first: Tensor, count: Tensor, limit: int) -> tuple[_Axis, _Axis]:
-        low = places.long()
+    def axes(coords: Tensor, first: Tensor, count: Tensor, limit: int) -> tuple[_Axis, _Axis]:
+        low = coords.long()
         return _Axis(low, first, count, limit), _Axis(low + 1, first, count, limit)
 
     def pick(column: _Axis, row: _Axis) -> Tensor:
@@ -76,19 +76,19 @@ def sample_bilinear(patches: Patches, x: Tensor, y: Tensor) -> Tensor:
         return torch.where(column.inside & row.inside, picked, FILL).float()
 
     left_x, top_y = x.floor(), y.floor()
-    right_share, low_share = (x - left_x).float(), (y - top_y).float()
+    weight_x, weight_y = (x - left_x).float(), (y - top_y).float()
     left, right = axes(left_x, first_x, width, boxes.frame_size[0])
     top, low = axes(top_y, first_y, height, boxes.frame_size[1])
-    upper = torch.lerp(pick(left, top), pick(right, top), right_share)
-    lower = torch.lerp(pick(left, low), pick(right, low), right_share)
-    return torch.lerp(upper, lower, low_share)
+    upper = torch.lerp(pick(left, top), pick(right, top), weight_x)
+    lower = torch.lerp(pick(left, low), pick(right, low), weight_x)
+    return torch.lerp(upper, lower, weight_y)
 
 
 def crop_boxes(matrices: npt.NDArray[np.float32], resolution: int, frame_size: tuple[int, int]) -> Boxes:
     """What of pictures of (width, height) the crops (f, 2, 3) image -> crop look at."""
     width, height = crop_size(resolution)
     corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32)
-    return boxes_round(apply_affine(invert_affine(matrices), corners), frame_size, _MARGIN)
+    return bounding_boxes(apply_affine(invert_affine(matrices), corners), frame_size, _MARGIN)
 
 
 def warp_crops(frames: Tensor, matrices: Tensor, resolution: int) -> Tensor:
@@ -98,7 +98,7 @@ def warp_crops(frames: Tensor, matrices: Tensor, resolution: int) -> Tensor:
             f"Cannot warp faces: got frames {tuple(frames.shape)} {frames.dtype} and {len(matrices)} matrices; "
             "expected uint8 (f, 3, H, W) and one (2, 3) matrix per frame."
         )
-    return _crops(Patches.whole(frames), invert_matrices(matrices.float()), resolution)
+    return _crops(Patches.from_frames(frames), invert_matrices(matrices.float()), resolution)
 
 
 def _crops(patches: Patches, inverses: Tensor, resolution: int) -> Tensor:
@@ -117,7 +117,7 @@ def warp_patches(patches: Patches, matrices: npt.NDArray[np.float32], resolution
     device = patches.pixels.device
     inverses = to_device(invert_matrices(torch.from_numpy(matrices)), device)
     width, height = crop_size(resolution)
-    step = max(1, pixels_at_once(device) // (width * height))
+    step = max(1, max_batch_pixels(device) // (width * height))
     parts = [slice(start, start + step) for start in range(0, len(matrices), step)]
     faces = [
         lanczos4_resize(_crops(patches[part], inverses[part], resolution), resolution, resolution) for part in parts

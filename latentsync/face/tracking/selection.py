@@ -36,28 +36,28 @@ def parse_choice(choice: str | int) -> str | int:
 class _Track:
     """One person within a shot."""
 
-    number: int
+    track_id: int
     face: FaceDetection
     velocity: FloatArray  # pixels per frame of the box's centre
-    seen: int  # count of the last frame with this face
+    last_seen: int  # count of the last frame with this face
 
     def predicted_box(self, now: int) -> FloatArray:
         """The box moved on at constant speed; over long gaps the speed is no longer trusted."""
-        shift = self.velocity * min(now - self.seen, 3)
+        shift = self.velocity * min(now - self.last_seen, 3)
         return np.asarray(self.face.box + np.tile(shift, 2), np.float32)
 
-    def likeness(self, face: FaceDetection, now: int) -> float:
+    def match_score(self, face: FaceDetection, now: int) -> float:
         """How well a detection continues this track: > 0 if it may, greater is better."""
         ratio = face.size / max(self.face.size, 1e-6)
         if not 1 / _SIZE_RATIO <= ratio <= _SIZE_RATIO:
             return 0.0
         box = self.predicted_box(now)
         overlap = box_overlap(box, face.box)
-        distance = float(np.linalg.norm((box[:2] + box[2:]) / 2 - face.centre)) / max(self.face.size, 1e-6)
+        distance = float(np.linalg.norm((box[:2] + box[2:]) / 2 - face.center)) / max(self.face.size, 1e-6)
         return 1 + overlap if overlap >= _MIN_OVERLAP else max(0.0, 1 - distance / _REACH)
 
 
-class IdentityFollower:
+class IdentityTracker:
     """Picks the chosen person's detection out of each frame's.
 
     Args:
@@ -76,10 +76,10 @@ class IdentityFollower:
         self._now = -1
         self._count = 0
 
-    def follow(self, faces: Sequence[FaceDetection]) -> tuple[FaceDetection | None, bool]:
+    def update(self, faces: Sequence[FaceDetection]) -> tuple[FaceDetection | None, bool]:
         """The chosen face of the next frame (None if it is not there), and whether the scene was cut before it."""
         self._now += 1
-        in_view = any(track.seen == self._now - 1 for track in self._tracks)
+        in_view = any(track.last_seen == self._now - 1 for track in self._tracks)
         continued = self._continue_tracks(faces)
         cut = bool(in_view and faces and not continued)
         if cut:
@@ -88,42 +88,42 @@ class IdentityFollower:
             if not any(face is known for known in continued):
                 self._tracks.append(_Track(self._count, face, np.zeros(2, np.float32), self._now))
                 self._count += 1
-        self._tracks = [track for track in self._tracks if self._now - track.seen <= self._memory]
+        self._tracks = [track for track in self._tracks if self._now - track.last_seen <= self._memory]
         return self._pick(), cut
 
     def _continue_tracks(self, faces: Sequence[FaceDetection]) -> list[FaceDetection]:
         """Give each track the detection that continues it best; returns the detections so used."""
-        pairs = [(track.likeness(face, self._now), track, face) for track in self._tracks for face in faces]
+        pairs = [(track.match_score(face, self._now), track, face) for track in self._tracks for face in faces]
         used: list[FaceDetection] = []
-        for likeness, track, face in sorted(pairs, key=lambda pair: -pair[0]):
-            if likeness <= 0 or track.seen == self._now or any(face is other for other in used):
+        for match_score, track, face in sorted(pairs, key=lambda pair: -pair[0]):
+            if match_score <= 0 or track.last_seen == self._now or any(face is other for other in used):
                 continue
-            moved = (face.centre - track.face.centre) / (self._now - track.seen)
+            moved = (face.center - track.face.center) / (self._now - track.last_seen)
             track.velocity = np.asarray(0.5 * track.velocity + 0.5 * moved, np.float32)
-            track.face, track.seen = face, self._now
+            track.face, track.last_seen = face, self._now
             used.append(face)
         return used
 
     def _pick(self) -> FaceDetection | None:
-        chosen = next((track for track in self._tracks if track.number == self._chosen), None)
-        visible = [track for track in self._tracks if track.seen == self._now]
+        chosen = next((track for track in self._tracks if track.track_id == self._chosen), None)
+        visible = [track for track in self._tracks if track.last_seen == self._now]
         if chosen is None:
-            chosen = self._choose([track for track in visible if track.number not in self._others])
-            self._chosen = None if chosen is None else chosen.number
-        if chosen is None or chosen.seen != self._now:
+            chosen = self._choose([track for track in visible if track.track_id not in self._others])
+            self._chosen = None if chosen is None else chosen.track_id
+        if chosen is None or chosen.last_seen != self._now:
             return None
-        self._others.update(track.number for track in visible if track is not chosen)
+        self._others.update(track.track_id for track in visible if track is not chosen)
         return chosen.face
 
     def _choose(self, tracks: list[_Track]) -> _Track | None:
         if isinstance(self._choice, int):
-            ordered = sorted(tracks, key=lambda track: float(track.face.centre[0]))
+            ordered = sorted(tracks, key=lambda track: float(track.face.center[0]))
             return ordered[self._choice] if self._choice < len(ordered) else None
         rules: dict[str, Callable[[FaceDetection], float]] = {
             "largest": lambda face: -face.size,
-            "leftmost": lambda face: float(face.centre[0]),
-            "rightmost": lambda face: -float(face.centre[0]),
-            "center": lambda face: abs(float(face.centre[0]) - self._frame_width / 2),
+            "leftmost": lambda face: float(face.center[0]),
+            "rightmost": lambda face: -float(face.center[0]),
+            "center": lambda face: abs(float(face.center[0]) - self._frame_width / 2),
         }
         rule = rules[self._choice]
         return min(tracks, key=lambda track: rule(track.face), default=None)

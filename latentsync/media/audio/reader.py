@@ -10,7 +10,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
 from latentsync.errors import MediaError
-from latentsync.media.container import decode, open_input, sound_stream
+from latentsync.media.container import audio_stream, decode, open_input
 
 # PyAV 18 reads past the end of the plane list of such frames when it makes an array of them.
 _PLANES_THAT_CRASH = 8
@@ -87,7 +87,7 @@ def audio_frames(path: str | os.PathLike[str], warnings: list[str]) -> Iterator[
         MediaError: the file cannot be opened or has no sound.
     """
     with open_input(path) as container:
-        stream = sound_stream(container)
+        stream = audio_stream(container)
         if stream is None:
             raise MediaError(f"{str(path)!r} has no sound. Give an audio file, or a video file with a sound track.")
         last: AudioFrame | None = None

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from latentsync.errors import ConfigError
 
-Weights = npt.NDArray[np.float32]
+SpeechWeights = npt.NDArray[np.float32]
 _LOUD_PERCENTILE, _NEAR_LOUDEST = 95, 40.0
 
 
@@ -19,9 +19,9 @@ _LOUD_PERCENTILE, _NEAR_LOUDEST = 95, 40.0
 class SilenceOptions:
     """What counts as silence. Durations are in seconds."""
 
-    below_speech: float = 35.0
+    threshold_db: float = 35.0
     """A frame is silent if its level is this many dB below the loud parts of the track."""
-    shortest: float = 0.5
+    min_duration: float = 0.5
     """Shorter silences belong to the speech."""
     margin: float = 0.08
     """The mouth closes after the last sound and opens before the next: so long the new mouth stays whole."""
@@ -29,7 +29,7 @@ class SilenceOptions:
     """Cross-fade from there into the source's mouth, and back."""
 
     def __post_init__(self) -> None:
-        if min(self.below_speech, self.margin, self.fade) < 0 or self.shortest <= 2 * (self.margin + self.fade):
+        if min(self.threshold_db, self.margin, self.fade) < 0 or self.min_duration <= 2 * (self.margin + self.fade):
             raise ConfigError(f"Silence: no value may be negative and both fades must fit into the shortest: {self}")
 
 
@@ -39,7 +39,7 @@ def speech_weights(
     fps: Fraction,
     num_frames: int,
     options: SilenceOptions | None = None,
-) -> Weights:
+) -> SpeechWeights:
     """Share of the new mouth in every output frame: 1 in speech, 0 in long silence.
 
     A track without any speech to be silent beside, all zeros or steady noise, has 1 everywhere.
@@ -64,10 +64,10 @@ def speech_weights(
     # Only among frames within so many dB of the loudest: a track may be silent for almost all of its time.
     loud = float(np.percentile(levels[levels > loudest * 10 ** (-_NEAR_LOUDEST / 20)], _LOUD_PERCENTILE))
     silent = np.ones(total, bool)
-    silent[: len(levels)] = levels < loud * 10 ** (-options.below_speech / 20)
+    silent[: len(levels)] = levels < loud * 10 ** (-options.threshold_db / 20)
     margin, fade = float(options.margin * fps), float(options.fade * fps)
     for start, stop in _runs(silent):
-        if stop - start < options.shortest * fps:
+        if stop - start < options.min_duration * fps:
             continue
         # Frames between this one and the sound before and after; beyond the track's ends there is none.
         since = np.arange(stop - start) if start else np.full(stop, np.inf)

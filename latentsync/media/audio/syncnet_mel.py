@@ -65,7 +65,7 @@ def mel_window(mel: Tensor, start: int, num_frames: int) -> Tensor | None:
     return columns if columns.shape[1] == mel_columns(num_frames) else None
 
 
-def window_starts_with_sound(columns: int, num_frames: int) -> int:
+def num_mel_windows(columns: int, num_frames: int) -> int:
     """How many starts 0, 1, 2, ... have a complete window in a mel of ``columns`` columns."""
     last_first_column = columns - mel_columns(num_frames)
     if last_first_column < 0:

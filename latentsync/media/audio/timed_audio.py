@@ -15,8 +15,8 @@ from av.audio.frame import AudioFrame
 from latentsync.errors import MediaError
 from latentsync.media.audio.reader import SampleFormat, audio_frames, convert
 
-_SMALLEST_HOLE = Fraction(1, 20)
-_LONGEST_HOLE = 600
+_MIN_GAP = Fraction(1, 20)
+_MAX_GAP = 600
 
 
 def read_timed_audio(path: str | os.PathLike[str], origin: Fraction, sample_rate: int = 16000) -> np.ndarray:
@@ -37,11 +37,11 @@ def read_timed_audio(path: str | os.PathLike[str], origin: Fraction, sample_rate
     frames = audio_frames(path, [])
     first = next(frames, None)
     begins = Fraction(0) if first is None else _time(first, origin) - origin
-    if abs(begins) > _LONGEST_HOLE:
+    if abs(begins) > _MAX_GAP:
         raise MediaError(
             f"The sound of {str(path)!r} starts {float(begins):.0f} s from its picture. Its times are wrong."
         )
-    frames = frames if first is None else _without_holes(chain([first], frames))
+    frames = frames if first is None else _fill_gaps(chain([first], frames))
     pieces = [frame.to_ndarray().reshape(-1) for frame in convert(frames, SampleFormat("s16", "mono", sample_rate))]
     samples = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
     shift = round(begins * sample_rate)
@@ -55,14 +55,14 @@ def _time(frame: AudioFrame, default: Fraction) -> Fraction:
     return default if frame.pts is None or not frame.time_base else frame.pts * Fraction(frame.time_base)
 
 
-def _without_holes(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
+def _fill_gaps(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
     """Put silence where the time stamps leave something out, as damaged or cut tracks do."""
     expected: Fraction | None = None
     for frame in frames:
         time = _time(frame, Fraction(0) if expected is None else expected)
-        hole = Fraction(0) if expected is None else time - expected
-        if _SMALLEST_HOLE <= hole <= _LONGEST_HOLE:
-            yield _silence(frame, round(hole * frame.sample_rate))
+        gap = Fraction(0) if expected is None else time - expected
+        if _MIN_GAP <= gap <= _MAX_GAP:
+            yield _silence(frame, round(gap * frame.sample_rate))
         expected = max(time, expected or time) + Fraction(frame.samples, frame.sample_rate)
         yield frame
 

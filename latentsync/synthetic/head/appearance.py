@@ -13,17 +13,17 @@ import numpy.typing as npt
 from latentsync.synthetic.head.fields import LIP_MODES, SHAPE_MODES
 from latentsync.synthetic.head.portrait import PORTRAITS
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 FloatArray = npt.NDArray[np.float32]
 
 MOTION_COLUMNS: tuple[str, ...] = ("shift_x", "shift_y", "roll", "yaw", "pitch", "lean", "smile", "blink", "brow")
 """Columns of a head motion: shifts in eye distances, angles in radians, the others as fractions."""
 
-_SKIN_TONES: tuple[Colour, ...] = (
+_SKIN_TONES: tuple[Color, ...] = (
     *((0.90, 0.77, 0.70), (0.85, 0.69, 0.60), (0.78, 0.59, 0.48), (0.68, 0.48, 0.36)),
     *((0.54, 0.36, 0.26), (0.40, 0.26, 0.18), (0.29, 0.19, 0.14)),
 )
-_HAIR_COLOURS: tuple[Colour, ...] = (
+_HAIR_COLORS: tuple[Color, ...] = (
     *((0.06, 0.05, 0.05), (0.16, 0.10, 0.07), (0.30, 0.19, 0.11), (0.50, 0.36, 0.20), (0.62, 0.52, 0.38)),
     *((0.45, 0.20, 0.10), (0.55, 0.55, 0.55), (0.80, 0.78, 0.75)),
 )
@@ -57,16 +57,16 @@ class Identity:
     portrait: str = PORTRAITS[0]
     mirrored: bool = False
     shape: dict[str, float] = field(default_factory=dict)
-    skin: Colour | None = None
-    lips: Colour | None = None
-    hair: Colour | None = None
-    clothes: Colour = (1.0, 1.0, 1.0)
+    skin: Color | None = None
+    lips: Color | None = None
+    hair: Color | None = None
+    clothes: Color = (1.0, 1.0, 1.0)
     smoothness: float = 0.0
     skin_contrast: float = 0.85
     beard: float = 0.0
-    beard_colour: Colour = (0.1, 0.08, 0.07)
+    beard_colour: Color = (0.1, 0.08, 0.07)
     beard_grain: float = 1.0
-    teeth: Colour = (0.86, 0.82, 0.75)
+    teeth: Color = (0.86, 0.82, 0.75)
     teeth_size: float = 1.0
     grain: float = 0.02
     seed: int = 0
@@ -91,29 +91,29 @@ class Scene:
     light_strength: float = 0.0
     exposure: float = 1.0
     contrast: float = 1.0
-    white_balance: Colour = (1.0, 1.0, 1.0)
+    white_balance: Color = (1.0, 1.0, 1.0)
     tone: float = 0.0
-    mixing: tuple[Colour, Colour, Colour] | None = None
+    mixing: tuple[Color, Color, Color] | None = None
     background: str = "photo"
-    background_colours: tuple[Colour, Colour] = ((0.5, 0.5, 0.5), (0.7, 0.7, 0.7))
+    background_colours: tuple[Color, Color] = ((0.5, 0.5, 0.5), (0.7, 0.7, 0.7))
     blur: float = 0.0
     noise: float = 0.0
     seed: int = 0
 
 
-def _mix(a: Colour, b: Colour, share: float, jitter: float, generator: random.Random) -> Colour:
+def _mix(a: Color, b: Color, weight: float, jitter: float, generator: random.Random) -> Color:
     red, green, blue = (
-        min(1.0, max(0.02, (x + (y - x) * share) * (1 + generator.uniform(-jitter, jitter)))) for x, y in zip(a, b)
+        min(1.0, max(0.02, (x + (y - x) * weight) * (1 + generator.uniform(-jitter, jitter)))) for x, y in zip(a, b)
     )
     return red, green, blue
 
 
-def _between(colours: tuple[Colour, ...], jitter: float, generator: random.Random) -> Colour:
-    place = generator.uniform(0, len(colours) - 1.001)
-    return _mix(colours[int(place)], colours[int(place) + 1], place % 1, jitter, generator)
+def _between(colours: tuple[Color, ...], jitter: float, generator: random.Random) -> Color:
+    position = generator.uniform(0, len(colours) - 1.001)
+    return _mix(colours[int(position)], colours[int(position) + 1], position % 1, jitter, generator)
 
 
-def _lip_colour(skin: Colour, generator: random.Random) -> Colour:
+def _lip_colour(skin: Color, generator: random.Random) -> Color:
     if generator.random() < 0.2:
         bright = 0.35 + 0.65 * skin[0]
         painted = _mix((0.65, 0.12, 0.16), (0.75, 0.35, 0.40), generator.random(), 0.15, generator)
@@ -141,10 +141,10 @@ def sample_identity(generator: random.Random, variety: float = 1.0) -> Identity:
         shape=shape,
         skin=skin,
         lips=_lip_colour(skin, generator),
-        hair=_between(_HAIR_COLOURS, 0.1, generator),
+        hair=_between(_HAIR_COLORS, 0.1, generator),
         clothes=(generator.uniform(0.55, 1.1), generator.uniform(0.55, 1.1), generator.uniform(0.55, 1.1)),
         beard=generator.uniform(0.15, 0.85) if bearded else 0.0,
-        beard_colour=_between(_HAIR_COLOURS[:4], 0.1, generator),
+        beard_colour=_between(_HAIR_COLORS[:4], 0.1, generator),
         teeth=_mix((0.92, 0.90, 0.86), (0.80, 0.74, 0.62), yellow, 0.03, generator),
         teeth_size=generator.uniform(0.75, 1.3),
         grain=generator.uniform(0.0, 0.05),
@@ -157,7 +157,7 @@ def shape_spread(name: str) -> float:
     return _SHAPE_SPREADS[name]
 
 
-def _muted(generator: random.Random) -> Colour:
+def _muted(generator: random.Random) -> Color:
     """A colour of a room or a street rather than of a signal lamp."""
     grey, strength = generator.uniform(0.05, 0.9), generator.uniform(0.0, 0.6)
     red, green, blue = (grey + strength * (generator.random() - grey) for _ in range(3))
@@ -202,10 +202,10 @@ def sample_motion(
     times = np.arange(num_frames) / fps
     amplitudes = np.array([0.10, 0.05, 0.05, 0.20, 0.13, 0.025]) * liveliness
     head = rng.normal(0, 0.6, 6)[None] * amplitudes
-    for rate, share in ((0.15, 0.7), (0.4, 0.5), (0.9, 0.22), (1.9, 0.06)):
+    for rate, weight in ((0.15, 0.7), (0.4, 0.5), (0.9, 0.22), (1.9, 0.06)):
         frequency = rate * rng.uniform(0.7, 1.4, 6)
         phase = rng.uniform(0, 2 * np.pi, 6)
-        head = head + share * amplitudes * np.sin(2 * np.pi * frequency * times[:, None] + phase)
+        head = head + weight * amplitudes * np.sin(2 * np.pi * frequency * times[:, None] + phase)
     base = generator.gauss(0.15, 0.3) if smile is None else smile
     smiles = base + 0.2 * liveliness * np.sin(2 * np.pi * rng.uniform(0.1, 0.3) * times + rng.uniform(0, 6))
     brows = 0.35 * liveliness * np.sin(2 * np.pi * rng.uniform(0.2, 0.5) * times + rng.uniform(0, 6))

@@ -82,7 +82,7 @@ def blended(name: str, head: Portrait, other: Portrait, blend: Blend) -> Portrai
     result = (pulled + (mixed_in - pulled) * weight).clamp(0, 1).numpy()
     return Portrait(
         name=name,
-        picture=np.ascontiguousarray(result[:3].transpose(1, 2, 0)),
+        image=np.ascontiguousarray(result[:3].transpose(1, 2, 0)),
         lips=result[3],
         skin=result[4],
         matte=matte.numpy(),
@@ -113,20 +113,20 @@ def _still_places(points: Array, size: int) -> Array:
     hair = [middle + reach * (point - middle) for point in oval if point[1] < middle[1] for reach in (1.35, 1.7)]
     neck = [oval[:, 1].max() + 0.45 * height, oval[:, 1].max() + 0.7 * height]
     shoulders = [(middle[0] + dx * height, y) for dx in (-0.5, 0.0, 0.5) for y in neck]
-    places = np.array([*edge, *hair, *shoulders])
-    return np.asarray(places[((places >= 0) & (places <= size - 1)).all(1)])
+    positions = np.array([*edge, *hair, *shoulders])
+    return np.asarray(positions[((positions >= 0) & (positions <= size - 1)).all(1)])
 
 
 def _planes(portrait: Portrait) -> Tensor:
     """(7, S, S): picture, lips, skin, matte, beard."""
-    picture = sharpened(portrait, torch.from_numpy(portrait.picture).permute(2, 0, 1))
+    image = sharpened(portrait, torch.from_numpy(portrait.image).permute(2, 0, 1))
     masks = torch.from_numpy(np.stack([portrait.lips, portrait.skin, portrait.matte, portrait.beard]))
-    return torch.cat([picture, masks])
+    return torch.cat([image, masks])
 
 
-def _pull(planes: Tensor, places: Array, size: int) -> Tensor:
-    """Look ``planes`` (c, S, S) up at ``places`` (grid * grid, 2): (c, S, S)."""
-    coarse = torch.from_numpy(places.astype(np.float32)).reshape(1, _GRID, _GRID, 2).permute(0, 3, 1, 2)
+def _pull(planes: Tensor, positions: Array, size: int) -> Tensor:
+    """Look ``planes`` (c, S, S) up at ``positions`` (grid * grid, 2): (c, S, S)."""
+    coarse = torch.from_numpy(positions.astype(np.float32)).reshape(1, _GRID, _GRID, 2).permute(0, 3, 1, 2)
     fine = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     where = fine * (2 / (size - 1)) - 1
     return F.grid_sample(planes[None], where, mode="bicubic", padding_mode="border", align_corners=True)[0].clamp(0, 1)
@@ -158,12 +158,12 @@ def _weight(points: Array, grid: Array, blend: Blend) -> Array:
 def _in_the_light_of(planes: Tensor, reference: Tensor) -> Tensor:
     """The picture of ``planes`` with the coarse brightness and colour of ``reference``'s skin: (3, S, S)."""
     light = []
-    for picture in (planes, reference):
-        skin = picture[4:5] * (1 - picture[3:4])
-        around = gaussian_blur(F.avg_pool2d(torch.cat([picture[:3] * skin, skin])[None], 8)[0], _LIGHT_SIGMA / 8)
-        overall = (picture[:3] * skin).sum((1, 2)) / skin.sum()
+    for image in (planes, reference):
+        skin = image[4:5] * (1 - image[3:4])
+        around = gaussian_blur(F.avg_pool2d(torch.cat([image[:3] * skin, skin])[None], 8)[0], _LIGHT_SIGMA / 8)
+        overall = (image[:3] * skin).sum((1, 2)) / skin.sum()
         mean = (around[:3] + 0.05 * overall[:, None, None]) / (around[3:] + 0.05)
-        light.append(F.interpolate(mean[None], size=picture.shape[-2:], mode="bicubic", align_corners=False)[0])
+        light.append(F.interpolate(mean[None], size=image.shape[-2:], mode="bicubic", align_corners=False)[0])
     change = light[1] / light[0].clamp_min(0.05)
     # The whites of the eyes take part in the brightness, not in the colour of the skin.
     plain = change.mean(0, keepdim=True)

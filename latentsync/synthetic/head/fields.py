@@ -212,16 +212,16 @@ def _lip_shifts(portrait: Portrait, layer: int, slot: dict[int, int], local: Arr
     inner, outer = (INNER_UPPER, OUTER_UPPER) if layer == UPPER else (INNER_LOWER, OUTER_LOWER)
     up, low = (1.0, 0.0) if layer == UPPER else (0.0, 1.0)
     sign = low - up
-    places = {index: _mouth_local(portrait, index) for index in (*inner, *outer)}
+    positions = {index: _mouth_local(portrait, index) for index in (*inner, *outer)}
     for group, half, is_outer in ((inner, 0.455, 0.0), (outer, 0.5, 1.0)):
-        left, right = places[group[0]][0], places[group[-1]][0]
+        left, right = positions[group[0]][0], positions[group[-1]][0]
         for number, index in enumerate(group):
-            s = 2 * (places[index][0] - left) / (right - left) - 1
+            s = 2 * (positions[index][0] - left) / (right - left) - 1
             hump, soft = max(0.0, 1 - s * s) ** 0.6, 1 - s * s
-            thickness = places[outer[number]] - places[inner[number]]
+            thickness = positions[outer[number]] - positions[inner[number]]
             closed = np.array([half * s, 0.012 * s * s - 0.03 * soft * low + is_outer * 1.08 * thickness[1]])
             row = local[:, slot[index]]
-            row[mode["rest"]] = closed - places[index]
+            row[mode["rest"]] = closed - positions[index]
             lift = -0.055 * up * hump + OPEN_SHIFT * low * (1 - 0.07 * is_outer) * hump
             row[mode["open"]] = (-0.05 * s, lift + 0.07 * (1 - hump))
             row[mode["width"]] = (0.085 * s, -0.02 * s * s - sign * is_outer * 0.015 * soft)
@@ -236,7 +236,7 @@ def _lip_shifts(portrait: Portrait, layer: int, slot: dict[int, int], local: Arr
 
 def _mouth_local(portrait: Portrait, index: int) -> Array:
     along, across = portrait.mouth_axis
-    local = (portrait.points[index, :2] - portrait.mouth_centre) / portrait.mouth_width
+    local = (portrait.points[index, :2] - portrait.mouth_center) / portrait.mouth_width
     return np.array([local @ along, local @ across], np.float64)
 
 
@@ -278,9 +278,9 @@ def _whole_head_modes(portrait: Portrait, grid: Array) -> Array:
     weight, depth = head_weight(portrait, grid), relief(portrait, grid)
     unit = portrait.eye_distance
     oval = portrait.points[list(FACE_OVAL), :2].astype(np.float64)
-    centre, height = (oval.min(0) + oval.max(0)) / 2, np.ptp(oval[:, 1])
-    pivot = np.array([centre[0], oval[:, 1].max() + 0.25 * height])
-    from_centre, from_pivot = grid - centre, grid - pivot
+    center, height = (oval.min(0) + oval.max(0)) / 2, np.ptp(oval[:, 1])
+    pivot = np.array([center[0], oval[:, 1].max() + 0.25 * height])
+    from_centre, from_pivot = grid - center, grid - pivot
     one, none = np.ones(len(grid)), np.zeros(len(grid))
     head = [
         np.stack([one * unit, none], -1),
@@ -298,8 +298,8 @@ def head_weight(portrait: Portrait, grid: Array) -> Array:
     oval = portrait.points[list(FACE_OVAL), :2].astype(np.float64)
     low, high = oval.min(0), oval.max(0)
     size, bottom = high - low, high[1]
-    centre = np.array([(low[0] + high[0]) / 2, bottom - 0.75 * size[1]])
-    distance = np.linalg.norm((grid - centre) / (size * np.array([0.95, 0.95])), axis=1)
+    center = np.array([(low[0] + high[0]) / 2, bottom - 0.75 * size[1]])
+    distance = np.linalg.norm((grid - center) / (size * np.array([0.95, 0.95])), axis=1)
     inside = 1 - smoothstep(distance, 0.85, 1.5)
     neck = 1 - smoothstep(grid[:, 1], bottom + 0.02 * size[1], bottom + 0.75 * size[1])
     margin = np.minimum(grid, portrait.size - 1 - grid).min(1) / portrait.size
@@ -326,8 +326,8 @@ def _shapes(portrait: Portrait, grid: Array, from_centre: Array) -> list[Array]:
     down = portrait.mouth_coordinates_of(grid)[1].astype(np.float64)
 
     def bump(index: int | Array, x_scale: float, y_scale: float) -> Array:
-        place = points[index] if isinstance(index, int) else index
-        return np.asarray(np.exp(-0.5 * (((grid - place) / (unit * np.array([x_scale, y_scale]))) ** 2).sum(1)))
+        position = points[index] if isinstance(index, int) else index
+        return np.asarray(np.exp(-0.5 * (((grid - position) / (unit * np.array([x_scale, y_scale]))) ** 2).sum(1)))
 
     eyes, mouth, nose = (points[468], points[473]), points[[13, 14]].mean(0), points[4]
     below = smoothstep(down, -0.5, 0.9)

@@ -9,25 +9,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentsync.synthetic.head.appearance import Colour
+from latentsync.synthetic.head.appearance import Color
 
 
 @dataclass(frozen=True)
 class InteriorLook:
     """Colour and length of the teeth, and how bright the light is that falls into the mouth."""
 
-    teeth: Colour
+    teeth: Color
     teeth_size: float
     brightness: Tensor
 
 
 def mouth_interior(
-    place: tuple[Tensor, Tensor], jaw: Tensor, tongue: Tensor, rounding: Tensor, look: InteriorLook
+    position: tuple[Tensor, Tensor], jaw: Tensor, tongue: Tensor, rounding: Tensor, look: InteriorLook
 ) -> Tensor:
     """Draw the inside of the mouth.
 
     Args:
-        place: position of every pixel across and down the skull, each (t, h, w), in mouth widths.
+        position: position of every pixel across and down the skull, each (t, h, w), in mouth widths.
         jaw: (t,) how far the jaw is lowered, in mouth widths.
         tongue: (t,) 0 (low) to 1 (tip up).
         rounding: (t,) 0 to 1; lips that are pushed forward leave the teeth further behind.
@@ -36,18 +36,18 @@ def mouth_interior(
     Returns:
         (t, 3, h, w) float32 in [0, 1].
     """
-    u, v = place
+    u, v = position
     jaw, tongue, rounding = (x[:, None, None] for x in (jaw, tongue, rounding))
     hollow = _colour((0.22, 0.08, 0.08), u) * (0.35 + 0.9 * (v / 0.4).clamp(0, 1))[:, None]
-    picture = _over(hollow, *_tongue(u, v - jaw, tongue))
-    picture = _over(picture, *_teeth(u, -(v - jaw) + 0.025 + 0.05 * rounding, look, is_upper=False))
-    picture = _over(picture, *_teeth(u, v + 0.12 * rounding.clamp(0, 1), look, is_upper=True))
+    image = _over(hollow, *_tongue(u, v - jaw, tongue))
+    image = _over(image, *_teeth(u, -(v - jaw) + 0.025 + 0.05 * rounding, look, is_upper=False))
+    image = _over(image, *_teeth(u, v + 0.12 * rounding.clamp(0, 1), look, is_upper=True))
     # The lips shade what lies close behind them, most of all in the corners and between rounded lips.
     corner = (1 - 0.75 * (u.abs() / 0.48).clamp(0, 1) ** 2.5) * (1 - 0.5 * rounding.clamp(0, 1))
-    return picture * (corner * look.brightness)[:, None]
+    return image * (corner * look.brightness)[:, None]
 
 
-def _colour(colour: Colour, like: Tensor) -> Tensor:
+def _colour(colour: Color, like: Tensor) -> Tensor:
     return torch.tensor(colour, device=like.device, dtype=like.dtype)[None, :, None, None]
 
 

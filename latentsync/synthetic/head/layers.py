@@ -13,9 +13,9 @@ from torch import Tensor
 from latentsync.synthetic.head.appearance import Identity
 from latentsync.synthetic.head.fields import FACE_MODES, LOWER, OPEN_SHIFT, STILL, UPPER
 from latentsync.synthetic.head.interior import InteriorLook, mouth_interior
-from latentsync.synthetic.head.inverse_warp import Box, Lattice, sample
+from latentsync.synthetic.head.lattice import Lattice, LatticeBox, sample_image
 from latentsync.synthetic.head.portrait import EYE_LOWER, EYE_UPPER, INNER_LOWER, INNER_UPPER, Portrait
-from latentsync.synthetic.head.texture import PortraitTensors, paint_mouth_out
+from latentsync.synthetic.head.texture import PortraitTensors, inpaint_mouth
 
 _ITERATIONS = {STILL: 5, UPPER: 8, LOWER: 8}
 _MARGIN = 0.12  # mouth widths around the lips within which the mouth's inside is drawn
@@ -24,7 +24,7 @@ _TRACE = 0.004  # opacity that an 8-bit picture does not show
 
 
 @dataclass(frozen=True)
-class Paint:
+class LayerTextures:
     """The pictures of one person in one scene.
 
     Attributes:
@@ -43,14 +43,16 @@ class Paint:
     look: InteriorLook
 
 
-def prepare_paint(tensors: PortraitTensors, texture: Tensor, background: Tensor, identity: Identity) -> Paint:
-    """Bring a person's pictures into the form that `compose` samples."""
-    above, below = paint_mouth_out(tensors, texture)
+def prepare_textures(
+    tensors: PortraitTensors, texture: Tensor, background: Tensor, identity: Identity
+) -> LayerTextures:
+    """Bring a person's pictures into the form that `composite_layers` samples."""
+    above, below = inpaint_mouth(tensors, texture)
     matte = tensors.regions["matte"][None]
     opaque_above, opaque_below, eyes = tensors.layers.split(1)
     skin = tensors.regions["skin"]
     brightness = (1.7 * (texture.mean(0) * skin).sum() / skin.sum()).clamp(0.5, 1.1)
-    return Paint(
+    return LayerTextures(
         texture=texture,
         above=torch.cat([above, matte, opaque_above]),
         below=torch.cat([below, matte, opaque_below]),
@@ -60,12 +62,14 @@ def prepare_paint(tensors: PortraitTensors, texture: Tensor, background: Tensor,
     )
 
 
-def compose(portrait: Portrait, paint: Paint, lattice: Lattice, shifts: Tensor, coefficients: Tensor) -> Tensor:
+def composite_layers(
+    portrait: Portrait, textures: LayerTextures, lattice: Lattice, shifts: Tensor, coefficients: Tensor
+) -> Tensor:
     """Draw frames.
 
     Args:
         portrait: the base face, for where its mouth and eyes are.
-        paint: its pictures.
+        textures: its pictures.
         lattice: of the output.
         shifts: (t, 3, 2, G, G) displacement fields of the layers in portrait pixels.
         coefficients: (t, K) of the modes; jaw, tongue and lips steer the mouth's inside.
@@ -73,23 +77,23 @@ def compose(portrait: Portrait, paint: Paint, lattice: Lattice, shifts: Tensor, 
     Returns:
         (t, 3, size, size) float32 in [0, 1].
     """
-    places = [lattice.invert(shifts[:, layer], _ITERATIONS[layer]) for layer in (STILL, UPPER, LOWER)]
-    parts = _parts(portrait, lattice, places, sample(paint.above[4:], places[UPPER])[:, 0])
+    positions = [lattice.invert(shifts[:, layer], _ITERATIONS[layer]) for layer in (STILL, UPPER, LOWER)]
+    parts = _parts(portrait, lattice, positions, sample_image(textures.above[4:], positions[UPPER])[:, 0])
     upper_box, lower_box = parts.upper, parts.lower
-    upper = sample(paint.above, lattice.pixels(places[UPPER], upper_box))
-    lower = sample(paint.below, lattice.pixels(places[LOWER], lower_box))
+    upper = sample_image(textures.above, lattice.pixels(positions[UPPER], upper_box))
+    lower = sample_image(textures.below, lattice.pixels(positions[LOWER], lower_box))
     if (box := parts.eyes) is not None:
-        inside = upper[(..., *box.within(upper_box))]
-        shown = sample(paint.eyes, lattice.pixels(places[UPPER], box))
-        inside[:, :3].lerp_(sample(paint.texture, lattice.pixels(places[STILL], box)), shown)
+        inside = upper[(..., *box.slices_within(upper_box))]
+        shown = sample_image(textures.eyes, lattice.pixels(positions[UPPER], box))
+        inside[:, :3].lerp_(sample_image(textures.texture, lattice.pixels(positions[STILL], box)), shown)
     if (box := parts.mouth) is not None:
-        inside = lower[(..., *box.within(lower_box))]
-        pixels = (lattice.pixels(places[STILL], box) + 1) * ((portrait.size - 1) / 2)
-        _open_mouth(inside, _mouth_coordinates(portrait, pixels), coefficients, paint.look)
+        inside = lower[(..., *box.slices_within(lower_box))]
+        pixels = (lattice.pixels(positions[STILL], box) + 1) * ((portrait.size - 1) / 2)
+        _open_mouth(inside, _mouth_coordinates(portrait, pixels), coefficients, textures.look)
     start, stop = lower_box.rows.start, upper_box.rows.stop
     between = lower[:, :4, : stop - start].lerp(upper[:, :4, start:], upper[:, 4:, start:])
     face = torch.cat([upper[:, :4, :start], between, lower[:, :4, stop - start :]], dim=2)
-    frames = sample(paint.background, lattice.pixels(lattice.frame, lattice.whole))
+    frames = sample_image(textures.background, lattice.pixels(lattice.frame, lattice.full_box))
     return frames.lerp_(face[:, :3], face[:, 3:])
 
 
@@ -97,20 +101,20 @@ def compose(portrait: Portrait, paint: Paint, lattice: Lattice, shifts: Tensor, 
 class _Parts:
     """The rectangles of the output in which each layer can show; eyes lie in ``upper``, the mouth in ``lower``."""
 
-    upper: Box
-    lower: Box
-    eyes: Box | None
-    mouth: Box | None
+    upper: LatticeBox
+    lower: LatticeBox
+    eyes: LatticeBox | None
+    mouth: LatticeBox | None
 
 
-def _parts(portrait: Portrait, lattice: Lattice, places: list[Tensor], cover: Tensor) -> _Parts:
-    """Find them for ``places`` of the layers; ``cover`` (t, n, n) is the opacity of the upper one."""
+def _parts(portrait: Portrait, lattice: Lattice, positions: list[Tensor], cover: Tensor) -> _Parts:
+    """Find them for ``positions`` of the layers; ``cover`` (t, n, n) is the opacity of the upper one."""
     marks = torch.stack(
         [
             cover < 1 - _TRACE,
             cover > _TRACE,
-            _near_eyes(portrait, places[UPPER]),
-            _near_mouth(portrait, places[UPPER], places[LOWER]),
+            _near_eyes(portrait, positions[UPPER]),
+            _near_mouth(portrait, positions[UPPER], positions[LOWER]),
         ]
     )
     # One transfer for all: dozens of processes may share a GPU, and each waits its turn to be answered.
@@ -120,24 +124,24 @@ def _parts(portrait: Portrait, lattice: Lattice, places: list[Tensor], cover: Te
     top = max(0, int(not_upper[0]) - 1) if len(not_upper) else last
     bottom = min(last, int(not_lower[-1]) + 1) if len(not_lower) else 0
     upper, lower = lattice.rows(0, max(top, bottom)), lattice.rows(top, last)
-    eyes, mouth = (lattice.around(rows[place], columns[place]) for place in (2, 3))
-    return _Parts(upper, lower, eyes and eyes.cut(upper), mouth and mouth.cut(lower))
+    eyes, mouth = (lattice.bounding_box(rows[position], columns[position]) for position in (2, 3))
+    return _Parts(upper, lower, eyes and eyes.intersect(upper), mouth and mouth.intersect(lower))
 
 
-def _near_eyes(portrait: Portrait, places: Tensor) -> Tensor:
+def _near_eyes(portrait: Portrait, positions: Tensor) -> Tensor:
     """(t, n, n) bool: between or close to the eyelids."""
     corners = portrait.points[[index for group in (*EYE_UPPER, *EYE_LOWER) for index in group], :2]
     low, high = (
         (corner * (2 / (portrait.size - 1)) - 1).tolist() for corner in (corners.min(0) - 4, corners.max(0) + 4)
     )
-    x, y = places.unbind(-1)
+    x, y = positions.unbind(-1)
     return (x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1])
 
 
 def _near_mouth(portrait: Portrait, upper: Tensor, lower: Tensor) -> Tensor:
     """(t, n, n) bool: where neither layer may be opaque."""
     scale = (portrait.size - 1) / 2
-    above, below = (_mouth_coordinates(portrait, (place + 1) * scale) for place in (upper, lower))
+    above, below = (_mouth_coordinates(portrait, (position + 1) * scale) for position in (upper, lower))
     columns = np.linspace(-0.5, 0.5, 21, dtype=np.float32)
     highest = float(portrait.lip_line(INNER_UPPER, columns, 0.0).min()) - _MARGIN
     lowest = float(portrait.lip_line(INNER_LOWER, columns, 0.0).max()) + _MARGIN
@@ -146,15 +150,15 @@ def _near_mouth(portrait: Portrait, upper: Tensor, lower: Tensor) -> Tensor:
 
 def _mouth_coordinates(portrait: Portrait, pixels: Tensor) -> Tensor:
     """(t, h, w, 2) portrait pixels -> (t, 2, h, w) along and across the mouth in mouth widths around its centre."""
-    centre = torch.from_numpy(portrait.mouth_centre).to(pixels)
+    center = torch.from_numpy(portrait.mouth_center).to(pixels)
     axes = torch.from_numpy(np.stack(portrait.mouth_axis)).to(pixels) / portrait.mouth_width
-    return torch.einsum("ac,thwc->athw", axes, pixels - centre).transpose(0, 1)
+    return torch.einsum("ac,thwc->athw", axes, pixels - center).transpose(0, 1)
 
 
-def _open_mouth(lower: Tensor, place: Tensor, coefficients: Tensor, look: InteriorLook) -> None:
+def _open_mouth(lower: Tensor, position: Tensor, coefficients: Tensor, look: InteriorLook) -> None:
     """Draw the mouth's inside into (t, 5, h, w) of the lower layer, in place."""
     opening, tongue, rounding = (coefficients[:, FACE_MODES.index(name)] for name in ("open", "tongue", "rounding"))
-    inside = mouth_interior((place[:, 0], place[:, 1]), opening * OPEN_SHIFT, tongue, rounding, look)
+    inside = mouth_interior((position[:, 0], position[:, 1]), opening * OPEN_SHIFT, tongue, rounding, look)
     # Lips that touch leave no slit, however roughly the two layers meet.
     shut = (1 - opening / 0.04).clamp(0, 1)[:, None, None, None]
     lower[:, :3].lerp_(inside, 1 - torch.maximum(lower[:, 4:5], shut))

@@ -41,7 +41,7 @@ class Portrait:
 
     Attributes:
         name: file stem in the portrait folder.
-        picture: (S, S, 3) float32 in [0, 1], RGB.
+        image: (S, S, 3) float32 in [0, 1], RGB.
         lips, skin, matte, beard: (S, S) float32 in [0, 1]; the matte is 1 on the person.
         points: (478, 3) float32 mesh points, x, y and z in pixels; smaller z is nearer to the camera.
         still_clothes: whether collar and shoulders keep still while the jaw moves. They follow it in the plain
@@ -49,7 +49,7 @@ class Portrait:
     """
 
     name: str
-    picture: FloatArray
+    image: FloatArray
     lips: FloatArray
     skin: FloatArray
     matte: FloatArray
@@ -60,7 +60,7 @@ class Portrait:
     @property
     def size(self) -> int:
         """Side length S in pixels."""
-        return self.picture.shape[0]
+        return self.image.shape[0]
 
     @cached_property
     def eye_distance(self) -> float:
@@ -80,7 +80,7 @@ class Portrait:
         return 0.59 * self.eye_distance
 
     @cached_property
-    def mouth_centre(self) -> FloatArray:
+    def mouth_center(self) -> FloatArray:
         """(2,) the middle of the closed lip line in pixels."""
         along, across = self.mouth_axis
         corners = self.points[[78, 308], :2].mean(0)
@@ -88,20 +88,20 @@ class Portrait:
         return np.asarray(along * (corners @ along) + across * (0.5 * upper + 0.5 * lower), np.float32)
 
     def lip_line(self, indices: tuple[int, ...], columns: FloatArray, outside: float) -> FloatArray:
-        """Height of a lip contour at positions ``columns``, all in mouth widths around ``mouth_centre``.
+        """Height of a lip contour at positions ``columns``, all in mouth widths around ``mouth_center``.
 
         Beyond the mouth corners the contour goes on at the corner's height plus ``outside``.
         """
         along, across = self.mouth_axis
-        local = (self.points[list(indices), :2] - self.mouth_centre) / self.mouth_width
+        local = (self.points[list(indices), :2] - self.mouth_center) / self.mouth_width
         x, y = local @ along, local @ across
         height = np.interp(columns, x, y)
         beyond = np.clip(np.maximum(x[0] - columns, columns - x[-1]) / 0.08, 0, 1)
         return (height + outside * beyond).astype(np.float32)
 
-    def mouth_coordinates_of(self, places: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
+    def mouth_coordinates_of(self, positions: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
         """(..., 2) pixels -> position along and across the mouth, each (...), in mouth widths around its centre."""
-        local = (places - self.mouth_centre) / self.mouth_width
+        local = (positions - self.mouth_center) / self.mouth_width
         along, across = self.mouth_axis
         return (local @ along).astype(np.float32), (local @ across).astype(np.float32)
 
@@ -141,7 +141,7 @@ class Portrait:
         return result
 
     @cached_property
-    def paint_rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def mouth_inpaint_rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Rows that paint the mouth opening out, from the upper and from the lower lip, each (S, S).
 
         For every pixel it is the row to copy from: its own, or within the opening one at the lip's edge.
@@ -183,17 +183,17 @@ def load_portrait(name: str, folder: Path | None = None) -> Portrait:
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise ConfigError(f"Portrait {name!r} is incomplete: {', '.join(missing)} missing; known are {PORTRAITS}.")
-    with Image.open(paths[0]) as image:
-        picture = np.asarray(image.convert("RGB"), np.float32) / 255
-    with Image.open(paths[1]) as image:
-        skin, lips, matte, beard = _regions(np.asarray(image.convert("RGBA"), np.float32) / 255)
+    with Image.open(paths[0]) as file:
+        image = np.asarray(file.convert("RGB"), np.float32) / 255
+    with Image.open(paths[1]) as file:
+        skin, lips, matte, beard = _regions(np.asarray(file.convert("RGBA"), np.float32) / 255)
     points = np.array(json.loads(paths[2].read_text())["points"], np.float32)
-    if points.shape != (478, 3) or skin.shape != picture.shape[:2]:
+    if points.shape != (478, 3) or skin.shape != image.shape[:2]:
         raise MediaError(
             f"Portrait {name!r} is damaged: got points {points.shape} and regions {skin.shape} for a picture "
-            f"{picture.shape}; expected (478, 3) and equal sizes. Run: python -m tools.prepare_portraits"
+            f"{image.shape}; expected (478, 3) and equal sizes. Run: python -m tools.prepare_portraits"
         )
-    return Portrait(name, picture, lips, skin, matte, beard, points)
+    return Portrait(name, image, lips, skin, matte, beard, points)
 
 
 def _regions(rgba: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:

@@ -20,8 +20,8 @@ from latentsync.face.geometry.affine import crop_size, face_template, fit_affine
 from latentsync.synthetic.head.appearance import MOTION_COLUMNS, Identity, Scene
 from latentsync.synthetic.head.blend import load_face
 from latentsync.synthetic.head.fields import MODES, Fields, build_fields
-from latentsync.synthetic.head.inverse_warp import Lattice
-from latentsync.synthetic.head.layers import compose, prepare_paint
+from latentsync.synthetic.head.lattice import Lattice
+from latentsync.synthetic.head.layers import composite_layers, prepare_textures
 from latentsync.synthetic.head.texture import (
     PortraitTensors,
     background_texture,
@@ -214,7 +214,7 @@ class HeadRenderer:
             matrices = flip @ matrices
             matrices = matrices + torch.tensor([[0, 0, tensors.portrait.size - 1.0], [0, 0, 0]], device=self.device)
         texture = face_texture(tensors, first.identity, first.scene)
-        paint = prepare_paint(tensors, texture, background_texture(tensors, first.scene), first.identity)
+        textures = prepare_textures(tensors, texture, background_texture(tensors, first.scene), first.identity)
         coefficients = torch.from_numpy(np.concatenate([state.coefficients() for state in states])).to(self.device)
         matrices = matrices.repeat(len(states), 1, 1)
         chunk = max(1, _CHUNK_PIXELS["cpu" if self.device.type == "cpu" else "gpu"] // size**2)
@@ -223,7 +223,9 @@ class HeadRenderer:
             part = slice(start, start + chunk)
             lattice = Lattice(matrices[part], size, tensors.portrait.size)
             shifts = torch.einsum("tk,klcyx->tlcyx", coefficients[part], fields.grids)
-            pieces.append(_exposed(compose(tensors.portrait, paint, lattice, shifts, coefficients[part]), first.scene))
+            pieces.append(
+                _exposed(composite_layers(tensors.portrait, textures, lattice, shifts, coefficients[part]), first.scene)
+            )
         frames = torch.cat(pieces).unflatten(0, (len(states), first.num_frames))
         return _with_noise(frames, first)
 

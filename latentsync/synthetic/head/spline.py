@@ -10,14 +10,14 @@ class ThinPlateSpline:
     """Carries values known at scattered places to everywhere; solved once for many sets of values.
 
     Args:
-        places: (n, 2) pixels where values are known.
+        positions: (n, 2) pixels where values are known.
         scale: length in pixels that is taken as 1, for good numbers.
         slack: how far the values may be missed for the sake of smoothness, 0 not at all.
     """
 
-    def __init__(self, places: Array, scale: float, slack: float = 1e-6) -> None:
-        self._centres, self._scale = places / scale, scale
-        count = len(places)
+    def __init__(self, positions: Array, scale: float, slack: float = 1e-6) -> None:
+        self._centres, self._scale = positions / scale, scale
+        count = len(positions)
         system = np.zeros((count + 3, count + 3))
         system[:count, :count] = _kernel(self._centres, self._centres) + slack * np.eye(count)
         system[:count, count:] = np.concatenate([np.ones((count, 1)), self._centres], axis=1)

@@ -167,7 +167,7 @@ def synthesize(text: str, voice: str = "en-us", speed: int = 165, pitch: int = 5
         samples = engine.speak(text, voice, {"rate": speed, "pitch": pitch, "range": 50, "volume": 90})
         events = list(engine.events)
         rate = engine.sample_rate
-    waveform = resample(samples.astype(np.float32) / 32768.0, rate, SAMPLE_RATE)
+    waveform = resample_audio(samples.astype(np.float32) / 32768.0, rate, SAMPLE_RATE)
     return Utterance(waveform, _as_phonemes(events, rate, len(samples)), text, voice)
 
 
@@ -188,7 +188,7 @@ def _as_phonemes(events: Sequence[tuple[str, int]], rate: int, num_samples: int)
     return tuple(phonemes)
 
 
-def resample(waveform: npt.NDArray[np.float32], source_rate: int, target_rate: int) -> npt.NDArray[np.float32]:
+def resample_audio(waveform: npt.NDArray[np.float32], source_rate: int, target_rate: int) -> npt.NDArray[np.float32]:
     """Resample ``waveform`` (n,) with a windowed sinc; returns (ceil(n * target / source),) float32."""
     divisor = gcd(source_rate, target_rate)
     up, down = target_rate // divisor, source_rate // divisor

@@ -197,8 +197,8 @@ def _plateau(spans: list[VisemeSpan], times: npt.NDArray[np.float64], name: str)
     result = np.zeros(len(times))
     for span in spans:
         if span.name == name:
-            centre, half = (span.start + span.end) / 2, max((span.end - span.start) / 2 - 0.008, 0.022)
-            beyond = np.clip((np.abs(times - centre) - half) / _RAMP, 0, 1)
+            center, half = (span.start + span.end) / 2, max((span.end - span.start) / 2 - 0.008, 0.022)
+            beyond = np.clip((np.abs(times - center) - half) / _RAMP, 0, 1)
             result = np.maximum(result, 0.5 + 0.5 * np.cos(np.pi * beyond))
     return result
 

@@ -18,7 +18,7 @@ from latentsync.training.demo.speech_tracks import TRACK_ROWS, SpeechTracks
 from latentsync.whisper.log_mel import HOP_LENGTH, N_FFT, N_MELS, SAMPLE_RATE
 
 _SAMPLES_PER_ROW = 2 * HOP_LENGTH
-_ROOM_SAMPLES = 4096
+_RIR_SAMPLES = 4096
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def distort(waveforms: Tensor, generator: torch.Generator) -> Tensor:
     other = waveforms.roll(1, dims=0) if batch > 1 else torch.zeros_like(waveforms)
     other_gain = 10 ** (-_uniform((batch, 1), 12, 35, generator) / 20) * _chance((batch, 1), 0.3, generator)
     noise_gain = 10 ** (-_uniform((batch, 1), 3, 45, generator) / 20) * _chance((batch, 1), 0.7, generator)
-    noise = _coloured_noise(waveforms.shape, generator)
+    noise = _colored_noise(waveforms.shape, generator)
     mixed = waveforms + other * other_gain + noise * noise_gain * level
     gain = 10 ** (_uniform((batch, 1), -22, 8, generator) / 20)
     return (mixed * gain).clamp(-1, 1)
@@ -149,17 +149,17 @@ def _rolled(values: Tensor, shifts: Tensor) -> Tensor:
 def _with_echo(waveforms: Tensor, generator: torch.Generator) -> Tensor:
     """Convolved with decaying noise behind the direct sound, in a third of the recordings."""
     batch, samples = waveforms.shape
-    time = torch.arange(_ROOM_SAMPLES, device=waveforms.device) / SAMPLE_RATE
+    time = torch.arange(_RIR_SAMPLES, device=waveforms.device) / SAMPLE_RATE
     decay = _uniform((batch, 1), 0.02, 0.12, generator)
-    room = torch.randn((batch, _ROOM_SAMPLES), generator=generator, device=waveforms.device) * torch.exp(-time / decay)
+    rir = torch.randn((batch, _RIR_SAMPLES), generator=generator, device=waveforms.device) * torch.exp(-time / decay)
     strength = _uniform((batch, 1), 0.0, 0.8, generator) * _chance((batch, 1), 0.35, generator)
-    room = room / (room.square().sum(dim=1, keepdim=True).sqrt() + 1e-6) * strength
-    room[:, 0] = 1.0
-    size = samples + _ROOM_SAMPLES
-    return torch.fft.irfft(torch.fft.rfft(waveforms, size) * torch.fft.rfft(room, size), size)[:, :samples]
+    rir = rir / (rir.square().sum(dim=1, keepdim=True).sqrt() + 1e-6) * strength
+    rir[:, 0] = 1.0
+    size = samples + _RIR_SAMPLES
+    return torch.fft.irfft(torch.fft.rfft(waveforms, size) * torch.fft.rfft(rir, size), size)[:, :samples]
 
 
-def _coloured_noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def _colored_noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Unit-power noise (b, n) whose spectrum falls by 0 to 9 dB an octave."""
     white = torch.randn(shape, generator=generator, device=generator.device)
     spectrum = torch.fft.rfft(white)

@@ -44,7 +44,7 @@ class AudioStageOptions:
     curve_weight: float = 12.0
 
 
-class FeatureReader(nn.Module):
+class LinearProbe(nn.Module):
     """Linear maps from every layer's features to sound class and mouth curve at several offsets."""
 
     def __init__(self, dims: AudioEncoderDims) -> None:
@@ -59,9 +59,9 @@ class FeatureReader(nn.Module):
         return logits, rearrange(curves, "b t l (o p) -> b t l o p", o=len(_OFFSETS))
 
 
-def reading_loss(reader: FeatureReader, features: Tensor, batch: AudioBatch, curve_weight: float) -> Tensor:
+def probe_loss(probe: LinearProbe, features: Tensor, batch: AudioBatch, curve_weight: float) -> Tensor:
     """How badly the features (b, t, layers, d) tell the batch's sounds and curves; later layers count more."""
-    logits, curves = reader(features)
+    logits, curves = probe(features)
     layers = logits.shape[2]
     weights = torch.linspace(0.2, 1.0, layers, device=logits.device)
     valid = rearrange(batch.valid.float(), "b t -> b t 1")
@@ -91,43 +91,43 @@ def train_audio(
     """
     log = RunLog(context.folder, "audio")
     training = TracksOnDevice(tracks, context.device)
-    encoder, reader = AudioEncoder(options.dims).to(context.device), FeatureReader(options.dims).to(context.device)
-    both = nn.ModuleDict({"encoder": encoder, "reader": reader})
+    encoder, probe = AudioEncoder(options.dims).to(context.device), LinearProbe(options.dims).to(context.device)
+    both = nn.ModuleDict({"encoder": encoder, "reader": probe})
     optimizer = MasterOptimizer(both, options.optimizer, torch.float32)
     budget = context.budget()
     while budget.step():
         batch = training.augmented(options.batch_size, context.generator)
         with torch.autocast(context.device.type, torch.bfloat16, enabled=context.half):
             features = encoder(batch.mel)
-            loss = reading_loss(reader, features, batch, options.curve_weight)
+            loss = probe_loss(probe, features, batch, options.curve_weight)
         optimizer.step(loss, one_cycle(budget.fraction))
         if context.log_due():
             log.write(step=optimizer.steps, loss=loss.item(), skipped=optimizer.skipped)
         if context.save_due():
             _averaged(both, optimizer, options, context)
     result = _averaged(both, optimizer, options, context)
-    reader.load_state_dict(_part_of(optimizer.averaged_state(), "reader."))
-    figures = audio_figures(result, reader, TracksOnDevice(held_out, context.device), context.generator)
-    log.write(step=optimizer.steps, **figures)
-    write_json(context.folder / "validation.json", {"audio": {"steps": optimizer.steps, **figures}})
+    probe.load_state_dict(_part_of(optimizer.averaged_state(), "reader."))
+    metrics = audio_metrics(result, probe, TracksOnDevice(held_out, context.device), context.generator)
+    log.write(step=optimizer.steps, **metrics)
+    write_json(context.folder / "validation.json", {"audio": {"steps": optimizer.steps, **metrics}})
     return result
 
 
 @torch.no_grad()
-def audio_figures(
-    encoder: AudioEncoder, reader: FeatureReader, tracks: TracksOnDevice, generator: torch.Generator
+def audio_metrics(
+    encoder: AudioEncoder, probe: LinearProbe, tracks: TracksOnDevice, generator: torch.Generator
 ) -> dict[str, float]:
     """Share of sounds told right and correlation of the mouth's opening, on clean and on distorted speech."""
     indices = torch.arange(len(tracks), device=tracks.device)
-    figures = {}
+    metrics = {}
     for name, batch in (("clean", tracks.clean(indices)), ("distorted", tracks.rerecorded(indices, generator))):
-        logits, curves = reader(encoder(batch.mel).float())
+        logits, curves = probe(encoder(batch.mel).float())
         correct = (logits[:, :, -1].argmax(dim=-1) == batch.classes).float().mean()
         opening = curves[:, :, -1, _OFFSETS.index(0), 0]
         pair = torch.stack([opening.flatten(), batch.curves[:, :, 0].flatten()])
-        figures[f"accuracy_{name}"] = float(correct)
-        figures[f"opening_r_{name}"] = float(torch.corrcoef(pair)[0, 1])
-    return figures
+        metrics[f"accuracy_{name}"] = float(correct)
+        metrics[f"opening_r_{name}"] = float(torch.corrcoef(pair)[0, 1])
+    return metrics
 
 
 def _averaged(

@@ -14,7 +14,7 @@ class ClipSource(Protocol):
 
     resolution: int
 
-    def takes(self, curves: Tensor, generator: torch.Generator) -> Tensor:
+    def clips(self, curves: Tensor, generator: torch.Generator) -> Tensor:
         """Render the same scene once per mouth curve.
 
         Args:
@@ -27,20 +27,20 @@ class ClipSource(Protocol):
         ...
 
 
-def vary_colours(takes: Tensor, generator: torch.Generator) -> Tensor:
+def augment_colors(clips: Tensor, generator: torch.Generator) -> Tensor:
     """One random colour matrix, contrast curve and mirroring for a whole clip: (k, t, 3, h, w) in [-1, 1], the same."""
     draw = torch.rand(4, generator=generator, device=generator.device).tolist()
-    mixing = torch.eye(3, device=takes.device) + 0.04 * torch.randn(
+    mixing = torch.eye(3, device=clips.device) + 0.04 * torch.randn(
         (3, 3), generator=generator, device=generator.device
-    ).to(takes.device)
+    ).to(clips.device)
     gain, offset, gamma = 0.85 + 0.27 * draw[0], 0.08 * (draw[1] - 0.5), math.exp(0.4 * (draw[2] - 0.5))
-    unit = ((takes + 1) / 2).clamp(1e-4, 1).pow(gamma)
+    unit = ((clips + 1) / 2).clamp(1e-4, 1).pow(gamma)
     coloured = torch.einsum("ij,ktjhw->ktihw", mixing * gain, unit) + offset
     mirrored = coloured.flip(-1) if draw[3] < 0.5 else coloured
     return mirrored.clamp(0, 1) * 2 - 1
 
 
-class PhotoPieces:
+class PhotoCrops:
     """Random turned, scaled and recoloured squares of photographs, so that the autoencoder is not made for faces alone.
 
     Args:
@@ -63,16 +63,16 @@ class PhotoPieces:
             # Side of the piece in photo pixels: from twofold enlarged up to the whole picture.
             side = math.exp(math.log(self.resolution / 2) + scale * math.log(2 * min(height, width) / self.resolution))
             pieces.append(_turned_square(photo, side, (angle - 0.5) * 1.2, (x, y), self.resolution))
-        return vary_colours(torch.stack(pieces)[:, None], generator)[:, 0]
+        return augment_colors(torch.stack(pieces)[:, None], generator)[:, 0]
 
 
-def _turned_square(photo: Tensor, side: float, angle: float, place: tuple[float, float], resolution: int) -> Tensor:
+def _turned_square(photo: Tensor, side: float, angle: float, position: tuple[float, float], resolution: int) -> Tensor:
     height, width = photo.shape[-2:]
     free_x, free_y = 1 - min(side / width, 1.0), 1 - min(side / height, 1.0)
     cosine, sine = math.cos(angle), math.sin(angle)
     theta = [
-        [side / width * cosine, -side / width * sine, (2 * place[0] - 1) * free_x],
-        [side / height * sine, side / height * cosine, (2 * place[1] - 1) * free_y],
+        [side / width * cosine, -side / width * sine, (2 * position[0] - 1) * free_x],
+        [side / height * sine, side / height * cosine, (2 * position[1] - 1) * free_y],
     ]
     grid = F.affine_grid(
         torch.tensor([theta], device=photo.device), [1, 3, resolution, resolution], align_corners=False
@@ -89,46 +89,46 @@ class ImageBank:
         photos: makes the rest; None for faces alone.
         curves: (n, 7) mouth states to show, any order.
         clip_frames: frames rendered at a time.
-        photo_share: share of the pictures that are pieces of photographs.
+        photo_fraction: share of the pictures that are pieces of photographs.
     """
 
     def __init__(
         self,
         capacity: int,
         source: ClipSource,
-        photos: PhotoPieces | None,
+        photos: PhotoCrops | None,
         curves: Tensor,
         clip_frames: int = 16,
-        photo_share: float = 0.15,
+        photo_fraction: float = 0.15,
     ) -> None:
         self.source, self.photos, self.curves, self.clip_frames = source, photos, curves, clip_frames
-        self.photos_per_clip = round(clip_frames * photo_share / (1 - photo_share)) if photos else 0
+        self.photos_per_clip = round(clip_frames * photo_fraction / (1 - photo_fraction)) if photos else 0
         side = source.resolution
-        self.pictures = torch.zeros((capacity, 3, side, side), dtype=torch.uint8, device=curves.device)
+        self.images = torch.zeros((capacity, 3, side, side), dtype=torch.uint8, device=curves.device)
         self.filled = 0
         self._next = 0
 
     def add(self, generator: torch.Generator) -> None:
         """Render one more clip and cut a few photographs; the oldest pictures make room."""
         picks = torch.randint(len(self.curves), (1, self.clip_frames), generator=generator, device=generator.device)
-        takes = self.source.takes(self.curves[picks], generator)
-        self._put(rearrange(vary_colours(takes, generator), "k t c h w -> (k t) c h w"))
+        clips = self.source.clips(self.curves[picks], generator)
+        self._put(rearrange(augment_colors(clips, generator), "k t c h w -> (k t) c h w"))
         if self.photos is not None and self.photos_per_clip:
             self._put(self.photos.draw(self.photos_per_clip, generator))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, 3, R, R) float32 in [-1, 1], random pictures of the ring."""
         picks = torch.randint(self.filled, (count,), generator=generator, device=generator.device)
-        return self.pictures[picks].float() / 127.5 - 1
+        return self.images[picks].float() / 127.5 - 1
 
     def _put(self, pixels: Tensor) -> None:
-        slots = (self._next + torch.arange(len(pixels), device=pixels.device)) % len(self.pictures)
-        self.pictures[slots] = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        self._next = (self._next + len(pixels)) % len(self.pictures)
-        self.filled = min(self.filled + len(pixels), len(self.pictures))
+        slots = (self._next + torch.arange(len(pixels), device=pixels.device)) % len(self.images)
+        self.images[slots] = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        self._next = (self._next + len(pixels)) % len(self.images)
+        self.filled = min(self.filled + len(pixels), len(self.images))
 
 
-def state_of_mouth(curves: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def sample_mouth_states(curves: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """(n, t, 7) curves -> (count, 7) float32 single moments of them."""
     flat = rearrange(curves, "n t p -> (n t) p")
     return flat[torch.randint(len(flat), (count,), generator=generator, device=flat.device)].float()

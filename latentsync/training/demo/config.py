@@ -37,7 +37,7 @@ class SpeechOptions:
 
 
 @dataclass(frozen=True)
-class PictureOptions:
+class ImageOptions:
     """What the training pictures are.
 
     Attributes:
@@ -63,7 +63,7 @@ class DemoConfig:
     seed: int = 1247
     seconds: Seconds = field(default_factory=Seconds)
     speech: SpeechOptions = field(default_factory=SpeechOptions)
-    clips: PictureOptions = field(default_factory=PictureOptions)
+    clips: ImageOptions = field(default_factory=ImageOptions)
     audio: AudioStageOptions = field(default_factory=AudioStageOptions)
     vae: VaeStageOptions = field(default_factory=VaeStageOptions)
     max_steps: int = 0

@@ -25,8 +25,8 @@ class HeadClips:
         self._renderer = HeadRenderer(device)
 
     @torch.no_grad()
-    def takes(self, curves: Tensor, generator: torch.Generator) -> Tensor:
-        """See `ClipSource.takes`."""
+    def clips(self, curves: Tensor, generator: torch.Generator) -> Tensor:
+        """See `ClipSource.clips`."""
         seed = int(torch.randint(1 << 31, (1,), generator=generator, device=generator.device))
         setting = sample_setting(random.Random(seed), self.split, curves.shape[1], self.fps)
         states = [HeadState(curve, setting.motion, setting.identity, setting.scene) for curve in curves.cpu().numpy()]

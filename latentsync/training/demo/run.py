@@ -16,7 +16,7 @@ import torch
 from latentsync.face.compositing.masks import load_mask
 from latentsync.synthetic.speech.text import Split
 from latentsync.training.demo.audio_stage import train_audio
-from latentsync.training.demo.clips import PhotoPieces
+from latentsync.training.demo.clips import PhotoCrops
 from latentsync.training.demo.config import DemoConfig
 from latentsync.training.demo.head_clips import HeadClips
 from latentsync.training.demo.photos import load_photos
@@ -90,7 +90,7 @@ def run_vae(run: DemoRun, seconds: float) -> None:
     limit = min(12, run.config.speech.max_tracks)
     speech = make_tracks(TimeBudget(0.02 * seconds), _VAE_SEED, "train", limit, 1)
     photos = load_photos()
-    pieces = PhotoPieces(photos, clips.resolution, run.device) if photos else None
+    pieces = PhotoCrops(photos, clips.resolution, run.device) if photos else None
     source, held_out = (HeadClips(clips.resolution, run.device, split, _VAE_MOTION_FPS) for split in _SPLITS)
     curves = torch.from_numpy(speech.curves.astype(np.float32))
     material = FaceMaterial(source, held_out, pieces, curves, load_mask(clips.mask, clips.resolution))

@@ -30,10 +30,10 @@ class RunLog:
         self.stage = stage
         self._start = monotonic()
 
-    def write(self, **figures: float | int | str) -> None:
+    def write(self, **metrics: float | int | str) -> None:
         """Log one line; floats are rounded to five significant digits."""
         line: dict[str, float | int | str] = {"seconds": round(monotonic() - self._start, 1)}
-        line.update({name: _rounded(value) for name, value in figures.items()})
+        line.update({name: _rounded(value) for name, value in metrics.items()})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         logger.info("%s %s", self.stage, " ".join(f"{name}={value}" for name, value in line.items()))
@@ -43,13 +43,13 @@ def _rounded(value: float | int | str) -> float | int | str:
     return float(f"{value:.5g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
-def write_json(path: Path, figures: Mapping[str, object]) -> None:
+def write_json(path: Path, metrics: Mapping[str, object]) -> None:
     """Write figures to ``path``, adding to those an earlier stage left there; atomic."""
     earlier = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
         partial = Path(folder) / path.name
-        partial.write_text(json.dumps({**earlier, **figures}, indent=1), "utf-8")
+        partial.write_text(json.dumps({**earlier, **metrics}, indent=1), "utf-8")
         os.replace(partial, path)
 
 

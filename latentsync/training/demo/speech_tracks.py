@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentsync.errors import ConfigError, MediaError
-from latentsync.runtime.worker_pool import in_processes
+from latentsync.runtime.worker_pool import run_in_processes
 from latentsync.synthetic.population import HELD_OUT_VARIANTS
 from latentsync.synthetic.speech.text import Split, passage
 from latentsync.synthetic.speech.tts import LANGUAGES, SAMPLE_RATE, VARIANTS, Utterance, join, silence, synthesize
@@ -106,7 +106,7 @@ def make_tracks(budget: TimeBudget, seed: int, split: Split, limit: int, workers
     Raises:
         MediaError: espeak-ng made nothing.
     """
-    tracks = list(in_processes(make_track, _seeds(budget, seed, split, limit), workers))
+    tracks = list(run_in_processes(make_track, _seeds(budget, seed, split, limit), workers))
     if not tracks:
         raise MediaError("No speech was made within the time budget; give the stage `speech` more seconds")
     return SpeechTracks(*(np.concatenate([getattr(track, name) for track in tracks]) for name in _FILES))

@@ -77,11 +77,11 @@ class Pacer:
     """Keeps a side task to a share of the time: ``if pacer.due(): with pacer: ...``.
 
     Attributes:
-        share: of the time since construction that the side task may take, 0 to 1.
+        time_fraction: of the time since construction that the side task may take, 0 to 1.
         clock: gives seconds that only grow.
     """
 
-    share: float
+    time_fraction: float
     clock: Callable[[], float] = time.monotonic
     spent: float = 0.0
     _start: float = field(init=False)
@@ -92,7 +92,7 @@ class Pacer:
 
     def due(self) -> bool:
         """Whether the side task has had less than its share so far."""
-        return self.spent < self.share * (self.clock() - self._start)
+        return self.spent < self.time_fraction * (self.clock() - self._start)
 
     def __enter__(self) -> None:
         self._entered = self.clock()

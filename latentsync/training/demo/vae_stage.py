@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latentsync.errors import ConfigError
 from latentsync.models.vae import load_vae
-from latentsync.training.demo.clips import ClipSource, ImageBank, PhotoPieces, state_of_mouth
+from latentsync.training.demo.clips import ClipSource, ImageBank, PhotoCrops, sample_mouth_states
 from latentsync.training.demo.optimizer import MasterOptimizer, OptimizerOptions
 from latentsync.training.demo.run_log import RunLog, save_half, write_json
 from latentsync.training.demo.stage import StageContext
@@ -41,12 +41,12 @@ class VaeStageOptions:
         colour_weight: weight of the error of hue, without which a small network saves itself the colours: brightness
             is most of what the other terms see.
         mouth_weight: extra weight of the repainted region.
-        masked_share: share of the pictures that are shown with the repainted region blanked.
-        cut_share: share of the budget, from the start, in which squares are cut out of the pictures, every other time
+        masked_fraction: share of the pictures that are shown with the repainted region blanked.
+        crop_fraction: fraction of the budget, from the start, in which squares are cropped from the images, every other time
             round the repainted region: more of what matters in less time.
-        cut_side: of these squares in pixels.
-        bank_capacity, bank_start: pictures kept, and clips rendered before the first step.
-        refresh_share: share of the time for rendering new clips afterwards.
+        crop_side: of these squares in pixels.
+        bank_capacity, bank_warmup_clips: pictures kept, and clips rendered before the first step.
+        refresh_fraction: share of the time for rendering new clips afterwards.
         compile: let torch compile both halves, which pays after a minute on a GPU.
         start_from: folder of an autoencoder of these sizes to go on from; "" starts from nothing.
     """
@@ -60,12 +60,12 @@ class VaeStageOptions:
     gradient_weight: float = 1.0
     colour_weight: float = 0.0
     mouth_weight: float = 1.0
-    masked_share: float = 0.3
-    cut_share: float = 0.0
-    cut_side: int = 160
+    masked_fraction: float = 0.3
+    crop_fraction: float = 0.0
+    crop_side: int = 160
     bank_capacity: int = 12000
-    bank_start: int = 64
-    refresh_share: float = 0.3
+    bank_warmup_clips: int = 64
+    refresh_fraction: float = 0.3
     compile: bool = False
     start_from: str = ""
 
@@ -130,7 +130,7 @@ def vae_loss(vae: AutoencoderKL, pixels: Tensor, importance: Tensor, options: Va
     return {"total": likeness + options.kl_weight * kl, "pixel": pixel, "colour": colour, "kl": kl}
 
 
-class Cuts:
+class RandomCrops:
     """Random squares of pictures, every other one round the repainted region.
 
     Args:
@@ -152,7 +152,7 @@ class Cuts:
         free = max(0, resolution - self.side)
         if self._near:
             wander = free / 4
-            starts = [centre - self.side / 2 + self._random.uniform(-wander, wander) for centre in self._centre]
+            starts = [center - self.side / 2 + self._random.uniform(-wander, wander) for center in self._centre]
         else:
             starts = [self._random.uniform(0, free) for _ in range(2)]
         top, left = (min(max(0, round(start)), free) for start in starts)
@@ -173,7 +173,7 @@ class FaceMaterial:
 
     source: ClipSource
     held_out: ClipSource
-    photos: PhotoPieces | None
+    photos: PhotoCrops | None
     curves: Tensor
     mask: Tensor
 
@@ -188,7 +188,7 @@ def train_vae(options: VaeStageOptions, material: FaceMaterial, context: StageCo
     mask = material.mask.to(context.device)
     importance = 1 + options.mouth_weight * (1 - mask[None, :1])
     importance = importance / importance.mean()
-    states = state_of_mouth(material.curves.to(context.device), 50000, context.generator)
+    states = sample_mouth_states(material.curves.to(context.device), 50000, context.generator)
     bank = ImageBank(options.bank_capacity, material.source, material.photos, states)
     vae = build_vae(options, material.source.resolution).to(context.device).train()
     vae.to(memory_format=torch.channels_last)
@@ -197,28 +197,28 @@ def train_vae(options: VaeStageOptions, material: FaceMaterial, context: StageCo
         vae.decoder.compile()
     optimizer = MasterOptimizer(vae, options.optimizer, context.dtype)
     budget = context.budget()
-    while bank.filled < options.bank_start * bank.clip_frames and budget.fraction < 0.1:
+    while bank.filled < options.bank_warmup_clips * bank.clip_frames and budget.fraction < 0.1:
         bank.add(context.generator)
-    pacer = Pacer(options.refresh_share)
-    cuts = Cuts(options.cut_side, mask[0], context.seed)
+    pacer = Pacer(options.refresh_fraction)
+    crops = RandomCrops(options.crop_side, mask[0], context.seed)
     while budget.step():
         if pacer.due():
             with pacer:
                 bank.add(context.generator)
         pixels = bank.draw(options.batch_size, context.generator)
-        pixels[: round(options.masked_share * len(pixels))] *= mask
-        place = cuts.draw(pixels.shape[-1]) if budget.fraction < options.cut_share else (...,)
-        losses = vae_loss(vae, pixels[place], importance[place], options)
+        pixels[: round(options.masked_fraction * len(pixels))] *= mask
+        crop_index = crops.draw(pixels.shape[-1]) if budget.fraction < options.crop_fraction else (...,)
+        losses = vae_loss(vae, pixels[crop_index], importance[crop_index], options)
         optimizer.step(losses["total"], one_cycle(budget.fraction))
         if context.log_due():
-            figures = {name: value.item() for name, value in losses.items()}
-            log.write(step=optimizer.steps, skipped=optimizer.skipped, pictures=bank.filled, **figures)
+            metrics = {name: value.item() for name, value in losses.items()}
+            log.write(step=optimizer.steps, skipped=optimizer.skipped, images=bank.filled, **metrics)
         if context.save_due():
             _save(vae, optimizer, bank, context)
     saved = _save(vae, optimizer, bank, context)
-    figures = _figures(saved, material, mask, context)
-    log.write(step=optimizer.steps, **figures)
-    write_json(context.folder / "validation.json", {"vae": {"steps": optimizer.steps, **figures}})
+    metrics = _evaluate(saved, material, mask, context)
+    log.write(step=optimizer.steps, **metrics)
+    write_json(context.folder / "validation.json", {"vae": {"steps": optimizer.steps, **metrics}})
     return saved
 
 
@@ -246,12 +246,12 @@ def _save(vae: AutoencoderKL, optimizer: MasterOptimizer, bank: ImageBank, conte
 
 
 @torch.no_grad()
-def _figures(vae: AutoencoderKL, material: FaceMaterial, mask: Tensor, context: StageContext) -> dict[str, float]:
+def _evaluate(vae: AutoencoderKL, material: FaceMaterial, mask: Tensor, context: StageContext) -> dict[str, float]:
     """Quality on new faces, reloaded from the files; also writes the sheet."""
     loaded = load_vae(vae_folder(context.checkpoint_folder), context.device, torch.float32)
     generator = torch.Generator(context.device).manual_seed(context.seed + 1)
-    states = state_of_mouth(material.curves.to(context.device), 12, generator)
-    faces = torch.cat([material.held_out.takes(state[None, None], generator)[0] for state in states])
+    states = sample_mouth_states(material.curves.to(context.device), 12, generator)
+    faces = torch.cat([material.held_out.clips(state[None, None], generator)[0] for state in states])
     latents = loaded.encode(faces).latent_dist.mean
     restored = loaded.decode(latents).sample.clamp(-1, 1)
     scaled = latents * float(loaded.config.scaling_factor)

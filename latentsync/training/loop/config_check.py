@@ -29,11 +29,11 @@ class Tolerance:
     """Which settings may differ.
 
     Attributes:
-        harmless: keys, or sections ("run" for "run.seed").
+        mutable_keys: keys, or sections ("run" for "run.seed").
         defaults: flat; what a setting was where the run was saved before there was such a setting.
     """
 
-    harmless: tuple[str, ...] = ()
+    mutable_keys: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -53,7 +53,7 @@ def check_same(saved: Mapping[str, Any], present: Mapping[str, Any], tolerance: 
     different = []
     for key in sorted({*saved, *present}):
         was, now = saved.get(key, tolerance.defaults.get(key, absent)), present.get(key, absent)
-        if was != now and not _is_harmless(key, tolerance.harmless):
+        if was != now and not _is_mutable(key, tolerance.mutable_keys):
             different.append(f"  {key}: was {was!r}, is {now!r}")
     if different:
         raise ConfigError(
@@ -62,6 +62,6 @@ def check_same(saved: Mapping[str, Any], present: Mapping[str, Any], tolerance: 
         )
 
 
-def _is_harmless(key: str, harmless: tuple[str, ...]) -> bool:
+def _is_mutable(key: str, mutable_keys: tuple[str, ...]) -> bool:
     """Whether a dotted key, or a section that it is in, is in the list."""
-    return any(key == name or key.startswith(f"{name}.") for name in harmless)
+    return any(key == name or key.startswith(f"{name}.") for name in mutable_keys)

@@ -22,7 +22,7 @@ class Curves:
     """Writes ``curves.jsonl``, ``tensorboard/`` and ``charts/NAME.png`` in a run's folder.
 
     A line is either ``{"step", "epoch", "train": {term: mean}, "lr", "grad_norm", ...}``, the mean of the steps since
-    the line before, or ``{"step", "epoch", "validation": {figure: mean}}``. A figure that is not finite is null.
+    the line before, or ``{"step", "epoch", "validation": {metric: mean}}``. A figure that is not finite is null.
 
     Args:
         run: the run's folder.
@@ -58,8 +58,8 @@ class Curves:
         lines = [line for line in read_curves(self.file) if line["step"] <= step]
         _rewrite(self.file, lines)
         self.validated_step = max((line["step"] for line in lines if "validation" in line), default=-1)
-        told = any(line["step"] == step for line in lines if "train" in line)
-        if pending is not None and not told:
+        already_logged = any(line["step"] == step for line in lines if "train" in line)
+        if pending is not None and not already_logged:
             self._pending = {**pending, "terms": dict(pending["terms"])}
         self._board = SummaryWriter(str(self.run / "tensorboard"), purge_step=step + 1)
 
@@ -110,11 +110,11 @@ class Curves:
         words = " ".join(f"{name} {value:.5g}" for name, value in line["train"].items())
         logger.info("step %d: %s, lr %.3g, %.3g samples/s", line["step"], words, line["lr"], line["samples_per_second"])
 
-    def add_validation(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
+    def add_validation(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Write a line of validation figures."""
         self.validated_step = step
-        self._write({"step": step, "epoch": epoch, "validation": dict(figures)})
-        logger.info("step %d: validation %s", step, " ".join(f"{name} {value:.5g}" for name, value in figures.items()))
+        self._write({"step": step, "epoch": epoch, "validation": dict(metrics)})
+        logger.info("step %d: validation %s", step, " ".join(f"{name} {value:.5g}" for name, value in metrics.items()))
 
     def draw(self) -> Path:
         """Draw the charts of all lines, unless they show them already; returns the picture."""
@@ -155,12 +155,12 @@ class Curves:
         if self._board is None:
             return
         for name, value in line.items():
-            figures = (
+            metrics = (
                 {f"{name}/{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
             )
-            for tag, figure in figures.items():
-                if tag not in ("step", "epoch") and figure is not None:
-                    self._board.add_scalar(tag, figure, line["step"])
+            for tag, metric in metrics.items():
+                if tag not in ("step", "epoch") and metric is not None:
+                    self._board.add_scalar(tag, metric, line["step"])
 
 
 def read_curves(file: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from latentsync.errors import TrainingError
 from latentsync.training.loop.interrupt import StopRequest
-from latentsync.training.loop.processes import Processes
+from latentsync.training.loop.processes import ProcessGroup
 from latentsync.training.loop.task import BatchSource
 
 logger = logging.getLogger(__name__)
@@ -26,13 +26,13 @@ class Feed:
         batches_per_epoch: the fewest that a process has.
     """
 
-    def __init__(self, source: BatchSource, per_update: int, processes: Processes) -> None:
+    def __init__(self, source: BatchSource, per_update: int, processes: ProcessGroup) -> None:
         self.source = source
         self.per_update = per_update
         self.processes = processes
         self.epoch = 0
         self.batch = 0
-        self.batches_per_epoch = -int(processes.agree([-source.steps_per_epoch])[0])
+        self.batches_per_epoch = -int(processes.all_reduce_max([-source.steps_per_epoch])[0])
         if self.batches_per_epoch < 1:
             raise TrainingError(
                 "An epoch has no batch in at least one process: give more clips, smaller batches or fewer processes."
@@ -44,7 +44,7 @@ class Feed:
         """Updates that an epoch makes."""
         return -(-self.batches_per_epoch // self.per_update)
 
-    def go_to(self, epoch: int, batch: int) -> None:
+    def seek(self, epoch: int, batch: int) -> None:
         """Make this the next batch."""
         self.close()
         self.epoch, self.batch = (epoch, batch) if batch < self.batches_per_epoch else (epoch + 1, 0)
@@ -56,7 +56,7 @@ class Feed:
             close()
         self._batches = None
 
-    def take(self, stop: StopRequest) -> list[Any]:
+    def next_batches(self, stop: StopRequest) -> list[Any]:
         """The batches of the next update; none, and then in no process, if a signal came or the epoch ended early.
 
         Raises:
@@ -65,7 +65,7 @@ class Feed:
         wanted = min(self.per_update, self.batches_per_epoch - self.batch)
         batches = self._read(wanted, stop)
         cut_off = stop.requested and len(batches) < wanted
-        minus_fewest, any_cut_off = self.processes.agree([-len(batches), cut_off])
+        minus_fewest, any_cut_off = self.processes.all_reduce_max([-len(batches), cut_off])
         if any_cut_off:
             return []
         taken = batches[: int(-minus_fewest)]
@@ -73,7 +73,7 @@ class Feed:
         if len(taken) < wanted:
             self._end_early()
         if self.batch >= self.batches_per_epoch:
-            self.go_to(self.epoch + 1, 0)
+            self.seek(self.epoch + 1, 0)
         return taken
 
     def _read(self, wanted: int, stop: StopRequest) -> list[Any]:

@@ -107,7 +107,7 @@ class TrainerOptions:
         seed: of Python's, numpy's and torch's generators; each process adds its rank.
         config: resolved configuration that the run is to be resumed with; plain values only.
         default_config: what its keys are where nothing is said; a run saved before a key existed had that.
-        harmless_keys: dotted keys of it, or sections, that may differ when the run is resumed.
+        mutable_keys: dotted keys of it, or sections, that may differ when the run is resumed.
         progress: show a progress bar.
     """
 
@@ -127,7 +127,7 @@ class TrainerOptions:
     seed: int = 1247
     config: Mapping[str, Any] = field(default_factory=dict)
     default_config: Mapping[str, Any] = field(default_factory=dict)
-    harmless_keys: tuple[str, ...] = ()
+    mutable_keys: tuple[str, ...] = ()
     progress: bool = True
 
     def __post_init__(self) -> None:

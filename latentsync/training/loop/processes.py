@@ -22,12 +22,12 @@ T = TypeVar("T")
 _PATIENCE = timedelta(hours=6)
 
 
-def this_shard() -> Shard:
+def current_shard() -> Shard:
     """This process's part of the data, by the variables that torchrun and ``accelerate launch`` set."""
     return Shard(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
-def leave_processes() -> None:
+def shutdown_distributed() -> None:
     """Leave the process group in good order: the last thing that a program does which may run in several processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -51,7 +51,7 @@ def resolve_precision(wanted: MixedPrecision, cuda: bool) -> str:
     return wanted
 
 
-class Processes:
+class ProcessGroup:
     """Joins the processes that the launcher started.
 
     Small facts travel over gloo in main memory, so that they never wait for a GPU.
@@ -74,7 +74,7 @@ class Processes:
             from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
         except ImportError as error:
             raise DependencyError("Training needs accelerate. Install it with: ./setup_env.sh --train") from error
-        if this_shard().world == 1:
+        if current_shard().world_size == 1:
             # Else accelerate stays with the device and the precision of an earlier run of this program.
             AcceleratorState._reset_state(reset_partial_state=True)
         cuda = torch.cuda.is_available() and not cpu
@@ -89,15 +89,15 @@ class Processes:
         )
         self.device: torch.device = self.accelerator.device
         self.shard = Shard(self.accelerator.process_index, self.accelerator.num_processes)
-        several = self.shard.world > 1
+        several = self.shard.world_size > 1
         self._group = dist.new_group(backend="gloo", timeout=_PATIENCE) if several else None
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes."""
         return self.shard.rank == 0
 
-    def agree(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_max(self, values: Sequence[float]) -> list[float]:
         """The largest of each value over all processes."""
         if self._group is None:
             return list(values)
@@ -109,7 +109,7 @@ class Processes:
         """The value of every process, in the order of their ranks."""
         if self._group is None:
             return [value]
-        values: list[Any] = [None] * self.shard.world
+        values: list[Any] = [None] * self.shard.world_size
         dist.all_gather_object(values, value, group=self._group)
         return values
 
@@ -117,10 +117,10 @@ class Processes:
         """Mean over the processes of a tensor on their devices, of any shape."""
         if self._group is not None:
             dist.all_reduce(values)
-            values /= self.shard.world
+            values /= self.shard.world_size
         return values
 
-    def main_does(self, work: Callable[[], T]) -> T:
+    def run_on_main(self, work: Callable[[], T]) -> T:
         """Have the main process do something that the others wait for; all get its result, or its failure.
 
         Raises:
@@ -129,7 +129,7 @@ class Processes:
         if self._group is None:
             return work()
         answer: list[Any] = [None, None]
-        if self.main:
+        if self.is_main:
             try:
                 answer = [work(), None]
             except LatentSyncError as error:
@@ -149,7 +149,7 @@ class Processes:
         return self.accelerator.prepare_model(network)
 
     def close(self, network: nn.Module) -> None:
-        """Take what was put around the network off it; the process group stays, see `leave_processes`."""
+        """Take what was put around the network off it; the process group stays, see `shutdown_distributed`."""
         from accelerate.state import AcceleratorState
 
         self.accelerator.unwrap_model(network, keep_fp32_wrapper=False)

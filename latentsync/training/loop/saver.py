@@ -16,7 +16,7 @@ from latentsync.training.loop.checkpointing import FORMAT, STATE_FILE, RunCheckp
 from latentsync.training.loop.config_check import Tolerance, check_same, flatten
 from latentsync.training.loop.feed import Feed
 from latentsync.training.loop.options import TrainerOptions
-from latentsync.training.loop.processes import Processes
+from latentsync.training.loop.processes import ProcessGroup
 from latentsync.training.loop.updates import Updater
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Saver:
         weights: file of the published layout of then.
     """
 
-    def __init__(self, options: TrainerOptions, processes: Processes, updater: Updater, feed: Feed) -> None:
+    def __init__(self, options: TrainerOptions, processes: ProcessGroup, updater: Updater, feed: Feed) -> None:
         self.options = options
         self.processes = processes
         self.updater = updater
@@ -70,22 +70,22 @@ class Saver:
             CheckpointError: its states are damaged or of another network.
             TrainingError: there is no room for one more state, or the folder cannot be written.
         """
-        path = self.processes.main_does(self._state_to_resume)
+        path = self.processes.run_on_main(self._state_to_resume)
         progress = Progress() if path is None else self._go_on(path)
-        self.processes.main_does(self._write_config)
+        self.processes.run_on_main(self._write_config)
         return progress
 
     def _go_on(self, path: Path) -> Progress:
         state = read_state(path)
         settings = state["settings"]
-        tolerance = Tolerance(self.options.harmless_keys, flatten(self.options.default_config))
+        tolerance = Tolerance(self.options.mutable_keys, flatten(self.options.default_config))
         check_same(settings, self._settings(), tolerance, str(self.options.run_folder))
         self.updater.load_state_dict(state)
         if settings["batches_per_epoch"] == self.feed.batches_per_epoch:
-            self.feed.go_to(state["epoch"], state["batch"])
+            self.feed.seek(state["epoch"], state["batch"])
         else:
             logger.warning("The number of batches in an epoch has changed: going on with the next epoch.")
-            self.feed.go_to(state["epoch"] + 1, 0)
+            self.feed.seek(state["epoch"] + 1, 0)
         if self.processes.shard.rank < len(state["random"]):
             set_random_state(state["random"][self.processes.shard.rank], self.processes.device)
         self.step, self.weights = state["step"], path / state["weights"]
@@ -121,7 +121,7 @@ class Saver:
             _write(self.bad_clips, json.dumps(problems, indent=1, ensure_ascii=False) + "\n")
             return weights
 
-        self.weights = self.processes.main_does(work)
+        self.weights = self.processes.run_on_main(work)
         self.step = progress.step
         logger.info("Saved step %d: %s", self.step, self.checkpoint)
 

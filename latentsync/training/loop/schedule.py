@@ -5,28 +5,28 @@ import math
 from latentsync.training.loop.options import Schedule
 
 
-def lr_factor(schedule: Schedule, warmup: int, step: int, over: float) -> float:
+def lr_factor(schedule: Schedule, warmup: int, step: int, progress: float) -> float:
     """Factor of the peak learning rate for a step.
 
     Args:
         schedule: how the rate falls.
         warmup: steps in which it rises.
         step: steps done so far.
-        over: share of the run that is over, 0 to 1.
+        progress: share of the run that is over, 0 to 1.
 
     Returns:
         0 to 1.
     """
     rise = min((step + 1) / (warmup + 1), 1.0)
-    over = min(max(over, 0.0), 1.0)
+    progress = min(max(progress, 0.0), 1.0)
     if schedule == "cosine":
-        return rise * 0.5 * (1.0 + math.cos(math.pi * over))
+        return rise * 0.5 * (1.0 + math.cos(math.pi * progress))
     if schedule == "linear":
-        return rise * (1.0 - over)
+        return rise * (1.0 - progress)
     return rise
 
 
-def share_over(step: int, last_step: int | None, seconds: float, max_seconds: float, warmup: int = 0) -> float:
+def progress_fraction(step: int, last_step: int | None, seconds: float, max_seconds: float, warmup: int = 0) -> float:
     """Share of a run that is over, by steps after the warm-up or by time, whichever is further.
 
     Args:

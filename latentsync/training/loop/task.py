@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of a fixed set this process takes: items ``rank``, ``rank + world``, ..."""
+    """Which part of a fixed set this process takes: items ``rank``, ``rank + world_size``, ..."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
 
 class BatchSource(Protocol):
@@ -62,7 +62,7 @@ class TrainingTask(Protocol):
         """Figures on the shard of a fixed set, each as (sum, count); the same at every call with the same weights."""
         ...
 
-    def illustrate(self, network: nn.Module, folder: Path, step: int) -> None:
+    def save_samples(self, network: nn.Module, folder: Path, step: int) -> None:
         """Write pictures of what the network does; called in the main process only."""
         ...
 

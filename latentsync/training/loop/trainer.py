@@ -15,9 +15,9 @@ from latentsync.training.loop.feed import Feed
 from latentsync.training.loop.finite import FiniteGuard
 from latentsync.training.loop.interrupt import StopRequest
 from latentsync.training.loop.options import TrainerOptions, TrainingResult
-from latentsync.training.loop.processes import Processes
+from latentsync.training.loop.processes import ProcessGroup
 from latentsync.training.loop.saver import Saver
-from latentsync.training.loop.schedule import lr_factor, share_over
+from latentsync.training.loop.schedule import lr_factor, progress_fraction
 from latentsync.training.loop.task import BatchSource, TrainingTask
 from latentsync.training.loop.updates import Update, Updater
 from latentsync.training.loop.validation import validate
@@ -35,7 +35,7 @@ class Trainer:
 
     Args:
         task: network, losses, validation.
-        source: batches of this process; see `latentsync.training.loop.processes.this_shard`.
+        source: batches of this process; see `latentsync.training.loop.processes.current_shard`.
         options: how the run goes.
     """
 
@@ -61,12 +61,12 @@ class Trainer:
     def _train(self) -> End:
         while (end := self._end()) is None:
             started, epoch = time.monotonic(), self.feed.epoch
-            batches = self.feed.take(self.stop)
+            batches = self.feed.next_batches(self.stop)
             if not batches:
                 continue
-            lr_share = self._lr_share()
-            update = self.updater.step(batches, lr_share)
-            self._record(update, epoch, len(batches), lr_share, time.monotonic() - started)
+            lr_scale = self._lr_scale()
+            update = self.updater.step(batches, lr_scale)
+            self._record(update, epoch, len(batches), lr_scale, time.monotonic() - started)
             if _due(self.progress.step, self.options.validation_steps):
                 self._validate()
             if _due(self.progress.step, self.options.checkpoints.save_ckpt_steps):
@@ -75,7 +75,7 @@ class Trainer:
 
     def _start(self, stack: ExitStack) -> None:
         options, task = self.options, self.task
-        processes = Processes(options.mixed_precision, options.cpu, options.find_unused_parameters)
+        processes = ProcessGroup(options.mixed_precision, options.cpu, options.find_unused_parameters)
         self.processes = processes
         stack.callback(processes.close, task.network)
         seed_everything(options.seed + processes.shard.rank)
@@ -89,15 +89,15 @@ class Trainer:
         self.guard = FiniteGuard(options.update.max_skipped_in_row, self.progress.skipped)
         self.curves = Curves(options.run_folder, task.name, options.log_steps)
         stack.callback(self.curves.close)
-        processes.main_does(lambda: self.curves.start(self.progress.step, self.progress.pending))
+        processes.run_on_main(lambda: self.curves.start(self.progress.step, self.progress.pending))
         self.last_step = self._last_step()
-        shown = processes.main and options.progress
+        shown = processes.is_main and options.progress
         self.bar = tqdm(total=self.last_step, initial=self.progress.step, unit="step", disable=not shown)
         stack.callback(self.bar.close)
         self._step_seconds: list[float] = []
         if processes.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(processes.device)
-        self._zero_hour = time.monotonic() - self.progress.seconds
+        self._start_time = time.monotonic() - self.progress.seconds
 
     def _last_step(self) -> int | None:
         by_epochs = self.options.max_train_epochs * self.feed.updates_per_epoch
@@ -105,8 +105,8 @@ class Trainer:
 
     def _end(self) -> End | None:
         """Why to end now, the same in all processes."""
-        options, now = self.options, time.monotonic() - self._zero_hour
-        stopped, self.progress.seconds = self.processes.agree([self.stop.requested, now])
+        options, now = self.options, time.monotonic() - self._start_time
+        stopped, self.progress.seconds = self.processes.all_reduce_max([self.stop.requested, now])
         if stopped:
             logger.warning("%s: saving after step %d.", self.stop.name or "Stop of a process", self.progress.step)
             return "signal"
@@ -118,25 +118,25 @@ class Trainer:
             return "time"
         return None
 
-    def _lr_share(self) -> float:
+    def _lr_scale(self) -> float:
         update, progress, max_seconds = self.options.update, self.progress, self.options.max_train_seconds
         warmup = update.lr_warmup_steps
-        over = share_over(progress.step, self.last_step, progress.seconds, max_seconds, warmup)
-        return lr_factor(update.lr_scheduler, warmup, progress.step, over)
+        fraction_done = progress_fraction(progress.step, self.last_step, progress.seconds, max_seconds, warmup)
+        return lr_factor(update.lr_scheduler, warmup, progress.step, fraction_done)
 
-    def _record(self, update: Update, epoch: int, batches: int, lr_share: float, seconds: float) -> None:
+    def _record(self, update: Update, epoch: int, batches: int, lr_scale: float, seconds: float) -> None:
         progress = self.progress
         progress.step += 1
         self._step_seconds.append(seconds)
         self.guard.note(progress.step, update, self.saver.checkpoints.newest)
         progress.skipped = self.guard.skipped
-        if not self.processes.main:
+        if not self.processes.is_main:
             return
         facts = {
-            "lr": self.updater.peak_lr * lr_share,
+            "lr": self.updater.peak_lr * lr_scale,
             "step_seconds": seconds,
-            "samples": batches * self.options.batch_size * self.processes.shard.world,
-            "seconds": time.monotonic() - self._zero_hour,
+            "samples": batches * self.options.batch_size * self.processes.shard.world_size,
+            "seconds": time.monotonic() - self._start_time,
             "skipped": progress.skipped,
         }
         self.curves.add(progress.step, epoch, update, facts)
@@ -145,22 +145,22 @@ class Trainer:
 
     def _validate(self) -> None:
         folder, step = self.options.run_folder / "samples", self.progress.step
-        figures = validate(self.task, self.updater.ema, self.processes, folder, step)
-        if self.processes.main:
-            self.curves.add_validation(step, self.feed.epoch, figures)
+        metrics = validate(self.task, self.updater.ema, self.processes, folder, step)
+        if self.processes.is_main:
+            self.curves.add_validation(step, self.feed.epoch, metrics)
             self.curves.draw()
 
     def _save(self) -> None:
         self.progress.pending = self.curves.pending
         self.saver.save(self.progress)
-        if self.processes.main:
+        if self.processes.is_main:
             self.curves.draw()
 
     def _finish(self, ended_by: End) -> TrainingResult:
         progress, saver = self.progress, self.saver
         if ended_by != "signal":
             self.curves.flush()
-            validated = self.processes.main_does(lambda: self.curves.validated_step == progress.step)
+            validated = self.processes.run_on_main(lambda: self.curves.validated_step == progress.step)
             if self.options.validation_steps and not validated:
                 self._validate()
         if saver.step != progress.step:
@@ -179,11 +179,11 @@ class Trainer:
             skipped=progress.skipped,
             problems=problems,
             steps_per_second=1.0 / statistics.median(times) if times else 0.0,
-            peak_cuda_bytes=int(self.processes.agree([peak])[0]),
+            peak_cuda_bytes=int(self.processes.all_reduce_max([peak])[0]),
         )
 
     def _report(self, problems: dict[str, str]) -> None:
-        if not self.processes.main:
+        if not self.processes.is_main:
             return
         logger.info("%d steps done, %d of them skipped.", self.progress.step, self.progress.skipped)
         logger.info("Weights: %s", self.saver.weights)

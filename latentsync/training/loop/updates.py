@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from latentsync.errors import CheckpointError, ConfigError, TrainingError
 from latentsync.training.loop.ema import Ema
 from latentsync.training.loop.options import UpdateOptions
-from latentsync.training.loop.processes import Processes
+from latentsync.training.loop.processes import ProcessGroup
 from latentsync.training.loop.task import TrainingTask
 
 
@@ -45,7 +45,7 @@ class Updater:
     """
 
     def __init__(
-        self, task: TrainingTask, options: UpdateOptions, processes: Processes, compile_network: bool = False
+        self, task: TrainingTask, options: UpdateOptions, processes: ProcessGroup, compile_network: bool = False
     ) -> None:
         self.task = task
         self.options = options
@@ -127,7 +127,7 @@ class Updater:
     @property
     def peak_lr(self) -> float:
         """Learning rate at factor 1."""
-        return self.options.lr * (self.processes.shard.world if self.options.scale_lr else 1)
+        return self.options.lr * (self.processes.shard.world_size if self.options.scale_lr else 1)
 
     def weights(self) -> dict[str, Tensor]:
         """What the run is for: the state dict, with averages where they are on; memory is shared."""

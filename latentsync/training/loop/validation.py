@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from latentsync.runtime.random_state import kept_random_state
+from latentsync.runtime.random_state import preserve_random_state
 from latentsync.training.loop.ema import Ema
-from latentsync.training.loop.processes import Processes
+from latentsync.training.loop.processes import ProcessGroup
 from latentsync.training.loop.task import TrainingTask
 
 
-def validate(task: TrainingTask, ema: Ema | None, processes: Processes, folder: Path, step: int) -> dict[str, float]:
+def validate(task: TrainingTask, ema: Ema | None, processes: ProcessGroup, folder: Path, step: int) -> dict[str, float]:
     """Validate in all processes together, with averaged weights where there are some, and illustrate in the main one.
 
     Args:
@@ -29,11 +29,11 @@ def validate(task: TrainingTask, ema: Ema | None, processes: Processes, folder: 
     averaged = nullcontext() if ema is None else ema.applied()
     # A compiled network would be compiled once more for these few batches without a gradient.
     eager = torch.compiler.set_stance("force_eager")
-    with kept_random_state(processes.device), _evaluating(task.network), averaged, eager, torch.no_grad():
+    with preserve_random_state(processes.device), _evaluating(task.network), averaged, eager, torch.no_grad():
         parts = processes.gather(task.validate(task.network, processes.shard))
-        if processes.main:
+        if processes.is_main:
             folder.mkdir(parents=True, exist_ok=True)
-            task.illustrate(task.network, folder, step)
+            task.save_samples(task.network, folder, step)
     return means(parts)
 
 
@@ -46,12 +46,12 @@ def means(parts: Sequence[dict[str, tuple[float, int]]]) -> dict[str, float]:
     Returns:
         Name -> mean over all shards; without those whose count is 0.
     """
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name in dict.fromkeys(name for part in parts for name in part):
         sums, counts = zip(*(part[name] for part in parts if name in part))
         if sum(counts) > 0:
-            figures[name] = sum(sums) / sum(counts)
-    return figures
+            metrics[name] = sum(sums) / sum(counts)
+    return metrics
 
 
 @contextmanager

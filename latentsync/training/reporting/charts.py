@@ -33,8 +33,8 @@ def draw_charts(lines: Sequence[Mapping[str, Any]], path: Path, title: str) -> N
     figure = Figure(figsize=(4.5 * _COLUMNS, 3.0 * rows))
     figure.subplots_adjust(0.05, 0.16 / rows, 0.98, 1 - 0.22 / rows, wspace=0.2, hspace=0.4)
     figure.suptitle(title)
-    for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(rows, _COLUMNS, place)
+    for position, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, _COLUMNS, position)
         _draw(axes, name, train.get(name), validation.get(name))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from latentsync.data.sampling.draws import SampleDraws
+from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.data.sampling.samples import SyncNetBatch
 from latentsync.errors import ConfigError
 from latentsync.losses.compose import compose
@@ -24,7 +24,7 @@ from latentsync.models.weights.published_layout import save_published
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
 from latentsync.training.loop.task import Shard
 from latentsync.training.reporting.image_sheet import save_sheet
-from latentsync.training.syncnet.frame_source import vary_windows
+from latentsync.training.syncnet.cached_frames import augment_windows
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -63,13 +63,13 @@ class SyncNetTaskOptions:
 
     Attributes:
         seed: of the changes to the frames.
-        varied: change the training frames lightly, see `vary_windows`.
+        augment: change the training frames lightly, see `augment_windows`.
         contrastive_weight: weight of `contrastive_loss` beside the cross-entropy of single pairs; 0 as published.
         mouth_weight: weight of `GuidedSyncNet`'s reading error; 0 as published.
     """
 
     seed: int = 42
-    varied: bool = False
+    augment: bool = False
     contrastive_weight: float = 0.0
     mouth_weight: float = 0.0
 
@@ -83,10 +83,10 @@ class GuidedSyncNet(nn.Module):
     Args:
         syncnet: is trained.
         num_frames: f of a window.
-        parameters_read: numbers that describe the mouth in a frame.
+        num_mouth_params: numbers that describe the mouth in a frame.
     """
 
-    def __init__(self, syncnet: StableSyncNet, num_frames: int, parameters_read: int = len(MOUTH_PARAMETERS)) -> None:
+    def __init__(self, syncnet: StableSyncNet, num_frames: int, num_mouth_params: int = len(MOUTH_PARAMETERS)) -> None:
         super().__init__()
         self.syncnet = syncnet
         self.num_frames = num_frames
@@ -94,15 +94,15 @@ class GuidedSyncNet(nn.Module):
             width = syncnet.audio_encoder(torch.zeros(1, 1, N_MELS, mel_columns(num_frames))).shape[1]
         # Entries of a unit vector are about 1 / sqrt(width).
         self.scale = width**0.5
-        self.reader = nn.Linear(width, num_frames * parameters_read)
+        self.reader = nn.Linear(width, num_frames * num_mouth_params)
 
     def forward(self, image: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Embed both sides and read both.
 
         image, audio as for `StableSyncNet` -> vision_embeds, audio_embeds (b, d), readings of both (b, f, k)
         """
-        seen, heard = self.syncnet(image, audio)
-        return seen, heard, self._read(seen), self._read(heard)
+        vision_embeds, audio_embeds = self.syncnet(image, audio)
+        return vision_embeds, audio_embeds, self._read(vision_embeds), self._read(audio_embeds)
 
     def _read(self, embeds: Tensor) -> Tensor:
         return rearrange(self.reader(embeds * self.scale), "b (f k) -> b f k", f=self.num_frames)
@@ -140,8 +140,8 @@ class SyncNetTask:
     def losses(self, network: nn.Module, batch: SyncNetBatch) -> dict[str, Tensor]:
         """See `TrainingTask.losses`: cross-entropy of the cosine, and the share of pairs told right."""
         pixels, options = self._pixels(batch), self.options
-        if options.varied:
-            pixels = vary_windows(pixels, SampleDraws(options.seed, batch.sample_ids, self._device))
+        if options.augment:
+            pixels = augment_windows(pixels, SampleRng(options.seed, batch.sample_ids, self._device))
         weights = {"contrastive": options.contrastive_weight, "mouth": options.mouth_weight}
         return self._judged(network, pixels, batch, weights)
 
@@ -152,11 +152,13 @@ class SyncNetTask:
         self, network: nn.Module, pixels: Tensor, batch: SyncNetBatch, extra: Mapping[str, float]
     ) -> dict[str, Tensor]:
         labels = batch.labels.to(self._device)
-        seen, heard, *read = network(self.to_image(pixels), batch.mel.to(self._device, non_blocking=True))
-        agreement = cosine(seen, heard)
+        vision_embeds, audio_embeds, *read = network(
+            self.to_image(pixels), batch.mel.to(self._device, non_blocking=True)
+        )
+        agreement = cosine(vision_embeds, audio_embeds)
         terms = {
             "bce": lambda: syncnet_bce(agreement, labels),
-            "contrastive": lambda: contrastive_loss(seen, heard, labels),
+            "contrastive": lambda: contrastive_loss(vision_embeds, audio_embeds, labels),
             "mouth": lambda: self._reading_error(read, batch),
         }
         losses = compose(terms, {"bce": 1.0, "contrastive": 0.0, "mouth": 0.0, **extra})
@@ -165,13 +167,13 @@ class SyncNetTask:
 
     def _reading_error(self, read: Sequence[Tensor], batch: SyncNetBatch) -> Tensor:
         """Mean squared error of what both embeddings say of the mouth: () ."""
-        if batch.mouth_seen is None or batch.mouth_heard is None:
+        if batch.video_mouth_curves is None or batch.audio_mouth_curves is None:
             raise ConfigError(
                 "run.mouth_weight needs clips whose sidecars say what the mouth does, as a made corpus has them "
                 f"(docs/data.md), and data.cache_frames=true; {batch.clips[0]} has none. Set run.mouth_weight=0"
             )
-        truth = (batch.mouth_seen.to(self._device), batch.mouth_heard.to(self._device))
-        return torch.stack([F.mse_loss(each, told) for each, told in zip(read, truth, strict=True)]).sum()
+        truth = (batch.video_mouth_curves.to(self._device), batch.audio_mouth_curves.to(self._device))
+        return torch.stack([F.mse_loss(each, target) for each, target in zip(read, truth, strict=True)]).sum()
 
     @torch.no_grad()
     def validate(self, network: nn.Module, shard: Shard) -> dict[str, tuple[float, int]]:
@@ -184,8 +186,8 @@ class SyncNetTask:
             count += len(batch.labels)
         return {"bce": (loss, count), "accuracy": (right, count)}
 
-    def illustrate(self, network: nn.Module, folder: Path, step: int) -> None:
-        """See `TrainingTask.illustrate`: what the network is shown; the same at every step, so written once."""
+    def save_samples(self, network: nn.Module, folder: Path, step: int) -> None:
+        """See `TrainingTask.save_samples`: what the network is shown; the same at every step, so written once."""
         path = folder / "syncnet_input.jpg"
         if self.validation and not path.exists():
             frames = next(iter(self.validation)).frames[:_SHEET_PAIRS]
@@ -200,4 +202,4 @@ class SyncNetTask:
 
 
 def _every(batches: Sequence[SyncNetBatch], shard: Shard) -> Iterable[SyncNetBatch]:
-    return batches[shard.rank :: shard.world]
+    return batches[shard.rank :: shard.world_size]

@@ -17,7 +17,7 @@ from latentsync.models.vae import decode_latents, encode_latents
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-AudioOf = Callable[[str, int, int], Tensor]
+AudioWindowLookup = Callable[[str, int, int], Tensor]
 """(clip, first frame, frames) -> (f, 50, d) audio windows of a clip."""
 
 
@@ -48,7 +48,7 @@ class LatentWindows:
         mask_channel = repeat(mask, "1 h w -> b 1 f h w", b=len(self.clean), f=self.clean.shape[2])
         return torch.cat([mask_channel.to(self.masked), self.masked, self.reference], dim=1)
 
-    def take(self, count: int) -> LatentWindows:
+    def first(self, count: int) -> LatentWindows:
         """The first ``count`` windows."""
         pixels = None if self.gt_pixel_values is None else self.gt_pixel_values[:count]
         clean, masked, reference = self.clean[:count], self.masked[:count], self.reference[:count]
@@ -68,7 +68,7 @@ class WindowEncoder:
     """
 
     vae: AutoencoderKL
-    audio: AudioOf
+    audio: AudioWindowLookup
     mask: Tensor
     chunk_size: int = 8
 

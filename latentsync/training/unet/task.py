@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from latentsync.data.sampling.draws import SampleDraws
+from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.errors import ConfigError
 from latentsync.face.compositing.masks import latent_mask
@@ -19,10 +19,10 @@ from latentsync.training.loop.task import Shard
 from latentsync.training.reporting.image_sheet import save_sheet
 from latentsync.training.unet.denoising import (
     NoiseOptions,
-    NoisyWindows,
-    draw_noisy,
+    NoisyLatents,
+    draw_noisy_latents,
+    loss_weight_map,
     motion_loss,
-    place_weights,
     recon_loss,
 )
 from latentsync.training.unet.latent_windows import LatentWindows
@@ -43,7 +43,7 @@ class UNetTaskOptions:
         noise: see there.
         recon_weight: weight of the denoising error.
         motion_weight: weight of `motion_loss`; 0 as published.
-        silent_share: share of the windows trained without sound, so that guidance has an unconditional side.
+        uncond_prob: share of the windows trained without sound, so that guidance has an unconditional side.
         sample_steps: DDIM steps of validation.
     """
 
@@ -51,7 +51,7 @@ class UNetTaskOptions:
     noise: NoiseOptions = field(default_factory=NoiseOptions)
     recon_weight: float = 1.0
     motion_weight: float = 0.0
-    silent_share: float = 0.0
+    uncond_prob: float = 0.0
     sample_steps: int = 20
 
 
@@ -98,30 +98,30 @@ class UNetTask:
         self.options = options
         self.validation = validation
         self._mask = latent_mask(prepare.mask)[:1]
-        self._places = place_weights(self._mask[0], options.noise)
+        self._weight_map = loss_weight_map(self._mask[0], options.noise)
 
     def to(self, device: torch.device) -> None:
         """See `TrainingTask.to`."""
         self.prepare.to(device)
         self.supervision.to(device)
-        self._mask, self._places = self._mask.to(device), self._places.to(device)
+        self._mask, self._weight_map = self._mask.to(device), self._weight_map.to(device)
 
     def losses(self, network: nn.Module, batch: Any) -> dict[str, Tensor]:
         """See `TrainingTask.losses`: the denoising error, and what the judges say of the clean estimate."""
         windows: LatentWindows = self.prepare(batch)
-        noisy, prediction = self._asked(network, windows)
+        noisy, prediction = self._predict(network, windows)
         estimate = self.schedule.as_clean(prediction, noisy.latents, noisy.alpha)
-        answer = (prediction, windows.clean, noisy, self.schedule, self._places)
+        answer = (prediction, windows.clean, noisy, self.schedule, self._weight_map)
         terms = {"recon": lambda: recon_loss(*answer), "motion": lambda: motion_loss(*answer)}
         options = self.options
         weights = {"recon": options.recon_weight, "motion": options.motion_weight, **self.supervision.weights}
         return compose({**terms, **self.supervision.terms(estimate, windows)}, weights)
 
-    def _asked(self, network: nn.Module, windows: LatentWindows) -> tuple[NoisyWindows, Tensor]:
+    def _predict(self, network: nn.Module, windows: LatentWindows) -> tuple[NoisyLatents, Tensor]:
         """Noisy windows and the network's answer (b, 4, f, h, w) float32."""
-        draws = SampleDraws(self.options.seed, windows.sample_ids, windows.clean.device)
-        noisy = draw_noisy(windows.clean, self.schedule, self.options.noise, draws)
-        silent = rearrange(draws.uniform() < self.options.silent_share, "b -> b 1 1 1")
+        rng = SampleRng(self.options.seed, windows.sample_ids, windows.clean.device)
+        noisy = draw_noisy_latents(windows.clean, self.schedule, self.options.noise, rng)
+        silent = rearrange(rng.uniform() < self.options.uncond_prob, "b -> b 1 1 1")
         audio = torch.where(silent, 0.0, windows.audio)
         sample = torch.cat([noisy.latents, windows.conditions(self._mask)], dim=1)
         return noisy, network(sample, noisy.timesteps, audio).float()
@@ -131,43 +131,43 @@ class UNetTask:
         """See `TrainingTask.validate`: the denoising error at fixed noise, and PSNR and sync of sampled mouths."""
         sums: dict[str, list[float]] = {}
         counts: dict[str, int] = {}
-        for batch in self.validation.batches[shard.rank :: shard.world]:
+        for batch in self.validation.batches[shard.rank :: shard.world_size]:
             windows: LatentWindows = self.prepare(batch)
-            noisy, prediction = self._asked(network, windows)
-            figures = {"recon": float(recon_loss(prediction, windows.clean, noisy, self.schedule, self._places))}
-            figures |= self._sampled_figures(network, windows)
-            for name, value in figures.items():
+            noisy, prediction = self._predict(network, windows)
+            metrics = {"recon": float(recon_loss(prediction, windows.clean, noisy, self.schedule, self._weight_map))}
+            metrics |= self._sample_metrics(network, windows)
+            for name, value in metrics.items():
                 sums.setdefault(name, []).append(value * len(windows.clean))
                 counts[name] = counts.get(name, 0) + len(windows.clean)
         return {name: (sum(values), counts[name]) for name, values in sums.items()}
 
-    def _sampled_figures(self, network: nn.Module, windows: LatentWindows) -> dict[str, float]:
+    def _sample_metrics(self, network: nn.Module, windows: LatentWindows) -> dict[str, float]:
         latents = sample_windows(
             network, windows, self._mask, self.schedule, self.options.sample_steps, self.options.seed
         )
         repainted = self._mask[0] < 0.5
-        figures = {"latent_mse": float((latents - windows.clean)[..., repainted].square().mean())}
-        pictures = self.supervision.shown(latents)
+        metrics = {"latent_mse": float((latents - windows.clean)[..., repainted].square().mean())}
+        images = self.supervision.decode(latents)
         truth = windows.gt_pixel_values
         if truth is None:
-            truth = self.supervision.shown(windows.clean)
-        painted = 1 - self.prepare.mask
-        error = ((pictures.clamp(-1, 1) - truth) * rearrange(painted, "c h w -> c 1 h w")).square()
-        mse = error.sum(dim=(1, 2, 3, 4)) / (painted.sum() * pictures.shape[2])
-        figures["mouth_psnr"] = float((20 * torch.log10(_PEAK / mse.sqrt())).mean())
-        if "sync" in self.supervision.judges:
-            judge = self.supervision.judges["sync"]
-            seen = pictures if self.supervision.in_pixels else latents
+            truth = self.supervision.decode(windows.clean)
+        repaint_mask = 1 - self.prepare.mask
+        error = ((images.clamp(-1, 1) - truth) * rearrange(repaint_mask, "c h w -> c 1 h w")).square()
+        mse = error.sum(dim=(1, 2, 3, 4)) / (repaint_mask.sum() * images.shape[2])
+        metrics["mouth_psnr"] = float((20 * torch.log10(_PEAK / mse.sqrt())).mean())
+        if "sync" in self.supervision.critics:
+            critic = self.supervision.critics["sync"]
+            seen = images if self.supervision.in_pixels else latents
             true_seen = truth if self.supervision.in_pixels else windows.clean
-            figures["sync_loss"] = float(judge(seen, windows.mel))
-            figures["sync_loss_of_truth"] = float(judge(true_seen, windows.mel))
-        return figures
+            metrics["sync_loss"] = float(critic(seen, windows.mel))
+            metrics["sync_loss_of_truth"] = float(critic(true_seen, windows.mel))
+        return metrics
 
     @torch.no_grad()
-    def illustrate(self, network: nn.Module, folder: Path, step: int) -> None:
-        """See `TrainingTask.illustrate`: per window a row each of reference, truth and sample pasted in."""
+    def save_samples(self, network: nn.Module, folder: Path, step: int) -> None:
+        """See `TrainingTask.save_samples`: per window a row each of reference, truth and sample pasted in."""
         if self.validation.batches:
-            windows = self.prepare(self.validation.batches[0]).take(_SHEET_WINDOWS)
+            windows = self.prepare(self.validation.batches[0]).first(_SHEET_WINDOWS)
             latents = sample_windows(
                 network, windows, self._mask, self.schedule, self.options.sample_steps, self.options.seed
             )
@@ -175,7 +175,7 @@ class UNetTask:
             rows = []
             for index in range(len(latents)):
                 reference, truth, sample = (
-                    self.supervision.shown(each[index : index + 1, :, pick])[0]
+                    self.supervision.decode(each[index : index + 1, :, pick])[0]
                     for each in (windows.reference, windows.clean, latents)
                 )
                 mask = rearrange(self.prepare.mask, "c h w -> c 1 h w")

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from latentsync.data.clips.disk_cache import DiskCache, file_identity
+from latentsync.data.clips.disk_cache import DiskCache, file_fingerprint
 
 
 def test_entries_come_back(tmp_path):
@@ -57,10 +57,10 @@ def test_identity_tells_files_of_one_name_and_changed_files_apart(tmp_path):
         path.parent.mkdir()
         path.write_bytes(b"same")
         os.utime(path, ns=(0, 0))
-    before = [file_identity(path) for path in paths]
+    before = [file_fingerprint(path) for path in paths]
     assert before[0] != before[1]
-    assert file_identity(paths[0]) == before[0]
+    assert file_fingerprint(paths[0]) == before[0]
     os.utime(paths[0], ns=(1, 1))
-    assert file_identity(paths[0]) != before[0]
+    assert file_fingerprint(paths[0]) != before[0]
     with pytest.raises(OSError):
-        file_identity(tmp_path / "absent.mp4")
+        file_fingerprint(tmp_path / "absent.mp4")

@@ -41,4 +41,4 @@ def test_a_missing_detector_is_told_at_once():
         raise DependencyError("mediapipe is not installed")
 
     with pytest.raises(DependencyError):
-        FaceCheck(absent).try_out()
+        FaceCheck(absent).check_available()

@@ -21,7 +21,7 @@ class CountingDetector:
     def search(self, frame):
         pass
 
-    def detect(self, frame, found=None):
+    def detect(self, frame, candidates=None):
         with self.log.open("a") as file:
             file.write("look\n")
         box = np.array([0, 0, frame.shape[1], frame.shape[0]], np.float32)
@@ -37,9 +37,9 @@ def test_reasons(tmp_path):
         for _ in range(2):
             with pytest.raises(UnusableClip, match=word):
                 inspector.require(clip)
-    facts = inspector.require(good_clip(tmp_path / "good.mp4", count=60))
-    assert (facts.video_frames, facts.frames, facts.has_face) == (60, 60, None)
-    assert facts.loudness == pytest.approx(0.2 / 3**0.5, rel=0.1)
+    info = inspector.require(good_clip(tmp_path / "good.mp4", count=60))
+    assert (info.video_frames, info.frames, info.has_face) == (60, 60, None)
+    assert info.loudness == pytest.approx(0.2 / 3**0.5, rel=0.1)
 
 
 def test_the_length_needed_is_of_picture_and_sound_together(tmp_path):

@@ -12,7 +12,7 @@ from latentsync.face.compositing.masks import (
     draw_mask,
     latent_mask,
     load_mask,
-    prepare_masked,
+    prepare_masked_pixels,
     prepare_pixels,
     resize_mask,
 )
@@ -31,17 +31,17 @@ def test_resize_and_latent_grid_match_the_published_ones(golden, resolution, ste
 @pytest.mark.parametrize("name", MASK_NAMES)
 def test_drawn_masks_repaint_what_the_published_ones_do(name):
     check = json.loads(find_file("fixed_masks.json", GOLDEN_FOLDERS).read_text())["check"][name]
-    picture = draw_mask(name)
-    assert set(np.unique(picture)) == {0, 255}
-    assert abs(int((picture == 0).sum()) - check["zero_pixels"]) <= check["different_pixels"]
+    image = draw_mask(name)
+    assert set(np.unique(image)) == {0, 255}
+    assert abs(int((image == 0).sum()) - check["zero_pixels"]) <= check["different_pixels"]
     cells = int((latent_mask(load_mask(name, 256))[0] == 0).sum())
     assert abs(cells - check["latent_256"]["zero_cells"]) <= check["latent_256"]["different_cells"]
 
 
 def test_prepared_pixels_match_the_published_ones(golden):
-    case = golden("prepare_masked")
+    case = golden("prepare_masked_pixels")
     frames = rearrange(case.inputs["frames"], "f h w c -> f c h w")
-    pixels, masked, masks = prepare_masked(frames, case.inputs["mask"])
+    pixels, masked, masks = prepare_masked_pixels(frames, case.inputs["mask"])
     case.check("pixels", pixels)
     case.check("masked", masked)
     case.check("masks", masks)
@@ -50,7 +50,7 @@ def test_prepared_pixels_match_the_published_ones(golden):
 def test_the_repainted_region_is_mid_grey_and_the_rest_untouched():
     frames = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8)
     mask = load_mask("mask", 256)
-    pixels, masked, masks = prepare_masked(frames, mask)
+    pixels, masked, masks = prepare_masked_pixels(frames, mask)
     assert masks.shape == (2, 1, 256, 256)
     kept = (mask == 1).expand_as(pixels)
     assert torch.equal(masked[kept], pixels[kept])
@@ -67,9 +67,9 @@ def test_pixels_of_the_right_size_cover_the_whole_range():
 
 def test_a_mask_of_ones_own_is_read_from_any_path(tmp_path):
     path = tmp_path / "gesicht maske ü.png"
-    picture = np.full((64, 64), 255, np.uint8)
-    picture[32:] = 0
-    path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    image = np.full((64, 64), 255, np.uint8)
+    image[32:] = 0
+    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
     mask = load_mask(path, 64)
     assert torch.all(mask[:, :32] == 1)
     assert torch.all(mask[:, 32:] == 0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from latentsync.errors import ConfigError
 from latentsync.face.compositing import restore as restore_module
 from latentsync.face.compositing.masks import load_mask
-from latentsync.face.compositing.restore import FaceRestorer, soft_repaint
+from latentsync.face.compositing.restore import FaceRestorer, feathered_mask
 from latentsync.face.geometry.affine import apply_affine, crop_size, face_template, fit_affine, invert_affine
 from latentsync.face.geometry.patches import Patches
 from latentsync.face.geometry.warp import crop_boxes, warp_faces
@@ -92,10 +92,10 @@ def test_the_mask_blend_keeps_what_the_mask_keeps():
 def test_the_soft_mask_never_leaves_the_repainted_region():
     for name in ("mask", "mask2", "mask3", "mask4"):
         mask = load_mask(name, 256)
-        share = soft_repaint(mask)
-        assert float(share[mask[:1] == 1].max()) < 1e-6
-        assert float(share.max()) == pytest.approx(1, abs=1e-5)
-        assert float(share[0, 150, 128]) == pytest.approx(1, abs=1e-5)
+        alpha = feathered_mask(mask)
+        assert float(alpha[mask[:1] == 1].max()) < 1e-6
+        assert float(alpha.max()) == pytest.approx(1, abs=1e-5)
+        assert float(alpha[0, 150, 128]) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("blend", BLENDS)
@@ -124,7 +124,7 @@ def test_chunks_do_not_change_the_result(blend, monkeypatch):
     faces = torch.rand(4, 3, 64, 64) * 2 - 1
     weights = [1.0, 1.0, 0.0, 0.7]
     whole = FaceRestorer(64, blend).restore(frames, faces, matrices, weights)
-    monkeypatch.setattr(restore_module, "pixels_at_once", lambda device: 1)
+    monkeypatch.setattr(restore_module, "max_batch_pixels", lambda device: 1)
     single = FaceRestorer(64, blend).restore(frames, faces, matrices, weights)
     assert torch.equal(whole, single)
 
@@ -141,10 +141,10 @@ def test_parts_of_pictures_become_the_same_as_whole_ones(blend, x, y, brows, rol
     restorer = FaceRestorer(64, blend)
     whole = restorer.restore(frames, faces, matrices, weights)
     regions = restorer.regions(matrices, (320, 240))
-    boxes = crop_boxes(matrices, 64, (320, 240)).joined(regions)
+    boxes = crop_boxes(matrices, 64, (320, 240)).union(regions)
     pictures = [rearrange(frame, "c h w -> h w c").numpy() for frame in frames]
     patches = Patches.upload(pictures, boxes, torch.device("cpu"))
-    sources = [rearrange(patches.cut(index, regions, index), "h w c -> c h w") for index in range(3)]
+    sources = [rearrange(patches.crop(index, regions, index), "h w c -> c h w") for index in range(3)]
     alone = frames.clone()
     for index, pasted in enumerate(restorer.paste(sources, faces, matrices, weights, regions)):
         alone[(index, slice(None), *regions.slices(index))] = pasted

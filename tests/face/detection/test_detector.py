@@ -42,4 +42,4 @@ def test_insightface_faces_keep_fractions_of_pixels(golden):
     face = as_detection(RawFace(np.array([1, 2, 30, 40], np.float32), 0.8, landmarks))
     assert face.control_points.shape == (3, 2)
     assert np.any(face.control_points != np.rint(face.control_points))
-    np.testing.assert_allclose(face.centre, [15.5, 21])
+    np.testing.assert_allclose(face.center, [15.5, 21])

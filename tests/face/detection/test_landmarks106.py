@@ -1,6 +1,6 @@
 import numpy as np
 
-from latentsync.face.detection.landmarks106 import RawFace, control_points, published_choice, widened_box
+from latentsync.face.detection.landmarks106 import RawFace, control_points, select_published_face, widened_box
 
 
 def test_control_points_match_the_published_ones(golden):
@@ -17,6 +17,6 @@ def test_choice_and_box_match_the_published_ones(golden):
             RawFace(np.array(face["bbox"], np.float32), face["score"], case.inputs[face["landmark_key"]].numpy())
             for face in setting["faces"]
         ]
-        kept = published_choice(faces)
+        kept = select_published_face(faces)
         box = [-1] * 4 if kept is None else list(widened_box(kept, setting["width"], setting["height"]))
         assert box == expected

@@ -26,19 +26,19 @@ def detector():
 
 def scene(width, height, *parts):
     """A grey picture with (portrait, left, top, scale) pasted in."""
-    picture = np.full((height, width, 3), 90, np.uint8)
+    image = np.full((height, width, 3), 90, np.uint8)
     for portrait, left, top, scale in parts:
         small = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        picture[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return picture
+        image[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return image
 
 
 def test_control_points_lie_on_brows_and_nose(detector, portrait):
     (face,) = detector.detect(portrait)
     np.testing.assert_allclose(face.control_points, BROWS_AND_NOSE, atol=4)
     assert face.score > 0.7
-    assert face.turn is not None
-    assert face.turn < 0.3
+    assert face.yaw is not None
+    assert face.yaw < 0.3
     x0, y0, x1, y1 = face.box
     assert x0 < 195
     assert x1 > 255
@@ -58,9 +58,9 @@ def test_several_faces(detector, portrait):
     flipped = np.ascontiguousarray(portrait[:, ::-1])
     faces = detector.detect(scene(1280, 600, (portrait, 20, 20, 1.0), (flipped, 700, 60, 0.8)))
     assert len(faces) == 2
-    left, right = sorted(faces, key=lambda face: face.centre[0])
+    left, right = sorted(faces, key=lambda face: face.center[0])
     np.testing.assert_allclose(left.control_points - (20, 20), BROWS_AND_NOSE, atol=5)
-    assert right.centre[0] > 700
+    assert right.center[0] > 700
 
 
 def test_frames_searched_ahead_have_the_same_faces(detector, portrait):
@@ -91,9 +91,9 @@ def test_nothing_sticks_after_a_cut(detector, portrait):
 
 @pytest.mark.parametrize("angle", [-40, 40])
 def test_tilted_heads(detector, portrait, angle):
-    turn = cv2.getRotationMatrix2D((223, 130), angle, 1.0)
-    (face,) = detector.detect(cv2.warpAffine(portrait, turn, (512, 512)))
-    expected = np.array(BROWS_AND_NOSE) @ turn[:, :2].T + turn[:, 2]
+    yaw = cv2.getRotationMatrix2D((223, 130), angle, 1.0)
+    (face,) = detector.detect(cv2.warpAffine(portrait, yaw, (512, 512)))
+    expected = np.array(BROWS_AND_NOSE) @ yaw[:, :2].T + yaw[:, 2]
     np.testing.assert_allclose(face.control_points, expected, atol=6)
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from latentsync.face.detection.quiet_stderr import without_lines
+from latentsync.face.detection.quiet_stderr import suppress_stderr_lines
 
 CHATTER = re.compile(rb"chatter[^\n]*\n")
 
@@ -17,14 +17,14 @@ def say(text: str) -> None:
 
 
 def test_only_matching_lines_are_dropped(capfd):
-    with without_lines(CHATTER):
+    with suppress_stderr_lines(CHATTER):
         say("chatter 1\nreal trouble\nbar: 10%chatter 2\n")
     say("after\n")
     assert capfd.readouterr().err == "real trouble\nbar: 10%after\n"
 
 
 def test_errors_do_not_hide_what_was_said(capfd):
-    with pytest.raises(RuntimeError), without_lines(CHATTER):
+    with pytest.raises(RuntimeError), suppress_stderr_lines(CHATTER):
         say("cause\nchatter\n")
         raise RuntimeError
     say("after\n")
@@ -32,7 +32,7 @@ def test_errors_do_not_hide_what_was_said(capfd):
 
 
 def test_programs_without_standard_error_run_too():
-    code = "import re, os; from latentsync.face.detection.quiet_stderr import without_lines\nos.close(2)\n"
-    code += "with without_lines(re.compile(b'x')): print('ran')"
+    code = "import re, os; from latentsync.face.detection.quiet_stderr import suppress_stderr_lines\nos.close(2)\n"
+    code += "with suppress_stderr_lines(re.compile(b'x')): print('ran')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "ran\n"

@@ -4,7 +4,7 @@ from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentsync.face.geometry.patches import Boxes, Patches, boxes_round
+from latentsync.face.geometry.patches import Boxes, Patches, bounding_boxes
 
 CPU = torch.device("cpu")
 SIZE = (40, 30)
@@ -14,7 +14,7 @@ places = st.floats(-100, 140, width=32)
 @given(points=st.lists(st.tuples(places, places), min_size=2, max_size=5), least=st.integers(1, 50))
 def test_boxes_lie_in_the_picture_and_hold_what_they_go_round(points, least):
     outline = np.array([points], np.float32)
-    boxes = boxes_round(outline, SIZE, 2, least)
+    boxes = bounding_boxes(outline, SIZE, 2, least)
     low, high = boxes.corners[0], boxes.corners[0] + boxes.sizes[0]
     assert (low >= 0).all() and (high <= SIZE).all()
     assert (boxes.sizes[0] >= np.minimum(least, SIZE)).all()
@@ -26,28 +26,28 @@ def test_boxes_lie_in_the_picture_and_hold_what_they_go_round(points, least):
 def test_joined_boxes_hold_both():
     first = Boxes(np.array([[3, 4], [10, 0]]), np.array([[5, 6], [2, 2]]), SIZE)
     second = Boxes(np.array([[1, 6], [11, 1]]), np.array([[4, 20], [1, 1]]), SIZE)
-    both = first.joined(second)
+    both = first.union(second)
     assert both.corners.tolist() == [[1, 4], [10, 0]]
     assert both.sizes.tolist() == [[7, 22], [2, 2]]
 
 
 def test_pixels_come_back_from_where_they_were_cut():
-    pictures = np.random.default_rng(0).integers(0, 256, (3, SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE[1], SIZE[0], 3), dtype=np.uint8)
     outlines = np.array([[[5, 5], [20, 12]], [[-9, 20], [4, 60]], [[30, 1], [39, 29]]], np.float32)
-    boxes = boxes_round(outlines, SIZE, 1)
-    patches = Patches.upload(list(pictures), boxes, CPU)
+    boxes = bounding_boxes(outlines, SIZE, 1)
+    patches = Patches.upload(list(images), boxes, CPU)
     assert patches.pixels.shape == (boxes.sizes.prod(axis=1).sum(), 3)
     inner = Boxes(boxes.corners + 1, boxes.sizes - 2, SIZE)
-    for index, picture in enumerate(pictures):
-        assert np.array_equal(patches.picture(index), picture[boxes.slices(index)])
-        assert np.array_equal(patches[index:].picture(0), picture[boxes.slices(index)])
-        assert np.array_equal(patches.cut(index, inner, index), picture[inner.slices(index)])
-    assert np.array_equal(patches[1:][1:].picture(0), pictures[2][boxes.slices(2)])
+    for index, image in enumerate(images):
+        assert np.array_equal(patches.image(index), image[boxes.slices(index)])
+        assert np.array_equal(patches[index:].image(0), image[boxes.slices(index)])
+        assert np.array_equal(patches.crop(index, inner, index), image[inner.slices(index)])
+    assert np.array_equal(patches[1:][1:].image(0), images[2][boxes.slices(2)])
 
 
 def test_whole_frames_are_patches_too():
     frames = torch.randint(0, 256, (2, 3, 6, 9), dtype=torch.uint8)
-    patches = Patches.whole(frames)
-    assert torch.equal(rearrange(patches.picture(1), "h w c -> c h w"), frames[1])
+    patches = Patches.from_frames(frames)
+    assert torch.equal(rearrange(patches.image(1), "h w c -> c h w"), frames[1])
     beside = rearrange(rearrange(frames, "f c h w -> f h w c").contiguous(), "f h w c -> f c h w")
-    assert Patches.whole(beside).pixels.data_ptr() == beside.data_ptr()
+    assert Patches.from_frames(beside).pixels.data_ptr() == beside.data_ptr()

@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from latentsync.errors import ConfigError
-from latentsync.face.tracking.selection import IdentityFollower, parse_choice
+from latentsync.face.tracking.selection import IdentityTracker, parse_choice
 from tests.face.made_faces import made_face
 
 
-def follow(choice, frames, memory=25):
-    follower = IdentityFollower(choice, 640, memory)
-    return [follower.follow(faces) for faces in frames]
+def update(choice, frames, memory=25):
+    follower = IdentityTracker(choice, 640, memory)
+    return [follower.update(faces) for faces in frames]
 
 
 def places(results):
-    return [None if face is None else round(float(face.centre[0])) for face, _ in results]
+    return [None if face is None else round(float(face.center[0])) for face, _ in results]
 
 
 @pytest.mark.parametrize(
@@ -21,50 +21,50 @@ def places(results):
 )
 def test_the_choice_decides_at_the_first_frame(choice, expected):
     faces = [made_face(520, 200, 60), made_face(100, 200, 70), made_face(300, 200, 90)]
-    assert places(follow(choice, [faces])) == [expected]
+    assert places(update(choice, [faces])) == [expected]
 
 
 def test_the_person_stays_the_same_when_another_becomes_larger():
     frames = [[made_face(150, 200, 80), made_face(450, 200, 60 + 3 * step)] for step in range(30)]
-    assert places(follow("largest", frames)) == [150] * 30
+    assert places(update("largest", frames)) == [150] * 30
 
 
 def test_two_people_who_pass_each_other_are_not_mixed_up():
     frames = [[made_face(100 + 10 * step, 150, 80), made_face(500 - 10 * step, 260, 80)] for step in range(40)]
-    assert places(follow("leftmost", frames)) == [100 + 10 * step for step in range(40)]
+    assert places(update("leftmost", frames)) == [100 + 10 * step for step in range(40)]
 
 
 def test_someone_else_in_view_is_not_taken_for_the_one_who_left():
     both = [made_face(150, 200, 90), made_face(450, 200, 80)]
     frames = [both] * 5 + [[both[1]]] * 60
-    assert places(follow("leftmost", frames))[5:] == [None] * 60
+    assert places(update("leftmost", frames))[5:] == [None] * 60
 
 
 def test_the_person_is_found_again_after_a_long_absence():
     both = [made_face(150, 200, 90), made_face(450, 200, 80)]
     back = [made_face(170, 210, 88), both[1]]
-    results = places(follow("leftmost", [both] * 5 + [[both[1]]] * 60 + [back] * 3))
+    results = places(update("leftmost", [both] * 5 + [[both[1]]] * 60 + [back] * 3))
     assert results[-3:] == [170] * 3
 
 
 def test_a_cut_is_noticed_and_the_choice_made_anew():
     first = [made_face(100, 100, 60)]
     second = [made_face(500, 300, 120), made_face(300, 250, 200)]
-    results = follow("largest", [first] * 3 + [second] * 3)
+    results = update("largest", [first] * 3 + [second] * 3)
     assert [cut for _, cut in results] == [False] * 3 + [True, False, False]
     assert places(results)[3:] == [300] * 3
 
 
 def test_a_fast_move_is_no_cut():
     frames = [[made_face(100 + 40 * step, 200, 90)] for step in range(12)]
-    results = follow("largest", frames)
+    results = update("largest", frames)
     assert not any(cut for _, cut in results)
     assert None not in places(results)
 
 
 def test_a_position_waits_for_so_many_faces():
     one, two = [made_face(100, 200, 80)], [made_face(100, 200, 80), made_face(400, 200, 80)]
-    assert places(follow(1, [one, one, two, two])) == [None, None, 400, 400]
+    assert places(update(1, [one, one, two, two])) == [None, None, 400, 400]
 
 
 @pytest.mark.parametrize("choice", ["biggest", "-1", -1, ""])

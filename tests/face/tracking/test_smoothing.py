@@ -3,14 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentsync.face.geometry.affine import face_template, fit_affine
-from latentsync.face.tracking.smoothing import smooth_place, to_matrices, to_places
+from latentsync.face.tracking.smoothing import smooth_pose, to_matrices, to_poses
 from tests.face.made_faces import made_face
 
 
 @given(x=st.floats(0, 1900), y=st.floats(0, 1000), size=st.floats(40, 800), roll=st.floats(-3, 3))
 def test_places_say_the_same_as_matrices(x, y, size, roll):
     points = made_face(x, y, size, roll).control_points[None]
-    matrices = to_matrices(to_places(points, 256), 256)
+    matrices = to_matrices(to_poses(points, 256), 256)
     direct = fit_affine(points, face_template(256))
     corners = np.array([[x - size, y - size, 1], [x + size, y + size, 1]])
     np.testing.assert_allclose(corners @ matrices[0].T, corners @ direct[0].T, atol=0.05)
@@ -18,25 +18,25 @@ def test_places_say_the_same_as_matrices(x, y, size, roll):
 
 def test_a_straight_motion_passes_unchanged():
     offsets = np.arange(-7, 8)
-    places = np.stack([300 + 4.0 * offsets, 200 - 2.0 * offsets, 0.1 + 0.002 * offsets, 0.003 * offsets], axis=1)
-    np.testing.assert_allclose(smooth_place(offsets, places, 7, 256), places[7], atol=1e-6)
+    poses = np.stack([300 + 4.0 * offsets, 200 - 2.0 * offsets, 0.1 + 0.002 * offsets, 0.003 * offsets], axis=1)
+    np.testing.assert_allclose(smooth_pose(offsets, poses, 7, 256), poses[7], atol=1e-6)
 
 
 def test_quick_motion_is_followed():
     times = np.arange(200)
-    places = np.zeros((200, 4))
-    places[:, 0] = 400 + 60 * np.sin(2 * np.pi * 2 * times / 25)  # twice a second, 120 pixels from end to end
-    smoothed = [smooth_place(np.arange(-7, 8), places[middle - 7 : middle + 8], 7, 256)[0] for middle in range(7, 190)]
-    assert np.abs(np.array(smoothed) - places[7:190, 0]).max() < 2
+    poses = np.zeros((200, 4))
+    poses[:, 0] = 400 + 60 * np.sin(2 * np.pi * 2 * times / 25)  # twice a second, 120 pixels from end to end
+    smoothed = [smooth_pose(np.arange(-7, 8), poses[middle - 7 : middle + 8], 7, 256)[0] for middle in range(7, 190)]
+    assert np.abs(np.array(smoothed) - poses[7:190, 0]).max() < 2
 
 
 def test_noise_on_a_still_face_is_removed():
     rng = np.random.default_rng(0)
-    places = np.tile([400.0, 300.0, 0.0, 0.0], (200, 1))
+    poses = np.tile([400.0, 300.0, 0.0, 0.0], (200, 1))
     noise = 0.002 * rng.standard_normal((200, 4)) * [114.8, 114.8, 1, 1]
-    noisy = places + noise
+    noisy = poses + noise
     smoothed = np.stack(
-        [smooth_place(np.arange(-7, 8), noisy[middle - 7 : middle + 8], 7, 256) for middle in range(7, 190)]
+        [smooth_pose(np.arange(-7, 8), noisy[middle - 7 : middle + 8], 7, 256) for middle in range(7, 190)]
     )
     assert np.all(smoothed.std(axis=0) < 0.5 * noise.std(axis=0))
     steps = np.diff(smoothed, axis=0).std(axis=0) / np.diff(noisy, axis=0).std(axis=0)
@@ -45,10 +45,10 @@ def test_noise_on_a_still_face_is_removed():
 
 def test_one_sided_neighbours_do_not_pull_a_moving_face_back():
     offsets = np.arange(-7, 1)
-    places = np.stack([300 + 5.0 * offsets, 200 + 0.0 * offsets, 0.0 * offsets, 0.0 * offsets], axis=1)
-    np.testing.assert_allclose(smooth_place(offsets, places, 7, 256)[0], 300, atol=1e-6)
+    poses = np.stack([300 + 5.0 * offsets, 200 + 0.0 * offsets, 0.0 * offsets, 0.0 * offsets], axis=1)
+    np.testing.assert_allclose(smooth_pose(offsets, poses, 7, 256)[0], 300, atol=1e-6)
 
 
 def test_radius_zero_switches_smoothing_off():
-    places = np.random.default_rng(1).standard_normal((5, 4))
-    np.testing.assert_array_equal(smooth_place(np.arange(-2, 3), places, 0, 256), places[2])
+    poses = np.random.default_rng(1).standard_normal((5, 4))
+    np.testing.assert_array_equal(smooth_pose(np.arange(-2, 3), poses, 0, 256), poses[2])

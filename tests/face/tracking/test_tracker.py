@@ -90,14 +90,14 @@ def test_a_cut_to_a_picture_without_faces_and_back_elsewhere():
 
 def test_a_head_that_turns_away_is_left_alone_until_it_is_back():
     turns = [0.0] * 20 + [0.95] * 20 + [0.85] * 5 + [0.0] * 20
-    tracked = track([[made_face(300, 220, 150, turn=turn)] for turn in turns])
+    tracked = track([[made_face(300, 220, 150, yaw=yaw)] for yaw in turns])
     assert [face.index for face in tracked if face.reason == TURNED_AWAY] == list(range(20, 45))
 
 
 def test_reasons_from_the_first_frame():
     assert {face.reason for face in track(still(5, size=20.0))} == {TOO_SMALL}
     assert {face.reason for face in track(still(5, x=637.0))} == {OUTSIDE}
-    assert {face.reason for face in track(still(5, turn=0.95))} == {TURNED_AWAY}
+    assert {face.reason for face in track(still(5, yaw=0.95))} == {TURNED_AWAY}
 
 
 @given(st.lists(st.sampled_from(["a", "b", "ab", ""]), max_size=70), st.sampled_from([10.0, 25.0, 29.97]))
@@ -123,7 +123,7 @@ def test_a_roll_through_half_a_turn_is_continuous():
     np.testing.assert_allclose(np.stack([face.matrix for face in track(frames)]), expected, atol=0.2)
 
 
-@pytest.mark.parametrize("options", [{"gap": -1}, {"max_turn": 0}, {"min_inside": 2}])
+@pytest.mark.parametrize("options", [{"gap": -1}, {"max_yaw": 0}, {"min_inside": 2}])
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match="out of range"):
         TrackerOptions(**options)

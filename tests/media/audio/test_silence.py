@@ -77,4 +77,4 @@ def test_other_frame_rates_find_the_same_stretch(fps: Fraction) -> None:
 
 def test_fades_longer_than_the_silence_are_refused() -> None:
     with pytest.raises(ConfigError, match="fit"):
-        SilenceOptions(shortest=0.3)
+        SilenceOptions(min_duration=0.3)

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from latentsync.errors import ConfigError
-from latentsync.synthetic.speech.tts import LANGUAGES, PAUSE, SAMPLE_RATE, VARIANTS, join, resample, silence, synthesize
+from latentsync.synthetic.speech.tts import (
+    LANGUAGES,
+    PAUSE,
+    SAMPLE_RATE,
+    VARIANTS,
+    join,
+    resample_audio,
+    silence,
+    synthesize,
+)
 
 
 def test_phonemes_cover_the_sound_without_gaps():
@@ -62,6 +71,6 @@ def test_resampling_keeps_a_tone_and_removes_what_does_not_fit():
     time = np.arange(22050) / 22050
     tone, high = (np.sin(2 * np.pi * f * time).astype(np.float32) for f in (1000, 9500))
     expected = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
-    made = resample(tone, 22050, 16000)
+    made = resample_audio(tone, 22050, 16000)
     assert made.shape == (16000,) and np.abs(made - expected)[200:-200].max() < 2e-3
-    assert np.abs(resample(high, 22050, 16000))[200:-200].max() < 2e-2
+    assert np.abs(resample_audio(high, 22050, 16000))[200:-200].max() < 2e-2

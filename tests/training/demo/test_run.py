@@ -49,7 +49,7 @@ def test_all_stages_leave_files_that_inference_loads(tmp_path: Path) -> None:
     encoder = load_audio_encoder(files / "audio_encoder.safetensors", "cpu", torch.float32, 32)
     assert encoder.dims == recipe.audio.dims
     assert float(vae.config.scaling_factor) != pytest.approx(0.18215)
-    figures = json.loads((tmp_path / "report" / "validation.json").read_text())
-    assert set(figures) == {"audio", "vae"} and figures["vae"]["steps"] == 1
-    assert figures["vae"]["latent_std"] == pytest.approx(1.0, abs=0.5)
+    metrics = json.loads((tmp_path / "report" / "validation.json").read_text())
+    assert set(metrics) == {"audio", "vae"} and metrics["vae"]["steps"] == 1
+    assert metrics["vae"]["latent_std"] == pytest.approx(1.0, abs=0.5)
     assert {path.name for path in (tmp_path / "report").glob("*.jpg")} == {"vae_sheet.jpg"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from latentsync.errors import ConfigError
 from latentsync.face.compositing.masks import load_mask
-from latentsync.training.demo.vae_stage import Cuts, VaeStageOptions, build_vae, vae_loss
+from latentsync.training.demo.vae_stage import RandomCrops, VaeStageOptions, build_vae, vae_loss
 
 SMALL = VaeStageOptions((8, 8, 16, 16), norm_num_groups=4)
 R = 64
@@ -19,10 +19,10 @@ R = 64
 @given(st.integers(R // 2, 2 * R), st.integers(0, 99))
 def test_squares_lie_in_the_picture_every_other_one_at_the_mouth(side: int, seed: int) -> None:
     mask = load_mask("mask", R)[0]
-    pictures = torch.arange(R * R).reshape(1, R, R)
-    cuts = Cuts(side, mask, seed)
+    images = torch.arange(R * R).reshape(1, R, R)
+    crops = RandomCrops(side, mask, seed)
     for number in range(4):
-        square = pictures[cuts.draw(R)]
+        square = images[crops.draw(R)]
         assert square.shape == (1, min(side, R), min(side, R))
         if number % 2 == 0:
             assert (mask[cuts_of(square)] < 0.5).any()

@@ -3,14 +3,14 @@
 import pytest
 
 from latentsync.errors import ConfigError
-from latentsync.training.loop.processes import Processes, resolve_precision
+from latentsync.training.loop.processes import ProcessGroup, resolve_precision
 
 
 def test_a_run_has_its_own_precision() -> None:
     for precision in ("no", "bf16", "no"):
-        processes = Processes(precision, cpu=True)
+        processes = ProcessGroup(precision, cpu=True)
         assert processes.accelerator.mixed_precision == precision == processes.precision
-        assert processes.device.type == "cpu" and processes.shard.world == 1
+        assert processes.device.type == "cpu" and processes.shard.world_size == 1
 
 
 def test_half_precision_needs_a_gpu() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentsync.training.loop.schedule import lr_factor, share_over
+from latentsync.training.loop.schedule import lr_factor, progress_fraction
 
 
 @given(st.sampled_from(["constant", "cosine", "linear"]), st.integers(0, 50), st.integers(0, 200), st.floats(-1, 2))
@@ -21,9 +21,9 @@ def test_the_rate_rises_in_the_warm_up_and_falls_as_named():
 
 
 def test_steps_or_time_whichever_is_further():
-    assert share_over(30, 110, 0.0, 0.0, warmup=10) == 0.2
-    assert share_over(5, 110, 0.0, 0.0, warmup=10) == 0
-    assert share_over(30, 110, 6.0, 10.0, warmup=10) == 0.6
-    assert share_over(30, None, 6.0, 10.0) == 0.6
-    assert share_over(30, None, 60.0, 10.0) == 1
-    assert share_over(30, None, 6.0, 0.0) == 0
+    assert progress_fraction(30, 110, 0.0, 0.0, warmup=10) == 0.2
+    assert progress_fraction(5, 110, 0.0, 0.0, warmup=10) == 0
+    assert progress_fraction(30, 110, 6.0, 10.0, warmup=10) == 0.6
+    assert progress_fraction(30, None, 6.0, 10.0) == 0.6
+    assert progress_fraction(30, None, 60.0, 10.0) == 1
+    assert progress_fraction(30, None, 6.0, 0.0) == 0

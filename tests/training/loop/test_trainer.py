@@ -257,10 +257,10 @@ def test_settings_that_differ_are_listed_and_harmless_ones_pass(tmp_path):
     train(tmp_path, max_train_steps=2, config=config)
     other = {"run": {"seed": 2, "lr": 1e-3}, "data": {"files": ["a", "b"], "num_workers": 4}}
     with pytest.raises(ConfigError) as caught:
-        train(tmp_path, max_train_steps=4, config=other, harmless_keys=("data.num_workers",))
+        train(tmp_path, max_train_steps=4, config=other, mutable_keys=("data.num_workers",))
     assert "run.seed: was 1, is 2" in str(caught.value) and "num_workers" not in str(caught.value)
     assert "another run folder" in str(caught.value)
-    result = train(tmp_path, max_train_steps=4, config=other, harmless_keys=("data.num_workers", "run"))
+    result = train(tmp_path, max_train_steps=4, config=other, mutable_keys=("data.num_workers", "run"))
     assert result.steps == 4
 
 
@@ -278,7 +278,7 @@ def test_other_data_is_refused_or_begins_with_the_next_epoch(tmp_path):
         train(tmp_path, source=LineSource(28), max_train_steps=10)
     seen = []
     source = LineSource(28, taken=lambda epoch, ids: seen.append(epoch))
-    train(tmp_path, source=source, max_train_steps=10, harmless_keys=("batches_per_epoch",))
+    train(tmp_path, source=source, max_train_steps=10, mutable_keys=("batches_per_epoch",))
     assert seen == [2, 2]
 
 

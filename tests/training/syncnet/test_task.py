@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentsync.data.sampling.draws import SampleDraws
+from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.data.sampling.samples import SyncNetBatch
 from latentsync.errors import ConfigError
 from latentsync.losses.sync import contrastive_loss, syncnet_bce
@@ -16,7 +16,7 @@ from latentsync.models.vae import encode_latents
 from latentsync.models.weights.state_dict import read_state_dict
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
 from latentsync.training.loop.task import Shard
-from latentsync.training.syncnet.frame_source import vary_windows
+from latentsync.training.syncnet.cached_frames import augment_windows
 from latentsync.training.syncnet.task import FramesToImage, GuidedSyncNet, SyncNetTask, SyncNetTaskOptions
 from tests.models.builders import golden_vae
 
@@ -53,8 +53,8 @@ def batch(*ids: int, told: bool = True) -> SyncNetBatch:
         clips=[f"{number}.mp4" for number in ids],
         sample_ids=torch.tensor(ids),
         problems={},
-        mouth_seen=seen_mouths,
-        mouth_heard=heard_mouths,
+        video_mouth_curves=seen_mouths,
+        audio_mouth_curves=heard_mouths,
     )
 
 
@@ -77,7 +77,7 @@ def train(made: SyncNetTask, steps: int, size: int = 32, fresh: bool = True) -> 
     return seen
 
 
-def figures(made: SyncNetTask) -> dict[str, float]:
+def metrics(made: SyncNetTask) -> dict[str, float]:
     made.network.eval()
     found = made.validate(made.network, Shard())
     made.network.train()
@@ -86,9 +86,9 @@ def figures(made: SyncNetTask) -> dict[str, float]:
 
 def test_it_learns_which_mouths_belong_to_which_sounds() -> None:
     made = task()
-    before = figures(made)
+    before = metrics(made)
     train(made, 16, size=24)
-    after = figures(made)
+    after = metrics(made)
     assert after["accuracy"] > before["accuracy"] + 0.1 and after["bce"] < 0.85 * before["bce"]
 
 
@@ -108,7 +108,7 @@ def test_a_guide_reads_both_embeddings_and_leaves_a_plain_syncnet(tmp_path: Path
     assert losses["total"].item() == pytest.approx(float(losses["bce"] + 10 * losses["mouth"]), rel=1e-5)
     losses["total"].backward()
     assert all(each.grad is not None and each.grad.abs().max() > 0 for each in made.network.parameters())
-    assert set(figures(made)) == {"bce", "accuracy"}
+    assert set(metrics(made)) == {"bce", "accuracy"}
     file = made.export(made.network.state_dict(), tmp_path, 3)
     assert file.name == "stable_syncnet-3.pt"
     network().load_state_dict(read_state_dict(file))
@@ -146,11 +146,11 @@ def test_training_frames_are_varied_and_validation_frames_are_not() -> None:
             return super().__call__(pixels)
 
     samples = batch(*range(8))
-    made = task(SyncNetTaskOptions(seed=3, varied=True), to_image=Watcher(), validation=[samples])
+    made = task(SyncNetTaskOptions(seed=3, augment=True), to_image=Watcher(), validation=[samples])
     made.losses(made.network, samples)
     made.validate(made.network, Shard())
     plain = samples.frames.float() / 127.5 - 1
-    expected = vary_windows(plain, SampleDraws(3, samples.sample_ids, torch.device("cpu")))
+    expected = augment_windows(plain, SampleRng(3, samples.sample_ids, torch.device("cpu")))
     assert torch.equal(shown[0], expected) and not torch.equal(shown[0], plain)
     assert torch.equal(shown[1], plain)
 
@@ -180,8 +180,8 @@ def test_validation_is_the_same_however_it_is_shared() -> None:
 
 def test_a_sheet_shows_what_the_network_is_shown(tmp_path: Path) -> None:
     made = task()
-    made.illustrate(made.network, tmp_path, 5)
+    made.save_samples(made.network, tmp_path, 5)
     with Image.open(tmp_path / "syncnet_input.jpg") as sheet:
         assert sheet.size == (FRAMES * SIDE, 6 * SIDE)
-    task(validation=[]).illustrate(made.network, tmp_path / "none", 5)
+    task(validation=[]).save_samples(made.network, tmp_path / "none", 5)
     assert not (tmp_path / "none").exists()

@@ -6,33 +6,33 @@ from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentsync.data.sampling.draws import SampleDraws
+from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.diffusion.ddim import NoiseSchedule, Prediction
 from latentsync.diffusion.noise import mix_noise
 from latentsync.errors import ConfigError
 from latentsync.training.unet.denoising import (
     NoiseOptions,
-    NoisyWindows,
-    draw_blind,
+    NoisyLatents,
     draw_noise,
-    draw_noisy,
+    draw_noisy_latents,
+    draw_pure_noise,
     draw_timesteps,
+    loss_weight_map,
     motion_loss,
-    place_weights,
     recon_loss,
 )
 from tests.golden_files import load_golden
 
 CPU = torch.device("cpu")
-LISTENING = NoiseOptions(noisy_share=0.5, noisy_from=700, blind_from=640, blind_to=960)
+LISTENING = NoiseOptions(high_noise_prob=0.5, high_noise_from=700, pure_noise_from=640, pure_noise_to=960)
 FLAT = torch.ones(4, 4)
 
 
-def draws_of(count: int, seed: int = 1) -> SampleDraws:
-    return SampleDraws(seed, torch.arange(count), CPU)
+def draws_of(count: int, seed: int = 1) -> SampleRng:
+    return SampleRng(seed, torch.arange(count), CPU)
 
 
-class GivenDraws(SampleDraws):
+class GivenDraws(SampleRng):
     """Hands out the tensors it is given instead of drawing."""
 
     def __init__(self, *numbers: torch.Tensor) -> None:
@@ -53,15 +53,15 @@ def test_mixed_noise_is_the_published_one(name: str) -> None:
     case = load_golden(name)
     shared, individual = (case.inputs[key] for key in ("shared_raw", "individual_raw"))
     alpha = float(case.attrs["alpha"])
-    blind, timesteps = torch.zeros(len(shared), dtype=torch.bool), torch.zeros(len(shared), dtype=torch.int64)
+    pure_noise, timesteps = torch.zeros(len(shared), dtype=torch.bool), torch.zeros(len(shared), dtype=torch.int64)
     given_draws = GivenDraws(shared[:, :, :1], individual)
-    found = draw_noise(individual, timesteps, blind, NoiseOptions(mixed_noise_alpha=alpha), given_draws)
+    found = draw_noise(individual, timesteps, pure_noise, NoiseOptions(mixed_noise_alpha=alpha), given_draws)
     case.check("noise", found)
 
 
 def test_without_mixing_all_frames_share_one_draw() -> None:
     clean = torch.zeros(2, 4, 5, 4, 4)
-    noisy = draw_noisy(clean, NoiseSchedule(), NoiseOptions(mixed_noise_alpha=None), draws_of(2))
+    noisy = draw_noisy_latents(clean, NoiseSchedule(), NoiseOptions(mixed_noise_alpha=None), draws_of(2))
     assert torch.equal(noisy.noise, noisy.noise[:, :, :1].expand_as(clean))
     assert noisy.noise[0].ne(noisy.noise[1]).any() and noisy.noise[0, 0, 0].unique().numel() > 1
 
@@ -69,11 +69,11 @@ def test_without_mixing_all_frames_share_one_draw() -> None:
 def test_defaults_are_the_published_recipe() -> None:
     count, schedule = 400, NoiseSchedule()
     clean = torch.randn(count, 4, 2, 2, 2)
-    noisy = draw_noisy(clean, schedule, NoiseOptions(), draws_of(count))
+    noisy = draw_noisy_latents(clean, schedule, NoiseOptions(), draws_of(count))
     # Even timesteps, one per window, and no window without signal.
     assert 0 <= int(noisy.timesteps.min()) < 20 and 980 < int(noisy.timesteps.max()) <= 999
     assert noisy.timesteps.double().mean().item() == pytest.approx(499.5, abs=4 * 289 / count**0.5)
-    assert not noisy.blind.any()
+    assert not noisy.pure_noise.any()
     assert torch.equal(noisy.alpha.flatten(), schedule.alphas_cumprod[noisy.timesteps])
     expected = noisy.alpha.sqrt() * clean + (1 - noisy.alpha).sqrt() * noisy.noise
     torch.testing.assert_close(noisy.latents, expected, atol=1e-6, rtol=0)
@@ -81,7 +81,7 @@ def test_defaults_are_the_published_recipe() -> None:
     first, second = noisy.noise[:, :, 0].flatten(), noisy.noise[:, :, 1].flatten()
     assert (first * second).mean().item() == pytest.approx(0.5, abs=0.05)
     assert noisy.noise.std().item() == pytest.approx(1.0, abs=0.03)
-    weights = place_weights((torch.rand(32, 32) > 0.5).float(), NoiseOptions())
+    weights = loss_weight_map((torch.rand(32, 32) > 0.5).float(), NoiseOptions())
     assert torch.equal(weights, torch.ones(32, 32))
     answer = torch.randn_like(clean)
     loss = recon_loss(answer, clean, noisy, schedule, torch.ones(2, 2))
@@ -90,11 +90,11 @@ def test_defaults_are_the_published_recipe() -> None:
 
 @given(st.integers(0, 2**20), st.integers(1, 3))
 def test_noise_of_a_window_does_not_depend_on_its_neighbours(first: int, others: int) -> None:
-    options = NoiseOptions(noisy_share=0.5, blind_from=640, blind_to=960, shared_share=0.5)
+    options = NoiseOptions(high_noise_prob=0.5, pure_noise_from=640, pure_noise_to=960, shared_noise_prob=0.5)
     clean = torch.randn(1 + others, 4, 3, 2, 2)
     ids = torch.arange(first, first + 1 + others)
-    together = draw_noisy(clean, NoiseSchedule(), options, SampleDraws(7, ids, CPU))
-    alone = draw_noisy(clean[1:2], NoiseSchedule(), options, SampleDraws(7, ids[1:2], CPU))
+    together = draw_noisy_latents(clean, NoiseSchedule(), options, SampleRng(7, ids, CPU))
+    alone = draw_noisy_latents(clean[1:2], NoiseSchedule(), options, SampleRng(7, ids[1:2], CPU))
     for name in ("latents", "noise", "timesteps", "alpha", "blind"):
         torch.testing.assert_close(getattr(alone, name), getattr(together, name)[1:2], atol=1e-6, rtol=0)
 
@@ -106,7 +106,7 @@ def test_perfect_prediction_of_either_kind_is_the_clean_latents(timestep: int, k
     numbers = torch.full((3,), (timestep + 0.5) / 1000)
     given_draws = GivenDraws(torch.ones(3), numbers, torch.ones(3), *torch.randn(2, 3, 4, 2, 4, 4, dtype=torch.float64))
     given_draws.numbers[3] = given_draws.numbers[3][:, :, :1]
-    noisy = draw_noisy(clean, schedule, NoiseOptions(), given_draws)
+    noisy = draw_noisy_latents(clean, schedule, NoiseOptions(), given_draws)
     assert noisy.timesteps.tolist() == [timestep] * 3
     perfect = noisy.noise if kind == "epsilon" else clean
     estimate = schedule.as_clean(perfect, noisy.latents, noisy.alpha)
@@ -116,31 +116,31 @@ def test_perfect_prediction_of_either_kind_is_the_clean_latents(timestep: int, k
 
 
 def test_timesteps_favour_the_noisy_end_and_blindness_grows() -> None:
-    draws = draws_of(6000)
-    timesteps = draw_timesteps(LISTENING, draws)
+    rng = draws_of(6000)
+    timesteps = draw_timesteps(LISTENING, rng)
     assert 0 <= int(timesteps.min()) and int(timesteps.max()) == 999
     assert (timesteps >= 700).float().mean().item() == pytest.approx(0.5 + 0.5 * 0.3, abs=0.025)
-    blind = draw_blind(timesteps, LISTENING, draws)
-    assert not blind[timesteps < LISTENING.blind_from].any()
-    assert blind[timesteps >= LISTENING.blind_to].all()
+    pure_noise = draw_pure_noise(timesteps, LISTENING, rng)
+    assert not pure_noise[timesteps < LISTENING.pure_noise_from].any()
+    assert pure_noise[timesteps >= LISTENING.pure_noise_to].all()
     middle = (timesteps > 770) & (timesteps < 830)
-    assert blind[middle].float().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert pure_noise[middle].float().mean().item() == pytest.approx(0.5, abs=0.1)
 
 
 def test_blind_windows_show_the_bare_noise() -> None:
     clean = torch.randn(64, 4, 3, 4, 4)
-    noisy = draw_noisy(clean, NoiseSchedule(), LISTENING, draws_of(64))
-    assert 5 < int(noisy.blind.sum()) < 59
-    for latents, noise, blind in zip(noisy.latents, noisy.noise, noisy.blind):
-        assert torch.equal(latents, noise) == bool(blind)
+    noisy = draw_noisy_latents(clean, NoiseSchedule(), LISTENING, draws_of(64))
+    assert 5 < int(noisy.pure_noise.sum()) < 59
+    for latents, noise, pure_noise in zip(noisy.latents, noisy.noise, noisy.pure_noise):
+        assert torch.equal(latents, noise) == bool(pure_noise)
 
 
 def test_shared_noise_never_betrays_the_movement() -> None:
-    options = NoiseOptions(shared_share=1.0, blind_from=640, blind_to=960)
-    timesteps, blind = torch.tensor([100, 800, 800, 639]), torch.tensor([False, False, True, False])
-    noise = draw_noise(torch.zeros(4, 4, 5, 2, 2), timesteps, blind, options, draws_of(4))
+    options = NoiseOptions(shared_noise_prob=1.0, pure_noise_from=640, pure_noise_to=960)
+    timesteps, pure_noise = torch.tensor([100, 800, 800, 639]), torch.tensor([False, False, True, False])
+    noise = draw_noise(torch.zeros(4, 4, 5, 2, 2), timesteps, pure_noise, options, draws_of(4))
     assert [bool((window == window[:, :1]).all()) for window in noise] == [True, False, True, True]
-    own = draw_noise(torch.zeros(4, 4, 5, 2, 2), timesteps, blind, NoiseOptions(), draws_of(4))
+    own = draw_noise(torch.zeros(4, 4, 5, 2, 2), timesteps, pure_noise, NoiseOptions(), draws_of(4))
     assert torch.equal(noise[1], own[1])
 
 
@@ -148,7 +148,7 @@ def test_shared_noise_never_betrays_the_movement() -> None:
 def test_errors_of_clean_latents_count_as_errors_of_the_noise_would(alpha: float, weight: float) -> None:
     clean = torch.randn(2, 4, 2, 4, 4)
     alphas = torch.full((2, 1, 1, 1, 1), alpha)
-    noisy = NoisyWindows(clean, clean, torch.zeros(2).long(), alphas, torch.zeros(2).bool())
+    noisy = NoisyLatents(clean, clean, torch.zeros(2).long(), alphas, torch.zeros(2).bool())
     schedule = NoiseSchedule(prediction_type="sample")
     loss = recon_loss(clean + 0.1, clean, noisy, schedule, FLAT)
     assert loss.item() == pytest.approx(0.01 * weight, rel=1e-3)
@@ -156,21 +156,21 @@ def test_errors_of_clean_latents_count_as_errors_of_the_noise_would(alpha: float
 
 def test_places_count_as_they_are_weighted() -> None:
     clean = torch.zeros(1, 4, 1, 4, 4)
-    noisy = draw_noisy(clean, NoiseSchedule(), NoiseOptions(), draws_of(1))
-    places = torch.zeros(4, 4)
-    places[1, 2] = 16.0
+    noisy = draw_noisy_latents(clean, NoiseSchedule(), NoiseOptions(), draws_of(1))
+    weight_map = torch.zeros(4, 4)
+    weight_map[1, 2] = 16.0
     answer = noisy.noise.clone()
     answer[..., 0, 0] += 3
-    assert recon_loss(answer, clean, noisy, NoiseSchedule(), places).item() == 0
+    assert recon_loss(answer, clean, noisy, NoiseSchedule(), weight_map).item() == 0
     answer[..., 1, 2] += 0.5
-    assert recon_loss(answer, clean, noisy, NoiseSchedule(), places).item() == pytest.approx(0.25)
+    assert recon_loss(answer, clean, noisy, NoiseSchedule(), weight_map).item() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample"])
 def test_only_errors_that_change_count_as_motion(kind: Prediction) -> None:
     clean = torch.randn(2, 4, 3, 4, 4)
     alphas = torch.full((2, 1, 1, 1, 1), 0.5)
-    noisy = NoisyWindows(clean, torch.randn_like(clean), torch.zeros(2).long(), alphas, torch.zeros(2).bool())
+    noisy = NoisyLatents(clean, torch.randn_like(clean), torch.zeros(2).long(), alphas, torch.zeros(2).bool())
     schedule = NoiseSchedule(prediction_type=kind)
     right, weight = (noisy.noise, 1) if kind == "epsilon" else (clean, 2)
     assert motion_loss(right + 0.3, clean, noisy, schedule, FLAT).item() == pytest.approx(0, abs=1e-9)
@@ -178,14 +178,14 @@ def test_only_errors_that_change_count_as_motion(kind: Prediction) -> None:
     restless[:, :, 1] += 0.3
     expected = pytest.approx(0.09 * weight, rel=1e-4)
     assert motion_loss(restless, clean, noisy, schedule, FLAT).item() == expected
-    single = NoisyWindows(clean[:, :, :1], clean[:, :, :1], noisy.timesteps, alphas, noisy.blind)
+    single = NoisyLatents(clean[:, :, :1], clean[:, :, :1], noisy.timesteps, alphas, noisy.pure_noise)
     assert motion_loss(right[:, :, :1] + 1, clean[:, :, :1], single, schedule, FLAT).item() == 0
 
 
 def test_importance_is_greatest_at_the_mouth_and_least_outside() -> None:
     mask = torch.ones(32, 32)
     mask[12:30, 2:30] = 0
-    weights = place_weights(mask, NoiseOptions(surround_weight=0.1, mouth_weight=3.0))
+    weights = loss_weight_map(mask, NoiseOptions(background_weight=0.1, mouth_weight=3.0))
     assert weights.mean().item() == pytest.approx(1.0)
     mouth, cheek, outside = weights[20, 16], weights[14, 3], weights[0, 0]
     assert (mouth / cheek).item() == pytest.approx(3.0)
@@ -196,11 +196,11 @@ def test_importance_is_greatest_at_the_mouth_and_least_outside() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"blind_from": 900, "blind_to": 800},
-        {"noisy_share": 1.5},
-        {"shared_share": -1},
-        {"noisy_from": 1000},
-        {"noisy_from": -1},
+        {"pure_noise_from": 900, "pure_noise_to": 800},
+        {"high_noise_prob": 1.5},
+        {"shared_noise_prob": -1},
+        {"high_noise_from": 1000},
+        {"high_noise_from": -1},
     ],
 )
 def test_impossible_options_are_refused(wrong) -> None:
@@ -210,7 +210,7 @@ def test_impossible_options_are_refused(wrong) -> None:
 
 def test_mixing_is_that_of_inference() -> None:
     clean = torch.zeros(2, 4, 3, 2, 2)
-    draws = draws_of(2)
-    common, own = draws.normal((4, 1, 2, 2)), draws.normal((4, 3, 2, 2))
+    rng = draws_of(2)
+    common, own = rng.normal((4, 1, 2, 2)), rng.normal((4, 3, 2, 2))
     found = draw_noise(clean, torch.zeros(2).long(), torch.zeros(2).bool(), NoiseOptions(), draws_of(2))
     assert torch.equal(found, mix_noise(common.expand_as(clean), own, 1.0))

@@ -7,7 +7,7 @@ from latentsync.face.compositing.masks import latent_mask
 from latentsync.models.vae import decode_latents, encode_latents
 from latentsync.training.unet.latent_windows import WindowEncoder, decode_windows
 from tests.models.builders import golden_vae
-from tests.training.unet_windows import FRAMES, SIDE, batch, hear, mask
+from tests.training.unet_windows import FRAMES, SIDE, batch, fake_audio_windows, mask
 
 
 def latents_of(pixels: torch.Tensor) -> torch.Tensor:
@@ -17,7 +17,7 @@ def latents_of(pixels: torch.Tensor) -> torch.Tensor:
 
 def test_each_kind_of_latents_comes_from_its_own_frames() -> None:
     samples = batch(3, 7, paired=True)
-    windows = WindowEncoder(golden_vae(), hear, mask(), chunk_size=3)(samples)
+    windows = WindowEncoder(golden_vae(), fake_audio_windows, mask(), chunk_size=3)(samples)
     for place in range(2):
         truth, source, reference = (
             frames[place].float() / 127.5 - 1
@@ -30,20 +30,20 @@ def test_each_kind_of_latents_comes_from_its_own_frames() -> None:
         ):
             torch.testing.assert_close(found[place], latents_of(pixels), atol=1e-5, rtol=0)
         torch.testing.assert_close(windows.gt_pixel_values[place], truth.transpose(0, 1))
-        assert torch.equal(windows.audio[place], hear(samples.clips[place], 0, FRAMES))
+        assert torch.equal(windows.audio[place], fake_audio_windows(samples.clips[place], 0, FRAMES))
     assert torch.equal(windows.mel, samples.mel) and torch.equal(windows.sample_ids, samples.sample_ids)
 
 
 def test_without_other_takes_the_blanked_faces_are_the_true_ones() -> None:
     samples = batch(3)
-    windows = WindowEncoder(golden_vae(), hear, mask())(samples)
+    windows = WindowEncoder(golden_vae(), fake_audio_windows, mask())(samples)
     pixels = samples.gt_frames[0].float() / 127.5 - 1
     torch.testing.assert_close(windows.masked[0], latents_of(pixels * mask()), atol=1e-5, rtol=0)
     assert not windows.clean.requires_grad
 
 
 def test_conditions_stand_in_the_published_order() -> None:
-    windows = WindowEncoder(golden_vae(), hear, mask())(batch(1, 2))
+    windows = WindowEncoder(golden_vae(), fake_audio_windows, mask())(batch(1, 2))
     conditions = windows.conditions(latent_mask(mask())[:1])
     assert conditions.shape == (2, 9, FRAMES, SIDE // 8, SIDE // 8)
     assert torch.equal(conditions[1, 0, 2], latent_mask(mask())[0])
@@ -51,8 +51,8 @@ def test_conditions_stand_in_the_published_order() -> None:
 
 
 def test_a_part_of_a_batch_is_those_windows() -> None:
-    windows = WindowEncoder(golden_vae(), hear, mask())(batch(1, 2, 3))
-    taken, alone = windows.take(2), WindowEncoder(golden_vae(), hear, mask())(batch(1, 2))
+    windows = WindowEncoder(golden_vae(), fake_audio_windows, mask())(batch(1, 2, 3))
+    taken, alone = windows.first(2), WindowEncoder(golden_vae(), fake_audio_windows, mask())(batch(1, 2))
     for name, value in vars(alone).items():
         torch.testing.assert_close(getattr(taken, name), value, atol=1e-5, rtol=0)
 

@@ -10,13 +10,13 @@ from latentsync.face.compositing.masks import latent_mask
 from latentsync.training.unet.latent_windows import LatentWindows, WindowEncoder
 from latentsync.training.unet.sampling import sample_windows
 from tests.models.builders import golden_vae, small_unet
-from tests.training.unet_windows import batch, hear, mask
+from tests.training.unet_windows import batch, fake_audio_windows, mask
 
 MASK = latent_mask(mask())[:1]
 
 
 def windows(*ids: int) -> LatentWindows:
-    return WindowEncoder(golden_vae(), hear, mask())(batch(*ids))
+    return WindowEncoder(golden_vae(), fake_audio_windows, mask())(batch(*ids))
 
 
 class Perfect(nn.Module):

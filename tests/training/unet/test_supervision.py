@@ -12,20 +12,20 @@ from latentsync.models.video_mae import VideoMae, VideoMaeSpec
 from latentsync.training.unet.latent_windows import LatentWindows, WindowEncoder, decode_windows
 from latentsync.training.unet.supervision import Supervision
 from tests.models.builders import golden_vae
-from tests.training.unet_windows import FRAMES, SIDE, batch, hear, mask, small_syncnet, small_task
+from tests.training.unet_windows import FRAMES, SIDE, batch, fake_audio_windows, mask, small_syncnet, small_task
 
 ALL = {"sync": 0.05, "perceptual": 0.1, "trepa": 10.0, "pixel": 0.5}
 
 
 def windows() -> LatentWindows:
-    return WindowEncoder(golden_vae(), hear, mask())(batch(1, 2))
+    return WindowEncoder(golden_vae(), fake_audio_windows, mask())(batch(1, 2))
 
 
 def all_judges() -> Supervision:
     supervision = small_task({"sync": 1.0, "perceptual": 1.0, "pixel": 1.0}).supervision
     spec = VideoMaeSpec(image_size=28, frames=FRAMES, patch_size=14, width=16, depth=1, heads=2, mlp_width=16)
-    judges = nn.ModuleDict({**supervision.judges, "trepa": TrepaLoss(VideoMae(spec), 28)})
-    return Supervision(supervision.vae, ALL, judges, supervision.importance)
+    critics = nn.ModuleDict({**supervision.critics, "trepa": TrepaLoss(VideoMae(spec), 28)})
+    return Supervision(supervision.vae, ALL, critics, supervision.importance)
 
 
 def test_each_term_reaches_the_estimate_and_nothing_else() -> None:
@@ -36,7 +36,7 @@ def test_each_term_reaches_the_estimate_and_nothing_else() -> None:
     for name, term in terms.items():
         (gradient,) = torch.autograd.grad(term(), estimate, retain_graph=True)
         assert torch.isfinite(gradient).all() and gradient.abs().max() > 0, name
-    assert not any(each.requires_grad for each in [*supervision.vae.parameters(), *supervision.judges.parameters()])
+    assert not any(each.requires_grad for each in [*supervision.vae.parameters(), *supervision.critics.parameters()])
 
 
 def test_a_perfect_estimate_has_the_error_of_the_autoencoder_only() -> None:
@@ -59,8 +59,8 @@ def test_where_only_latents_are_kept_they_are_the_truth() -> None:
 
 def test_latents_are_judged_by_a_syncnet_of_latents() -> None:
     syncnet = small_syncnet(latents=True)
-    judges = nn.ModuleDict({"sync": SyncLoss(syncnet, None)})
-    supervision = Supervision(golden_vae(), {"sync": 0.05}, judges, torch.ones(1), in_pixels=False)
+    critics = nn.ModuleDict({"sync": SyncLoss(syncnet, None)})
+    supervision = Supervision(golden_vae(), {"sync": 0.05}, critics, torch.ones(1), in_pixels=False)
     truth = windows()
     estimate = truth.clean.clone().requires_grad_()
     (term,) = supervision.terms(estimate, truth).values()

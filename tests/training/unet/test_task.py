@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from latentsync.build.networks import build_unet
 from latentsync.config.load import load_config
-from latentsync.data.sampling.draws import SampleDraws
+from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.errors import ConfigError
-from latentsync.face.compositing.masks import prepare_masked, prepare_pixels
+from latentsync.face.compositing.masks import prepare_masked_pixels, prepare_pixels
 from latentsync.losses.sync import SyncLoss
 from latentsync.losses.trepa import TrepaLoss
 from latentsync.models.unet.load import load_unet
@@ -31,13 +31,15 @@ from tests.models.builders import golden_syncnet, golden_unet, golden_vae, golde
 from tests.training.unet_windows import SIDE, STAGE2, batch, small_task
 
 LISTENING = UNetTaskOptions(
-    noise=NoiseOptions(noisy_share=0.5, blind_from=640, blind_to=960, shared_share=0.5, mouth_weight=3.0),
-    silent_share=0.3,
+    noise=NoiseOptions(
+        high_noise_prob=0.5, pure_noise_from=640, pure_noise_to=960, shared_noise_prob=0.5, mouth_weight=3.0
+    ),
+    uncond_prob=0.3,
     sample_steps=2,
 )
 
 
-class GivenDraws(SampleDraws):
+class GivenDraws(SampleRng):
     """Hands out given numbers in their order."""
 
     def __init__(self, numbers: Sequence[Tensor]) -> None:
@@ -68,7 +70,7 @@ def test_a_step_of_stage_2_is_the_published_one(monkeypatch: pytest.MonkeyPatch)
     case = load_golden("train_step_t401")
     given, vae = case.inputs, golden_vae()
     target, references = (rearrange(given[f"{name}_frames"], "f h w c -> f c h w") for name in ("gt", "ref"))
-    pixels, masked, _ = prepare_masked(target, given["mask"])
+    pixels, masked, _ = prepare_masked_pixels(target, given["mask"])
 
     def encoded(each: Tensor) -> Tensor:
         return rearrange(encode_latents(vae, each), "f c h w -> 1 c f h w")
@@ -82,7 +84,7 @@ def test_a_step_of_stage_2_is_the_published_one(monkeypatch: pytest.MonkeyPatch)
         gt_pixel_values=rearrange(pixels, "f c h w -> 1 c f h w"),
         sample_ids=torch.zeros(1, dtype=torch.int64),
     )
-    judges = nn.ModuleDict(
+    critics = nn.ModuleDict(
         {
             "sync": SyncLoss(golden_syncnet("syncnet_tiny_weights"), 64),
             "trepa": TrepaLoss(golden_video_mae("videomae_tiny_weights")),
@@ -90,8 +92,8 @@ def test_a_step_of_stage_2_is_the_published_one(monkeypatch: pytest.MonkeyPatch)
     )
     one = torch.ones(1)
     numbers = [one, (given["timesteps"] + 0.5) / 1000, one, given["shared_raw"][:, :, :1], given["individual_raw"], one]
-    monkeypatch.setattr(unet_trainer, "SampleDraws", lambda *_: GivenDraws(numbers))
-    supervision = Supervision(vae, {"sync": 0.05, "trepa": 10.0}, judges, one)
+    monkeypatch.setattr(unet_trainer, "SampleRng", lambda *_: GivenDraws(numbers))
+    supervision = Supervision(vae, {"sync": 0.05, "trepa": 10.0}, critics, one)
     options = UNetTaskOptions(noise=NoiseOptions(mixed_noise_alpha=case.attrs["alpha"]))
     network = golden_unet(case)
     task = UNetTask(network, Ready(windows, given["mask"]), NoiseSchedule(), supervision, options, ValidationSet())
@@ -169,7 +171,7 @@ def test_silent_windows_hear_nothing() -> None:
             heard.append(audio)
             return sample[:, :4]
 
-    task = small_task(options=UNetTaskOptions(silent_share=0.5), network=Listener())
+    task = small_task(options=UNetTaskOptions(uncond_prob=0.5), network=Listener())
     task.losses(task.network, batch(*range(16)))
     silent = [bool((audio == 0).all()) for audio in heard[0]]
     assert 2 < sum(silent) < 14
@@ -203,31 +205,31 @@ def test_figures_tell_a_good_network_from_a_bad_one() -> None:
         def forward(self, sample: Tensor, timesteps: Tensor, audio: Tensor) -> Tensor:
             return clean + self.error
 
-    figures = []
+    metrics = []
     for error in (0.0, 1.0):
         task = small_task({"pixel": 1.0}, network=Oracle(error), held_out=(None,), kind="sample")
         # The autoencoder is a random one: only what it makes of the true latents can be reached.
         windows = replace(task.prepare(batch(1, 2)), gt_pixel_values=None)
         task.prepare, clean = Ready(windows, task.prepare.mask), windows.clean
-        figures.append({name: total / count for name, (total, count) in task.validate(task.network, Shard()).items()})
-    good, bad = figures
+        metrics.append({name: total / count for name, (total, count) in task.validate(task.network, Shard()).items()})
+    good, bad = metrics
     assert good["recon"] == 0 and good["latent_mse"] < 0.01 < bad["latent_mse"]
     assert good["mouth_psnr"] > bad["mouth_psnr"] + 3
 
 
 def test_a_sheet_shows_reference_truth_and_sample(tmp_path: Path) -> None:
     task = small_task(options=LISTENING, held_out=(batch(*range(6)),))
-    task.illustrate(task.network, tmp_path, 12)
+    task.save_samples(task.network, tmp_path, 12)
     with Image.open(tmp_path / "unet-12.jpg") as sheet:
         assert sheet.size == (8 * SIDE, 4 * 3 * SIDE)
-    small_task().illustrate(task.network, tmp_path / "none", 12)
+    small_task().save_samples(task.network, tmp_path / "none", 12)
     assert not (tmp_path / "none").exists()
 
 
 def test_whoever_renders_videos_is_given_the_network(tmp_path: Path) -> None:
     task, asked = small_task(), []
     task.validation.render = lambda *given: asked.append(given)
-    task.illustrate(task.network, tmp_path, 7)
+    task.save_samples(task.network, tmp_path, 7)
     assert asked == [(task.network, tmp_path, 7)]
 
 

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from latentsync.data.audio_embeddings import ClipAudioEmbeddings
-from latentsync.data.clip_dataset import ClipOptions
+from latentsync.data.clip_dataset import ClipDatasetOptions
 from latentsync.data.clips.clip_reader import UnusableClip
 from latentsync.data.fixed_set import FixedSet
-from latentsync.data.loader import LoaderOptions, LoaderSource
+from latentsync.data.loader import BatchLoader, LoaderOptions
 from latentsync.data.unet_dataset import UNetDataset, UNetSampling
 from latentsync.data.whole_clips import read_whole_clips
 from latentsync.errors import DataError
-from latentsync.training.unet.latent_source import LatentSampling, LatentSource, LatentStore, ReadyWindows
+from latentsync.training.unet.cached_latents import CachedLatentSource, LatentCache, LatentSampling, ReadyWindows
 from latentsync.training.unet.latent_windows import LatentWindows, WindowEncoder
 from tests.data.corpus import SIDE, bad_clips, good_clip
 from tests.models.builders import golden_vae
 from tests.whisper.micro import micro_encoder
 
 FRAMES, SEED, SHARE = 8, 3, 0.4
-OPTIONS = ClipOptions(num_frames=FRAMES, resolution=SIDE, seed=SEED, windows_per_clip=2)
+OPTIONS = ClipDatasetOptions(num_frames=FRAMES, resolution=SIDE, seed=SEED, windows_per_clip=2)
 MASK = torch.ones(3, SIDE, SIDE)
 MASK[:, SIDE // 2 :] = 0
 
@@ -43,20 +43,20 @@ def audio() -> ClipAudioEmbeddings:
     return ClipAudioEmbeddings(micro_encoder())
 
 
-def filled(clips: list[Path], audio: ClipAudioEmbeddings, paired: bool = True) -> LatentStore:
+def filled(clips: list[Path], audio: ClipAudioEmbeddings, paired: bool = True) -> LatentCache:
     dataset = UNetDataset(clips, OPTIONS)
-    store = LatentStore(golden_vae(), audio, MASK, paired, chunk_size=7)
+    store = LatentCache(golden_vae(), audio, MASK, paired, chunk_size=7)
     store.fill(read_whole_clips(clips, SIDE, dataset.inspector, dataset.reader, 0), len(clips))
     return store
 
 
 @pytest.fixture(scope="module")
-def store(clips: list[Path], audio: ClipAudioEmbeddings) -> LatentStore:
+def store(clips: list[Path], audio: ClipAudioEmbeddings) -> LatentCache:
     return filled(clips, audio)
 
 
-def source(store: LatentStore, rank: int = 0, world: int = 1, share: float = SHARE) -> LatentSource:
-    return LatentSource(store, LatentSampling(FRAMES, 2, share, seed=SEED), 2, rank, world)
+def source(store: LatentCache, rank: int = 0, world: int = 1, share: float = SHARE) -> CachedLatentSource:
+    return CachedLatentSource(store, LatentSampling(FRAMES, 2, share, seed=SEED), 2, rank, world)
 
 
 def check_same(found: LatentWindows, expected: LatentWindows) -> None:
@@ -73,9 +73,9 @@ def check_same(found: LatentWindows, expected: LatentWindows) -> None:
 def test_windows_are_those_that_frames_give(clips, audio, store) -> None:
     encode = WindowEncoder(golden_vae(), audio.windows, MASK)
     dataset = UNetDataset(clips, OPTIONS, UNetSampling(True, True, SHARE))
-    frames, latents = LoaderSource(dataset, LoaderOptions(2)), source(store)
+    frames, latents = BatchLoader(dataset, LoaderOptions(2)), source(store)
     assert latents.steps_per_epoch == frames.steps_per_epoch == 3
-    held_out = FixedSet(dataset, 4, 3, frames.note)
+    held_out = FixedSet(dataset, 4, 3, frames.record_problems)
     pairs = [(epoch, first) for epoch in range(3) for first in (0, 1)]
     seen = [
         *((ours, theirs) for at in pairs for ours, theirs in zip(latents.batches(*at), frames.batches(*at))),

@@ -4,27 +4,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentsync.data.sampling.order import BatchPlan, EpochOrder
+from latentsync.data.sampling.epoch_sampler import BatchPartition, EpochSampler
 from latentsync.errors import DataError
 
 
 @given(clips=st.integers(1, 40), repeats=st.integers(1, 4), seed=st.integers(-5, 2**63), epoch=st.integers(0, 1000))
 def test_every_clip_comes_equally_often(clips, repeats, seed, epoch):
-    order = EpochOrder(clips, repeats, seed)
-    drawn = [order.clip_at(epoch, index) for index in range(len(order))]
+    order = EpochSampler(clips, repeats, seed)
+    drawn = [order.clip_index(epoch, index) for index in range(len(order))]
     assert sorted(drawn) == sorted(list(range(clips)) * repeats)
 
 
 @given(seed=st.integers(0, 99), calls=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 59)), max_size=20))
 def test_a_place_depends_on_nothing_asked_before(seed, calls):
-    order = EpochOrder(30, 2, seed)
+    order = EpochSampler(30, 2, seed)
     for epoch, index in calls:
-        assert order.clip_at(epoch, index) == EpochOrder(30, 2, seed).clip_at(epoch, index)
+        assert order.clip_index(epoch, index) == EpochSampler(30, 2, seed).clip_index(epoch, index)
 
 
 def test_epochs_and_seeds_differ():
     orders = {
-        tuple(EpochOrder(50, 1, seed).clip_at(epoch, index) for index in range(50))
+        tuple(EpochSampler(50, 1, seed).clip_index(epoch, index) for index in range(50))
         for seed in range(4)
         for epoch in range(4)
     }
@@ -32,7 +32,7 @@ def test_epochs_and_seeds_differ():
 
 
 def test_sample_ids_are_unique():
-    order = EpochOrder(7, 2, 0)
+    order = EpochSampler(7, 2, 0)
     ids = [order.key(epoch, index).sample_id for epoch in range(3) for index in range(14)]
     assert ids == list(range(42))
 
@@ -47,16 +47,16 @@ def plans(draw):
 @given(plan=plans(), data=st.data())
 def test_processes_share_the_batches_of_one(plan, data):
     world, batch, samples = plan
-    whole = [list(places) for places in BatchPlan(samples, batch).batches(0)]
+    whole = [list(places) for places in BatchPartition(samples, batch).batches(0)]
     assert whole == [list(range(k * batch, (k + 1) * batch)) for k in range(samples // batch)]
-    parts = [list(BatchPlan(samples, batch, rank, world).batches(0)) for rank in range(world)]
+    parts = [list(BatchPartition(samples, batch, rank, world).batches(0)) for rank in range(world)]
     for step, places in enumerate(whole):
         shares = [list(part[step]) for part in parts]
         assert sorted(place for share in shares for place in share) == places
         assert {len(share) for share in shares} == {batch // world}
     first = data.draw(st.integers(0, len(whole)))
     rank = data.draw(st.integers(0, world - 1))
-    assert list(BatchPlan(samples, batch, rank, world).batches(first)) == parts[rank][first:]
+    assert list(BatchPartition(samples, batch, rank, world).batches(first)) == parts[rank][first:]
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_processes_share_the_batches_of_one(plan, data):
 )
 def test_plans_that_give_no_batch_are_refused(arguments, words):
     with pytest.raises(DataError, match=words):
-        BatchPlan(*arguments)
+        BatchPartition(*arguments)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from latentsync.errors import ConfigError, TrainingError
-from latentsync.training.demo.steps import Plan, Step
+from latentsync.training.demo.step_graph import Step, StepGraph
 
 
 def writer(folder: Path, name: str, *needs: str, code: str = "0") -> Step:
@@ -21,7 +21,7 @@ def order(folder: Path) -> list[str]:
 
 
 def test_steps_run_after_what_they_need(tmp_path: Path) -> None:
-    Plan([writer(tmp_path, "c", "a", "b"), writer(tmp_path, "b", "a"), writer(tmp_path, "a")], tmp_path).run()
+    StepGraph([writer(tmp_path, "c", "a", "b"), writer(tmp_path, "b", "a"), writer(tmp_path, "a")], tmp_path).run()
     assert order(tmp_path) == ["a", "b", "c"]
 
 
@@ -35,7 +35,7 @@ def test_independent_steps_run_side_by_side(tmp_path: Path) -> None:
         writer(tmp_path, "a", code=meet.format(mine=first, other=second)),
         writer(tmp_path, "b", code=meet.format(mine=second, other=first)),
     ]
-    Plan(steps, tmp_path).run()
+    StepGraph(steps, tmp_path).run()
     assert sorted(order(tmp_path)) == ["a", "b"]
 
 
@@ -48,11 +48,11 @@ def test_a_failed_step_is_told_and_ends_the_others(tmp_path: Path) -> None:
     ]
     started = time.monotonic()
     with pytest.raises(TrainingError, match="(?s)bad failed with exit code 1.*no luck") as caught:
-        Plan(steps, tmp_path).run()
+        StepGraph(steps, tmp_path).run()
     assert str(tmp_path / "logs" / "bad.log") in str(caught.value)
     assert time.monotonic() - started < 50
     assert order(tmp_path) == ["good"]
-    Plan(
+    StepGraph(
         [writer(tmp_path, name, *needs) for name, *needs in (["good"], ["bad", "good"], ["after", "bad"])], tmp_path
     ).run()
     assert order(tmp_path) == ["good", "bad", "after"]
@@ -63,4 +63,4 @@ def test_a_failed_step_is_told_and_ends_the_others(tmp_path: Path) -> None:
 )
 def test_impossible_plans_are_refused(steps: list[tuple[str, tuple[str, ...]]], words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
-        Plan([Step(name, list, needs) for name, needs in steps], tmp_path)
+        StepGraph([Step(name, list, needs) for name, needs in steps], tmp_path)

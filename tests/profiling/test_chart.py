@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from latentsync.errors import DependencyError
-from latentsync.profiling.picture import draw_profile, timeline_lanes
-from latentsync.profiling.trace import RunTrace, Span, run_trace
+from latentsync.profiling.chart import plot_profile, timeline_lanes
+from latentsync.profiling.trace import RunTrace, Span, parse_trace
 from tests.profiling.made_trace import made_events
 
 
 def test_every_thread_and_the_gpu_have_a_lane() -> None:
-    reading, making, gpu = timeline_lanes(run_trace(made_events()))
+    reading, making, gpu = timeline_lanes(parse_trace(made_events()))
     assert (reading.name, making.name, gpu.name) == ("read", "denoise, decode", "GPU")
     assert reading.stages["read"] == [pytest.approx((50e-6, 300e-6)), pytest.approx((400e-6, 100e-6))]
     assert gpu.stages["denoise"] == [pytest.approx((150e-6, 350e-6))]
@@ -32,7 +32,7 @@ def test_thousands_of_spans_that_nearly_touch_are_drawn_as_one() -> None:
 def test_pictures_are_drawn_with_and_without_a_gpu(tmp_path: Path) -> None:
     host_only = [each for each in made_events() if each.get("cat") == "user_annotation"]
     for name, events in (("gpu", made_events()), ("cpu", host_only)):
-        draw_profile(run_trace(events), tmp_path / f"{name}.png", "a run")
+        plot_profile(parse_trace(events), tmp_path / f"{name}.png", "a run")
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert np.asarray(picture.convert("RGB")).std() > 10
     assert (tmp_path / "gpu.png").read_bytes() != (tmp_path / "cpu.png").read_bytes()
@@ -41,4 +41,4 @@ def test_pictures_are_drawn_with_and_without_a_gpu(tmp_path: Path) -> None:
 def test_what_to_install_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(DependencyError, match="pip install matplotlib"):
-        draw_profile(run_trace(made_events()), tmp_path / "no.png", "a run")
+        plot_profile(parse_trace(made_events()), tmp_path / "no.png", "a run")

@@ -11,7 +11,7 @@ _GLANCE, _HALFWAY = 8, 64
 _CUT = 0.25  # how much of [-1, 1] the glance changes by where another scene begins
 
 
-class SceneCuts:
+class SceneCutDetector:
     """Looks at the faces of a video in their order."""
 
     def __init__(self) -> None:
@@ -26,11 +26,11 @@ class SceneCuts:
         Returns:
             (n,) bool on their device: the frame begins a scene. The first of the video always does.
         """
-        glances = F.adaptive_avg_pool2d(F.adaptive_avg_pool2d(source.float(), _HALFWAY), _GLANCE)
-        earlier = glances[:1] if self._before is None else self._before
-        change = (glances - torch.cat([earlier, glances[:-1]])).abs().mean(dim=(1, 2, 3))
-        begins = change >= _CUT
+        thumbnails = F.adaptive_avg_pool2d(F.adaptive_avg_pool2d(source.float(), _HALFWAY), _GLANCE)
+        earlier = thumbnails[:1] if self._before is None else self._before
+        change = (thumbnails - torch.cat([earlier, thumbnails[:-1]])).abs().mean(dim=(1, 2, 3))
+        is_scene_start = change >= _CUT
         if self._before is None:
-            begins[:1].fill_(True)
-        self._before = glances[-1:]
-        return begins
+            is_scene_start[:1].fill_(True)
+        self._before = thumbnails[-1:]
+        return is_scene_start

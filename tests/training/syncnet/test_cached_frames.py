@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync.data.clip_dataset import ClipOptions
+from latentsync.data.clip_dataset import ClipDatasetOptions
 from latentsync.data.fixed_set import FixedSet
-from latentsync.data.loader import LoaderOptions, LoaderSource
-from latentsync.data.sampling.draws import SampleDraws
+from latentsync.data.loader import BatchLoader, LoaderOptions
+from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.data.syncnet_dataset import SyncNetDataset, SyncNetSampling
 from latentsync.data.whole_clips import read_whole_clips
 from latentsync.errors import DataError
-from latentsync.training.syncnet.frame_source import FrameSampling, FrameSource, FrameStore, vary_windows
+from latentsync.training.syncnet.cached_frames import CachedFrameSource, FrameCache, FrameSampling, augment_windows
 from tests.data.corpus import SIDE, bad_clips, good_clip, numbers
 
 FRAMES, SEED = 8, 5
-OPTIONS = ClipOptions(num_frames=FRAMES, resolution=SIDE, seed=SEED, windows_per_clip=4)
-PAIRS = SyncNetSampling(near_negative_share=0.5, near_shift=(2, 4))
+OPTIONS = ClipDatasetOptions(num_frames=FRAMES, resolution=SIDE, seed=SEED, windows_per_clip=4)
+PAIRS = SyncNetSampling(near_negative_prob=0.5, near_shift=(2, 4))
 CPU = torch.device("cpu")
 
 
@@ -32,20 +32,20 @@ def dataset_of(clips: list[Path]) -> SyncNetDataset:
     return SyncNetDataset(clips, OPTIONS, PAIRS)
 
 
-def filled(clips: list[Path]) -> FrameStore:
-    dataset, store = dataset_of(clips), FrameStore(CPU)
+def filled(clips: list[Path]) -> FrameCache:
+    dataset, store = dataset_of(clips), FrameCache(CPU)
     store.fill(read_whole_clips(clips, SIDE, dataset.inspector, dataset.reader, 0), len(clips))
     return store
 
 
-def source(store: FrameStore, rank: int = 0, world: int = 1) -> FrameSource:
-    return FrameSource(store, FrameSampling(PAIRS, FRAMES, 4, SEED), 4, rank, world)
+def source(store: FrameCache, rank: int = 0, world: int = 1) -> CachedFrameSource:
+    return CachedFrameSource(store, FrameSampling(PAIRS, FRAMES, 4, SEED), 4, rank, world)
 
 
 def test_pairs_are_those_of_the_data_set(clips: list[Path]) -> None:
-    stored, read = source(filled(clips)), LoaderSource(dataset_of(clips), LoaderOptions(4))
+    stored, read = source(filled(clips)), BatchLoader(dataset_of(clips), LoaderOptions(4))
     assert stored.steps_per_epoch == read.steps_per_epoch == 3
-    held_out = FixedSet(dataset_of(clips), 5, 4, read.note)
+    held_out = FixedSet(dataset_of(clips), 5, 4, read.record_problems)
     pairs = [
         *(
             (ours, theirs)
@@ -75,13 +75,15 @@ def test_what_the_mouth_does_goes_with_the_frames_and_the_sound(tmp_path: Path) 
     clip.with_suffix(".json").write_text(json.dumps({"mouth": [[number, 0.5] for number in range(40)]}))
     told = source(filled([clip]))
     for batch in told.batches(0, 0):
-        assert batch.mouth_seen is not None and batch.mouth_heard is not None
-        for frames, seen, heard, shift in zip(batch.frames, batch.mouth_seen, batch.mouth_heard, batch.shifts):
+        assert batch.video_mouth_curves is not None and batch.audio_mouth_curves is not None
+        for frames, seen, heard, shift in zip(
+            batch.frames, batch.video_mouth_curves, batch.audio_mouth_curves, batch.shifts
+        ):
             assert seen[:, 0].tolist() == numbers(frames.numpy())
             assert (seen[:, 0] - heard[:, 0]).tolist() == [float(shift)] * FRAMES
     half = source(filled([clip, good_clip(tmp_path / "b.mp4", 40, seed=1)]))
     batches = list(half.batches(0, 0))
-    assert all(batch.mouth_seen is None for batch in batches if len(set(batch.clips)) == 2)
+    assert all(batch.video_mouth_curves is None for batch in batches if len(set(batch.clips)) == 2)
     assert any(len(set(batch.clips)) == 2 for batch in batches)
 
 
@@ -96,7 +98,7 @@ def test_bad_clips_are_left_out_and_named(tmp_path: Path, clips: list[Path]) -> 
 
 
 def varied(pixels: torch.Tensor, ids: list[int]) -> torch.Tensor:
-    return vary_windows(pixels, SampleDraws(1, torch.tensor(ids), CPU))
+    return augment_windows(pixels, SampleRng(1, torch.tensor(ids), CPU))
 
 
 def test_changes_are_those_of_the_sample_and_spare_one_window_in_five() -> None:

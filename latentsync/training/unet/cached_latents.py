@@ -17,12 +17,12 @@ from latentsync.data.audio_embeddings import ClipAudioEmbeddings
 from latentsync.data.clips.clip_reader import UnusableClip
 from latentsync.data.clips.paired_takes import other_take
 from latentsync.data.fixed_set import fixed_keys
-from latentsync.data.sampling.order import BatchPlan, EpochOrder
-from latentsync.data.sampling.randomness import sample_generator
+from latentsync.data.sampling.epoch_sampler import BatchPartition, EpochSampler
 from latentsync.data.sampling.samples import SampleKey
+from latentsync.data.sampling.seeding import sample_generator
 from latentsync.data.whole_clips import WholeClip
 from latentsync.errors import DataError
-from latentsync.media.audio.syncnet_mel import mel_window, window_starts_with_sound
+from latentsync.media.audio.syncnet_mel import mel_window, num_mel_windows
 from latentsync.models.vae import encode_latents
 from latentsync.training.unet.latent_windows import LatentWindows
 from latentsync.whisper.audio_windows import gather_windows, window_rows
@@ -57,7 +57,7 @@ class StoredClip:
         return self.latents.shape[1]
 
 
-class LatentStore:
+class LatentCache:
     """All clips of a data set as latents and speech features.
 
     Args:
@@ -136,61 +136,61 @@ class LatentStore:
 
 @dataclass(frozen=True)
 class LatentSampling:
-    """How windows are drawn from a `LatentStore`.
+    """How windows are drawn from a `LatentCache`.
 
     Attributes:
         num_frames: f of a window.
         windows_per_clip: windows of each clip in an epoch.
-        ref_same_share: share of the windows that are their own reference.
+        ref_same_prob: share of the windows that are their own reference.
         feat_length: (left, right) reach of an audio window in units of 40 ms.
         seed: of everything that is drawn.
     """
 
     num_frames: int
     windows_per_clip: int = 1
-    ref_same_share: float = 0.0
+    ref_same_prob: float = 0.0
     feat_length: tuple[int, int] = (2, 2)
     seed: int = 1247
 
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """What `LatentSource` gives: ready windows, and no problems, since those came up when the store was filled."""
+    """A batch of `CachedLatentSource`: ready windows; problems were reported when the cache was filled."""
 
     windows: LatentWindows
     problems: dict[str, str]
 
 
-class LatentSource:
+class CachedLatentSource:
     """See `BatchSource`; samples are drawn as `latentsync.data.unet_dataset.UNetDataset` does.
 
     Args:
         store: filled.
         sampling: see there.
         batch_size: windows of one step over all processes.
-        rank, world: of this process.
+        rank, world_size: of this process.
     """
 
     def __init__(
-        self, store: LatentStore, sampling: LatentSampling, batch_size: int, rank: int = 0, world: int = 1
+        self, store: LatentCache, sampling: LatentSampling, batch_size: int, rank: int = 0, world_size: int = 1
     ) -> None:
         self.store, self.sampling = store, sampling
-        self.order = EpochOrder(len(store.clips), sampling.windows_per_clip, sampling.seed)
-        self.plan = BatchPlan(len(self.order), batch_size, rank, world)
+        self.order = EpochSampler(len(store.clips), sampling.windows_per_clip, sampling.seed)
+        self.partition = BatchPartition(len(self.order), batch_size, rank, world_size)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch."""
-        return self.plan.steps
+        return self.partition.steps
 
     def batches(self, epoch: int, first: int) -> Iterator[LatentBatch]:
         """The epoch's batches from number ``first`` on."""
-        for places in self.plan.batches(first):
-            yield self._batch([self.order.key(epoch, place) for place in places])
+        for positions in self.partition.batches(first):
+            yield self._batch([self.order.key(epoch, position) for position in positions])
 
     def fixed(self, batch_size: int, count: int) -> list[LatentBatch]:
         """The batches of a validation, see `latentsync.data.fixed_set.FixedSet`."""
-        return [self._batch(fixed_keys(self.order, batch_size, place)) for place in range(count)]
+        return [self._batch(fixed_keys(self.order, batch_size, position)) for position in range(count)]
 
     def problems(self) -> Mapping[str, str]:
         """Clips that could not be used when the store was filled."""
@@ -204,13 +204,13 @@ class LatentSource:
 
     def _window(self, key: SampleKey) -> LatentWindows:
         rng = sample_generator(self.sampling.seed, key.epoch, key.index, 0)
-        clip = self.store.clips[self.order.clip_at(key.epoch, key.index)]
+        clip = self.store.clips[self.order.clip_index(key.epoch, key.index)]
         source = self.store.clips[clip.other]
         frames = self.sampling.num_frames
-        heard = window_starts_with_sound(clip.mel.shape[1], frames)
-        start = int(rng.integers(max(1, min(min(clip.num_frames, source.num_frames) - frames + 1, heard))))
+        audio_starts = num_mel_windows(clip.mel.shape[1], frames)
+        start = int(rng.integers(max(1, min(min(clip.num_frames, source.num_frames) - frames + 1, audio_starts))))
         far = [at for at in range(source.num_frames - frames + 1) if abs(at - start) >= frames]
-        same = not far or rng.random() < self.sampling.ref_same_share
+        same = not far or rng.random() < self.sampling.ref_same_prob
         ref_start = start if same else far[int(rng.integers(len(far)))]
         mel = mel_window(clip.mel, start, frames)
         return LatentWindows(

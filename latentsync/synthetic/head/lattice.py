@@ -16,7 +16,7 @@ LATTICE_STEP = 4
 
 
 @dataclass(frozen=True)
-class Box:
+class LatticeBox:
     """A rectangle of output pixels between lattice nodes: rows ``top`` to ``bottom``, columns ``left`` to ``right``.
 
     Nodes are inclusive; ``size`` is the side of the output, where the last nodes may lie beyond it.
@@ -38,13 +38,13 @@ class Box:
         """Pixel columns."""
         return slice(self.left * LATTICE_STEP, min(self.right * LATTICE_STEP + 1, self.size))
 
-    def cut(self, other: "Box") -> "Box | None":
+    def intersect(self, other: "LatticeBox") -> "LatticeBox | None":
         """The part that lies in ``other``; None if there is none."""
         top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
         left, right = max(self.left, other.left), min(self.right, other.right)
-        return Box(top, bottom, left, right, self.size) if top < bottom and left < right else None
+        return LatticeBox(top, bottom, left, right, self.size) if top < bottom and left < right else None
 
-    def within(self, other: "Box") -> tuple[slice, slice]:
+    def slices_within(self, other: "LatticeBox") -> tuple[slice, slice]:
         """Rows and columns of this box counted from the corner of ``other``, which contains it."""
         down, right = other.rows.start, other.columns.start
         return (
@@ -72,13 +72,13 @@ class Lattice:
         self.frame = torch.einsum("tij,hwj->thwi", matrices, here) * self._unit - 1
 
     @property
-    def whole(self) -> Box:
+    def full_box(self) -> LatticeBox:
         """The box of the whole output."""
-        return Box(0, self.count - 1, 0, self.count - 1, self.size)
+        return LatticeBox(0, self.count - 1, 0, self.count - 1, self.size)
 
-    def rows(self, top: int, bottom: int) -> Box:
+    def rows(self, top: int, bottom: int) -> LatticeBox:
         """All columns between two rows of nodes."""
-        return Box(top, bottom, 0, self.count - 1, self.size)
+        return LatticeBox(top, bottom, 0, self.count - 1, self.size)
 
     def invert(self, shifts: Tensor, iterations: int) -> Tensor:
         """Find what is moved onto every node.
@@ -98,7 +98,7 @@ class Lattice:
             source = torch.lerp(source, self.frame - moved, 0.8)
         return source
 
-    def around(self, rows: npt.NDArray[np.bool_], columns: npt.NDArray[np.bool_]) -> Box | None:
+    def bounding_box(self, rows: npt.NDArray[np.bool_], columns: npt.NDArray[np.bool_]) -> LatticeBox | None:
         """The box of all marked rows and columns (n,) of nodes and one more on each side; None if none is marked."""
         top, left = np.flatnonzero(rows), np.flatnonzero(columns)
         if not len(top):
@@ -106,17 +106,19 @@ class Lattice:
         last = self.count - 1
         edges = [max(0, int(found[0]) - 1) for found in (top, left)]
         ends = [min(last, int(found[-1]) + 1) for found in (top, left)]
-        return Box(edges[0], ends[0], edges[1], ends[1], self.size)
+        return LatticeBox(edges[0], ends[0], edges[1], ends[1], self.size)
 
-    def pixels(self, places: Tensor, box: Box) -> Tensor:
+    def pixels(self, positions: Tensor, box: LatticeBox) -> Tensor:
         """Places (t, n, n, 2) of the nodes -> those of the pixels of ``box``: (t, h, w, 2)."""
-        part = places[:, box.top : box.bottom + 1, box.left : box.right + 1].permute(0, 3, 1, 2)
+        part = positions[:, box.top : box.bottom + 1, box.left : box.right + 1].permute(0, 3, 1, 2)
         size = tuple((nodes - 1) * LATTICE_STEP + 1 for nodes in part.shape[2:])
         full = F.interpolate(part, size=size, mode="bilinear", align_corners=True)
         height, width = box.rows.stop - box.rows.start, box.columns.stop - box.columns.start
         return full[:, :, :height, :width].permute(0, 2, 3, 1)
 
 
-def sample(picture: Tensor, places: Tensor) -> Tensor:
+def sample_image(image: Tensor, positions: Tensor) -> Tensor:
     """Bilinear look-up of one picture (c, S, S) at (t, h, w, 2) places for all frames: (t, c, h, w)."""
-    return F.grid_sample(picture.expand(len(places), *picture.shape), places, align_corners=True, padding_mode="border")
+    return F.grid_sample(
+        image.expand(len(positions), *image.shape), positions, align_corners=True, padding_mode="border"
+    )

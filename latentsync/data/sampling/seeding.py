@@ -6,7 +6,7 @@ _ORDER, _SAMPLE = 1, 2
 _UNSIGNED = 2**64 - 1
 
 
-def order_generator(seed: int, epoch: int) -> np.random.Generator:
+def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
     """Generator of an epoch's order."""
     return np.random.default_rng((_ORDER, seed & _UNSIGNED, epoch))
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentsync.data.sampling.draws import SampleDraws
+from latentsync.data.sampling.sample_rng import SampleRng
 
 CPU = torch.device("cpu")
 SHAPE = (2, 3)
@@ -13,8 +13,8 @@ SHAPE = (2, 3)
 
 def drawn(seed: int, ids: list[int]) -> list[torch.Tensor]:
     """What a training step draws, several times over."""
-    draws = SampleDraws(seed, torch.tensor(ids), CPU)
-    return [draws.uniform(), draws.normal(SHAPE), draws.uniform(), draws.normal(SHAPE), draws.normal(SHAPE)]
+    rng = SampleRng(seed, torch.tensor(ids), CPU)
+    return [rng.uniform(), rng.normal(SHAPE), rng.uniform(), rng.normal(SHAPE), rng.normal(SHAPE)]
 
 
 @given(
@@ -45,8 +45,8 @@ def test_the_global_generator_is_neither_used_nor_moved() -> None:
 def test_seeds_samples_and_purposes_have_nothing_in_common() -> None:
     rows = []
     for seed in (1247, 1248):
-        draws = SampleDraws(seed, torch.arange(20), CPU)
-        rows += [draws.normal((500,)) for _ in range(3)]
+        rng = SampleRng(seed, torch.arange(20), CPU)
+        rows += [rng.normal((500,)) for _ in range(3)]
     streams = torch.cat(rows)
     correlations = torch.corrcoef(streams) - torch.eye(len(streams))
     assert len(streams) == 120
@@ -55,8 +55,8 @@ def test_seeds_samples_and_purposes_have_nothing_in_common() -> None:
 
 
 def test_distributions_are_what_they_say() -> None:
-    draws = SampleDraws(0, torch.arange(4000), CPU)
-    uniform, normal = draws.uniform(), draws.normal((3,))
+    rng = SampleRng(0, torch.arange(4000), CPU)
+    uniform, normal = rng.uniform(), rng.normal((3,))
     assert uniform.shape == (4000,) and normal.shape == (4000, 3)
     assert 0 <= uniform.min() and uniform.max() < 1
     # Kolmogorov-Smirnov: 1.95 / sqrt(n) is passed by chance once in a thousand.
@@ -66,13 +66,13 @@ def test_distributions_are_what_they_say() -> None:
 
 
 def test_numbers_stay_what_they_are_from_version_to_version() -> None:
-    draws = SampleDraws(3, torch.tensor([5, 2**40]), CPU)
-    assert draws.uniform().tolist() == pytest.approx([0.7393027544, 0.0439463258], abs=1e-9)
+    rng = SampleRng(3, torch.tensor([5, 2**40]), CPU)
+    assert rng.uniform().tolist() == pytest.approx([0.7393027544, 0.0439463258], abs=1e-9)
 
 
 @pytest.mark.gpu
 def test_a_gpu_draws_the_same_numbers() -> None:
-    on_cpu, on_gpu = (SampleDraws(3, torch.arange(50), torch.device(name)) for name in ("cpu", "cuda"))
+    on_cpu, on_gpu = (SampleRng(3, torch.arange(50), torch.device(name)) for name in ("cpu", "cuda"))
     for _ in range(3):
         assert torch.equal(on_gpu.uniform().cpu(), on_cpu.uniform())
         torch.testing.assert_close(on_gpu.normal((7, 5)).cpu(), on_cpu.normal((7, 5)), atol=1e-5, rtol=1e-5)

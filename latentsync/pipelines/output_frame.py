@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.face.geometry.patches import Patches
-from latentsync.runtime.transfer import Download
+from latentsync.runtime.transfer import AsyncHostCopy
 
 
-class NewFaces:
+class RegionDownload:
     """The repainted regions of several frames, on their way to the host together.
 
     Args:
@@ -20,36 +20,36 @@ class NewFaces:
 
     def __init__(self, patches: Patches) -> None:
         self._boxes, self._starts = patches.boxes, patches.starts
-        self._download = Download(patches.pixels)
+        self._download = AsyncHostCopy(patches.pixels)
 
-    def paste(self, index: int, picture: NDArray[np.uint8]) -> None:
+    def paste(self, index: int, image: NDArray[np.uint8]) -> None:
         """Write region `index` into a picture (H, W, 3) uint8; waits until it has arrived."""
         width, height = self._boxes.sizes[index].tolist()
         start = int(self._starts[index])
         pixels = self._download.wait()[start : start + width * height]
-        picture[self._boxes.slices(index)] = pixels.reshape(height, width, 3)
+        image[self._boxes.slices(index)] = pixels.reshape(height, width, 3)
 
 
 @dataclass(frozen=True)
-class FinishedFrame:
+class OutputFrame:
     """An output frame, queued for writing.
 
     Attributes:
         index: output frame.
         source: (H, W, 3) uint8 RGB as it came; stays as it is.
         reason: anything odd about the frame.
-        new_face: where its repainted region is found; None where nothing was generated.
+        face_region: where its repainted region is found; None where nothing was generated.
     """
 
     index: int
     source: NDArray[np.uint8]
     reason: str | None
-    new_face: tuple[NewFaces, int] | None = None
+    face_region: tuple[RegionDownload, int] | None = None
 
     @property
     def generated(self) -> bool:
         """Whether the frame carries a new mouth."""
-        return self.new_face is not None
+        return self.face_region is not None
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -57,9 +57,9 @@ class FinishedFrame:
 
         Waits for the device, so it is for the writer's thread to ask for, once.
         """
-        if self.new_face is None:
+        if self.face_region is None:
             return self.source
-        faces, index = self.new_face
-        picture = self.source.copy()
-        faces.paste(index, picture)
-        return picture
+        faces, index = self.face_region
+        image = self.source.copy()
+        faces.paste(index, image)
+        return image

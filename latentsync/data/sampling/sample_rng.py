@@ -18,7 +18,7 @@ _HALF_BITS = 32
 _SINGLE_BITS = 24  # that a float32 in [0, 1) holds
 
 
-class SampleDraws:
+class SampleRng:
     """Independent streams, one per sample of a batch.
 
     Args:

@@ -33,7 +33,7 @@ class Step:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class Plan:
+class StepGraph:
     """Runs steps, each once all that it needs is done; those that do not need each other run side by side.
 
     A step that is done leaves a mark in ``folder/done`` and is not run again; its output goes to ``folder/logs``.

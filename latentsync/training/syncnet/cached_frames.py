@@ -12,23 +12,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentsync.data.fixed_set import fixed_keys
-from latentsync.data.sampling.draws import SampleDraws
-from latentsync.data.sampling.order import BatchPlan, EpochOrder
-from latentsync.data.sampling.randomness import sample_generator
+from latentsync.data.sampling.epoch_sampler import BatchPartition, EpochSampler
+from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.data.sampling.samples import SampleKey, SyncNetBatch
+from latentsync.data.sampling.seeding import sample_generator
 from latentsync.data.syncnet_dataset import SyncNetSampling
 from latentsync.data.whole_clips import WholeClip
 from latentsync.errors import DataError
-from latentsync.media.audio.syncnet_mel import mel_window, window_starts_with_sound
+from latentsync.media.audio.syncnet_mel import mel_window, num_mel_windows
 
 logger = logging.getLogger(__name__)
 
-_CHANGED_SHARE = 0.8
+_AUGMENT_PROB = 0.8
 # Greatest changes, for pixels in [-1, 1]; the tint is that of each colour by itself.
 _BRIGHTNESS, _CONTRAST, _TINT, _TRANSLATION, _NOISE = 0.2, 0.2, 0.15, 0.06, 0.04
 
 
-class FrameStore:
+class FrameCache:
     """All clips of a data set in memory.
 
     Args:
@@ -70,7 +70,7 @@ class FrameStore:
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """How pairs are drawn from a `FrameStore`.
+    """How pairs are drawn from a `FrameCache`.
 
     Attributes:
         pairs: which shifts.
@@ -85,36 +85,36 @@ class FrameSampling:
     seed: int = 42
 
 
-class FrameSource:
+class CachedFrameSource:
     """See `BatchSource`; pairs are drawn as `latentsync.data.syncnet_dataset.SyncNetDataset` does.
 
     Args:
         store: filled.
         sampling: see there.
         batch_size: pairs of one step over all processes.
-        rank, world: of this process.
+        rank, world_size: of this process.
     """
 
     def __init__(
-        self, store: FrameStore, sampling: FrameSampling, batch_size: int, rank: int = 0, world: int = 1
+        self, store: FrameCache, sampling: FrameSampling, batch_size: int, rank: int = 0, world_size: int = 1
     ) -> None:
         self.store, self.sampling = store, sampling
-        self.order = EpochOrder(len(store.names), sampling.windows_per_clip, sampling.seed)
-        self.plan = BatchPlan(len(self.order), batch_size, rank, world)
+        self.order = EpochSampler(len(store.names), sampling.windows_per_clip, sampling.seed)
+        self.partition = BatchPartition(len(self.order), batch_size, rank, world_size)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch."""
-        return self.plan.steps
+        return self.partition.steps
 
     def batches(self, epoch: int, first: int) -> Iterator[SyncNetBatch]:
         """The epoch's batches from number ``first`` on."""
-        for places in self.plan.batches(first):
-            yield self._batch([self.order.key(epoch, place) for place in places])
+        for positions in self.partition.batches(first):
+            yield self._batch([self.order.key(epoch, position) for position in positions])
 
     def fixed(self, batch_size: int, count: int) -> list[SyncNetBatch]:
         """The batches of a validation, see `latentsync.data.fixed_set.FixedSet`."""
-        return [self._batch(fixed_keys(self.order, batch_size, place)) for place in range(count)]
+        return [self._batch(fixed_keys(self.order, batch_size, position)) for position in range(count)]
 
     def problems(self) -> Mapping[str, str]:
         """Clips that could not be used when the store was filled."""
@@ -128,7 +128,7 @@ class FrameSource:
         pairs = [self._drawn(key) for key in keys]
         store = self.store
         shifts = torch.tensor([pair.start - pair.sound_start for pair in pairs])
-        told = all(len(store.mouths[pair.clip]) >= len(store.frames[pair.clip]) for pair in pairs)
+        has_mouth = all(len(store.mouths[pair.clip]) >= len(store.frames[pair.clip]) for pair in pairs)
         return SyncNetBatch(
             frames=self._cut(store.frames, pairs),
             mel=rearrange(torch.stack([self._mel(pair) for pair in pairs]), "b mels m -> b 1 mels m"),
@@ -138,19 +138,19 @@ class FrameSource:
             sample_ids=torch.tensor([key.sample_id for key in keys]),
             problems={},
             # The sound of a clip may end before its last frames, and what the mouth does with it.
-            mouth_seen=self._cut(store.mouths, pairs) if told else None,
-            mouth_heard=self._cut(store.mouths, pairs, heard=True) if told else None,
+            video_mouth_curves=self._cut(store.mouths, pairs) if has_mouth else None,
+            audio_mouth_curves=self._cut(store.mouths, pairs, audio_starts=True) if has_mouth else None,
         )
 
     def _drawn(self, key: SampleKey) -> "_Pair":
         rng = sample_generator(self.sampling.seed, key.epoch, key.index, 0)
-        clip, length = self.order.clip_at(key.epoch, key.index), self.sampling.num_frames
-        heard = window_starts_with_sound(self.store.mels[clip].shape[1], length)
-        return _Pair(clip, *self.sampling.pairs.draw(heard, len(self.store.frames[clip]) - length + 1, rng))
+        clip, length = self.order.clip_index(key.epoch, key.index), self.sampling.num_frames
+        audio_starts = num_mel_windows(self.store.mels[clip].shape[1], length)
+        return _Pair(clip, *self.sampling.pairs.draw(audio_starts, len(self.store.frames[clip]) - length + 1, rng))
 
-    def _cut(self, tracks: Sequence[Tensor], pairs: Sequence["_Pair"], heard: bool = False) -> Tensor:
+    def _cut(self, tracks: Sequence[Tensor], pairs: Sequence["_Pair"], audio_starts: bool = False) -> Tensor:
         """Windows (b, f, ...) of the tracks (t, ...), where the pairs' frames are or where their sound is."""
-        starts = (pair.sound_start if heard else pair.start for pair in pairs)
+        starts = (pair.sound_start if audio_starts else pair.start for pair in pairs)
         length = self.sampling.num_frames
         return torch.stack([tracks[pair.clip][start : start + length] for pair, start in zip(pairs, starts)])
 
@@ -168,37 +168,37 @@ class _Pair(NamedTuple):
     start: int
 
 
-def vary_windows(pixels: Tensor, draws: SampleDraws) -> Tensor:
+def augment_windows(pixels: Tensor, rng: SampleRng) -> Tensor:
     """Light changes that say nothing of the mouth, alike for all frames of a window, to four in five windows.
 
     Args:
         pixels: (b, f, 3, h, w) in [-1, 1].
-        draws: of the batch.
+        rng: of the batch.
 
     Returns:
         The same shape: mirrored, other brightness, colours, contrast and place, blurred, with a fixed pattern of noise.
     """
 
     def drawn(low: float, high: float) -> Tensor:
-        return rearrange(low + (high - low) * draws.uniform(), "b -> b 1 1 1")
+        return rearrange(low + (high - low) * rng.uniform(), "b -> b 1 1 1")
 
     image = rearrange(pixels, "b f c h w -> b (f c) h w")
     changed = torch.where(drawn(-1, 1) < 0, image, image.flip(-1))
-    changed = _shifted(changed, draws)
+    changed = _shifted(changed, rng)
     changed = torch.lerp(changed, F.avg_pool2d(changed, 3, 1, 1, count_include_pad=False), drawn(0, 1))
     mean = changed.mean(dim=(1, 2, 3), keepdim=True)
     changed = (changed - mean) * drawn(1 - _CONTRAST, 1 + _CONTRAST) + mean + drawn(-_BRIGHTNESS, _BRIGHTNESS)
     tint = torch.cat([drawn(-_TINT, _TINT) for _ in range(3)], dim=1)
     changed = changed + tint.repeat(1, pixels.shape[1], 1, 1)
-    changed = changed + drawn(0, _NOISE) * draws.normal((1, *image.shape[-2:]))
-    keep = rearrange(draws.uniform() >= _CHANGED_SHARE, "b -> b 1 1 1")
+    changed = changed + drawn(0, _NOISE) * rng.normal((1, *image.shape[-2:]))
+    keep = rearrange(rng.uniform() >= _AUGMENT_PROB, "b -> b 1 1 1")
     return torch.where(keep, image, changed.clamp(-1, 1)).reshape(pixels.shape)
 
 
-def _shifted(image: Tensor, draws: SampleDraws) -> Tensor:
+def _shifted(image: Tensor, rng: SampleRng) -> Tensor:
     """Move each picture (b, c, h, w) by up to ``_TRANSLATION`` of its half side; the border repeats."""
     theta = torch.eye(2, 3, device=image.device).repeat(len(image), 1, 1)
-    theta[:, 0, 2] = _TRANSLATION * (2 * draws.uniform() - 1)
-    theta[:, 1, 2] = _TRANSLATION * (2 * draws.uniform() - 1)
+    theta[:, 0, 2] = _TRANSLATION * (2 * rng.uniform() - 1)
+    theta[:, 1, 2] = _TRANSLATION * (2 * rng.uniform() - 1)
     grid = F.affine_grid(theta, list(image.shape), align_corners=False)
     return F.grid_sample(image, grid, padding_mode="border", align_corners=False)

@@ -21,7 +21,7 @@ from latentsync.media.video_writer import AudioTrack, VideoWriter, WriterOptions
 from latentsync.synthetic.clip import write_wav
 from latentsync.synthetic.head.appearance import MOTION_COLUMNS, Identity, Scene
 from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
-from latentsync.synthetic.population import Setting, Speaker, sample_setting, sample_speaker, sample_words
+from latentsync.synthetic.population import Setting, Speaker, sample_setting, sample_speaker, sample_speaker_utterance
 from latentsync.synthetic.speech.text import Split
 from latentsync.synthetic.speech.tts import PAUSE, SAMPLE_RATE, Utterance
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS, mouth_curve
@@ -54,8 +54,8 @@ class SceneScript:
         """What each take shows."""
         setting, count = self.setting, len(self.setting.motion)
         curves = [
-            mouth_curve(words.phonemes, count, FPS, speaker.style)
-            for speaker, words in zip(self.speakers, self.utterances, strict=True)
+            mouth_curve(utterance.phonemes, count, FPS, speaker.style)
+            for speaker, utterance in zip(self.speakers, self.utterances, strict=True)
         ]
         return [HeadState(curve, setting.motion, setting.identity, setting.scene) for curve in curves]
 
@@ -70,14 +70,14 @@ def take_names(number: int) -> list[str]:
     return [f"{number:05d}_{take}" for take in TAKES]
 
 
-def write_script(seed: int, split: str, number: int, seconds: float) -> SceneScript:
+def make_scene_script(seed: int, split: str, number: int, seconds: float) -> SceneScript:
     """Decide everything about a scene; the same arguments give the same people, movements and words."""
     generator = random.Random(f"{seed}/{split}/{number}")
     texts: Split = "held_out" if split == "val" else "train"
     setting = sample_setting(generator, texts, max(1, round(seconds * FPS)), float(FPS))
     speaker = sample_speaker(generator, texts)
     speakers = (speaker, speaker if generator.random() < 0.5 else sample_speaker(generator, texts))
-    utterances = tuple(sample_words(generator, who, texts, seconds) for who in speakers)
+    utterances = tuple(sample_speaker_utterance(generator, who, texts, seconds) for who in speakers)
     return SceneScript(split, number, setting, speakers, utterances)
 
 
@@ -96,23 +96,25 @@ def write_scene(script: SceneScript, folder: Path, renderer: HeadRenderer, sizes
         MediaError: a file cannot be written.
     """
     resolution, whole = sizes
-    workshop = folder / ".unfinished" / f"{script.split}_{script.number:05d}"
-    workshop.mkdir(parents=True, exist_ok=True)
+    staging_dir = folder / ".unfinished" / f"{script.split}_{script.number:05d}"
+    staging_dir.mkdir(parents=True, exist_ok=True)
     states = script.states
     with torch.inference_mode():
-        _write_takes(script, workshop, renderer.render_takes(states, resolution, script.setting.jitter), "")
+        _write_takes(script, staging_dir, renderer.render_takes(states, resolution, script.setting.jitter), "")
         if whole is not None:
-            _write_takes(script, workshop, torch.stack([renderer.render(state, whole) for state in states]), "whole_")
+            _write_takes(
+                script, staging_dir, torch.stack([renderer.render(state, whole) for state in states]), "whole_"
+            )
     truths = [_sidecar(script, index, renderer, resolution) for index in range(len(TAKES))]
     targets = {"": folder / script.split} | ({} if whole is None else {"whole_": folder / "whole" / script.split})
     for prefix, target in targets.items():
         target.mkdir(parents=True, exist_ok=True)
         for name, truth in zip(script.names, truths, strict=True):
-            (workshop / f"{name}.json").write_text(json.dumps(truth) + "\n", encoding="utf-8")
-            os.replace(workshop / f"{name}.json", target / f"{name}.json")
+            (staging_dir / f"{name}.json").write_text(json.dumps(truth) + "\n", encoding="utf-8")
+            os.replace(staging_dir / f"{name}.json", target / f"{name}.json")
         for name in script.names:
-            os.replace(workshop / f"{prefix}{name}.mp4", target / f"{name}.mp4")
-    shutil.rmtree(workshop)
+            os.replace(staging_dir / f"{prefix}{name}.mp4", target / f"{name}.mp4")
+    shutil.rmtree(staging_dir)
 
 
 def is_complete(folder: Path, split: str, number: int, with_whole_frames: bool = False) -> bool:
@@ -126,28 +128,28 @@ def is_complete(folder: Path, split: str, number: int, with_whole_frames: bool =
     )
 
 
-def _write_takes(script: SceneScript, workshop: Path, takes: Tensor, prefix: str) -> None:
+def _write_takes(script: SceneScript, staging_dir: Path, takes: Tensor, prefix: str) -> None:
     """Write (k, t, 3, h, w) in [0, 1] with each take's sound."""
-    for name, words, frames in zip(script.names, script.utterances, takes, strict=True):
-        sound = workshop / f"{name}.wav"
-        write_wav(sound, fitted(words.waveform, len(frames)))
-        pictures = rearrange((frames * 255).round().byte(), "t c h w -> t h w c").contiguous().cpu().numpy()
-        size = pictures.shape[1]
-        with VideoWriter(workshop / f"{prefix}{name}.mp4", size, size, FPS, AudioTrack(sound), WRITER) as writer:
-            for picture in pictures:
-                writer.write(picture)
+    for name, utterance, frames in zip(script.names, script.utterances, takes, strict=True):
+        sound = staging_dir / f"{name}.wav"
+        write_wav(sound, pad_or_trim(utterance.waveform, len(frames)))
+        images = rearrange((frames * 255).round().byte(), "t c h w -> t h w c").contiguous().cpu().numpy()
+        size = images.shape[1]
+        with VideoWriter(staging_dir / f"{prefix}{name}.mp4", size, size, FPS, AudioTrack(sound), WRITER) as writer:
+            for image in images:
+                writer.write(image)
 
 
-def fitted(waveform: npt.NDArray[np.float32], num_frames: int) -> npt.NDArray[np.float32]:
+def pad_or_trim(waveform: npt.NDArray[np.float32], num_frames: int) -> npt.NDArray[np.float32]:
     """Cut (n,) 16 kHz sound to ``num_frames`` at 25 a second, or fill it with silence."""
     length = round(num_frames / FPS * SAMPLE_RATE)
     return np.pad(waveform[:length], (0, max(0, length - len(waveform))))
 
 
 def _sidecar(script: SceneScript, index: int, renderer: HeadRenderer, resolution: int) -> dict[str, Any]:
-    state, words, speaker = script.states[index], script.utterances[index], script.speakers[index]
+    state, utterance, speaker = script.states[index], script.utterances[index], script.speakers[index]
     seconds = float(state.num_frames / FPS)
-    heard = [p for p in words.phonemes if p.start < seconds]
+    audible_phonemes = [p for p in utterance.phonemes if p.start < seconds]
     return {
         "split": script.split,
         "scene_number": script.number,
@@ -155,11 +157,11 @@ def _sidecar(script: SceneScript, index: int, renderer: HeadRenderer, resolution
         "other_take": f"{script.names[1 - index]}.mp4",
         "fps": str(FPS),
         "resolution": resolution,
-        "text": words.text,
+        "text": utterance.text,
         "voice": speaker.voice,
         "speaker": asdict(speaker),
-        "phonemes": [[p.symbol, round(p.start, 4), round(min(p.end, seconds), 4)] for p in heard],
-        "has_speech": any(p.symbol != PAUSE for p in heard),
+        "phonemes": [[p.symbol, round(p.start, 4), round(min(p.end, seconds), 4)] for p in audible_phonemes],
+        "has_speech": any(p.symbol != PAUSE for p in audible_phonemes),
         "mouth_columns": list(MOUTH_PARAMETERS),
         "mouth": np.round(state.mouth, 5).tolist(),
         "mouth_opening": np.round(renderer.mouth_opening(state).cpu().numpy(), 5).tolist(),

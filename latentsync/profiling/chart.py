@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PALETTE = "#3b6fb6 #e08a2e #4c9f50 #c44e52 #8b6bb1 #8c6d4f #d77fb3 #3aa6a6 #b5a642 #5c6f82".split()
-_OTHER_COLOUR = "#bbbbbb"
+_OTHER_COLOR = "#bbbbbb"
 _LEAST_GAP = 1 / 4000  # of the wall-clock time: narrower ones could not be seen
 
 
@@ -29,7 +29,7 @@ class TimelineLane:
     stages: dict[str, list[tuple[float, float]]]
 
 
-def draw_profile(run: RunTrace, path: Path, title: str) -> None:
+def plot_profile(run: RunTrace, path: Path, title: str) -> None:
     """Draw a timeline, a lane for each thread and one for the GPU, and below it the seconds of each stage, as PNG.
 
     Args:
@@ -48,9 +48,9 @@ def draw_profile(run: RunTrace, path: Path, title: str) -> None:
     figure: Figure = Figure(figsize=(13.0, 2.2 + 0.6 * len(lanes) + 0.4 * len(stages)), layout="constrained")
     figure.suptitle(title)
     timeline, bars = figure.subplots(2, 1, height_ratios=(0.6 * len(lanes) + 1, 0.4 * len(stages) + 1))
-    colours = {name: _PALETTE[place % len(_PALETTE)] for place, name in enumerate(stages)} | {"other": _OTHER_COLOUR}
-    _draw_timeline(timeline, lanes, colours, run.wall_seconds)
-    _draw_bars(bars, stages, colours, bool(run.device_work))
+    colors = {name: _PALETTE[row % len(_PALETTE)] for row, name in enumerate(stages)} | {"other": _OTHER_COLOR}
+    _draw_timeline(timeline, lanes, colors, run.wall_seconds)
+    _draw_bars(bars, stages, colors, bool(run.device_work))
     figure.savefig(path, dpi=90, format="png")
 
 
@@ -82,10 +82,10 @@ def _joined(spans: Iterable[Span], gap: float) -> dict[str, list[tuple[float, fl
     return found
 
 
-def _draw_timeline(axes: Axes, lanes: Sequence[TimelineLane], colours: Mapping[str, str], wall: float) -> None:
-    for place, lane in enumerate(lanes):
+def _draw_timeline(axes: Axes, lanes: Sequence[TimelineLane], colors: Mapping[str, str], wall: float) -> None:
+    for row, lane in enumerate(lanes):
         for stage, runs in lane.stages.items():
-            axes.broken_barh(runs, (place - 0.4, 0.8), facecolors=colours.get(stage, _OTHER_COLOUR), linewidth=0)
+            axes.broken_barh(runs, (row - 0.4, 0.8), facecolors=colors.get(stage, _OTHER_COLOR), linewidth=0)
     axes.set_yticks(range(len(lanes)), [textwrap.fill(lane.name, 28) for lane in lanes])
     axes.invert_yaxis()
     axes.set_xlim(0, wall)
@@ -94,20 +94,20 @@ def _draw_timeline(axes: Axes, lanes: Sequence[TimelineLane], colours: Mapping[s
     axes.grid(axis="x", alpha=0.3)
 
 
-def _draw_bars(axes: Axes, stages: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str], has_gpu: bool) -> None:
-    places, shades = range(len(stages)), [colours[name] for name in stages]
+def _draw_bars(axes: Axes, stages: Mapping[str, Mapping[str, Any]], colors: Mapping[str, str], has_gpu: bool) -> None:
+    rows, shades = range(len(stages)), [colors[name] for name in stages]
     device, host = ([each[key] for each in stages.values()] for key in ("device_seconds", "host_seconds"))
     if has_gpu:
-        above, below = ([place + shift for place in places] for shift in (-0.2, 0.2))
+        above, below = ([row + shift for row in rows] for shift in (-0.2, 0.2))
         drawn = [axes.barh(above, device, 0.36, color=shades, label="on the GPU")]
         drawn.append(axes.barh(below, host, 0.36, color=shades, alpha=0.4, hatch="///", label="on the host"))
         axes.legend(loc="lower right")
     else:
-        drawn = [axes.barh(places, host, 0.7, color=shades)]
+        drawn = [axes.barh(rows, host, 0.7, color=shades)]
     for group in drawn:
         axes.bar_label(group, fmt="%.3g", padding=3, fontsize="small")
     axes.margins(x=0.08)
-    axes.set_yticks(places, list(stages))
+    axes.set_yticks(rows, list(stages))
     axes.invert_yaxis()
     axes.set_xlabel("seconds in the stage; stages run side by side")
     axes.set_title("Seconds of each stage", fontsize="medium", loc="left")
