@@ -29,7 +29,7 @@ class WindowInput:
     Attributes:
         faces: (f, 3, R, R) uint8 aligned source faces.
         audio: (f, 50, d) audio windows.
-        face_keys: an identifier for the face of each slot: equal keys, also in the previous window, mean equal faces, which
+        face_keys: identifies the face of each slot: equal keys, also in the previous window, mean equal faces, which
             need not be looked at twice.
     """
 

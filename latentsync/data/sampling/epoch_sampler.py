@@ -61,8 +61,8 @@ class BatchPartition:
             or self.global_batch_size % self.world_size
         ):
             raise DataError(
-                f"A global batch of {self.global_batch_size} cannot be shared by {self.world_size} process(es) (this is "
-                f"number {self.rank}). Choose a batch size that is a multiple of the number of processes."
+                f"A global batch of {self.global_batch_size} cannot be shared by {self.world_size} process(es) (this "
+                f"is number {self.rank}). Choose a batch size that is a multiple of the number of processes."
             )
         if self.steps < 1:
             raise DataError(

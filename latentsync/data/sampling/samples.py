@@ -58,7 +58,7 @@ class SyncNetBatch:
         clips: b paths.
         sample_ids: (b,) int64, see `SampleKey`.
         problems: as in `UNetBatch`.
-        video_mouth_curves, audio_mouth_curves: (b, f, k) float32, mouth motion in the video and in the audio, where sidecars
+        video_mouth_curves, audio_mouth_curves: (b, f, k) float32, mouth motion in video and audio, where sidecars
             say so; else None.
     """
 

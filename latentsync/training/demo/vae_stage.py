@@ -42,7 +42,7 @@ class VaeStageOptions:
             is most of what the other terms see.
         mouth_weight: extra weight of the repainted region.
         masked_fraction: share of the pictures that are shown with the repainted region blanked.
-        crop_fraction: fraction of the budget, from the start, in which squares are cropped from the images, every other time
+        crop_fraction: fraction of the budget, from the start, in which squares are cropped, every other time
             round the repainted region: more of what matters in less time.
         crop_side: of these squares in pixels.
         bank_capacity, bank_warmup_clips: pictures kept, and clips rendered before the first step.

@@ -26,10 +26,10 @@ class NoiseOptions:
 
     Attributes:
         mixed_noise_alpha: see `mix_noise`; None gives all frames the same noise.
-        high_noise_prob: probability that a window's timestep is drawn from ``high_noise_from`` upwards instead of from all.
+        high_noise_prob: probability that a window's timestep is drawn from ``high_noise_from`` upwards.
         high_noise_from: see above.
         pure_noise_from, pure_noise_to: between these timesteps the share of windows without signal rises from 0 to 1.
-        shared_noise_prob: probability that all frames of a window get the same noise, as in sampling. Not for those with
+        shared_noise_prob: probability that all frames of a window share one noise, as in sampling. Not for those with
             signal between ``pure_noise_from`` and ``pure_noise_to``: there it would give the mouth's movement away.
         background_weight, mouth_weight: weights of the kept region, and of the mouth inside the repainted one (1).
     """
