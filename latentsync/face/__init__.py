@@ -1,1 +1,1 @@
-"""Faces in pictures: find them, follow one, cut it out upright, mask the mouth, and paste a new one back."""
+"""Face processing: detection, tracking, aligned cropping, mouth masking and compositing back into the frame."""

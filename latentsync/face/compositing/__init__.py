@@ -1,1 +1,1 @@
-"""Blending a generated face into its frame: masks, color match, detail, paste-back."""
+"""Compositing of generated faces into their frames: masks, color matching, detail, paste-back."""

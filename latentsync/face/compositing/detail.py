@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentsync.face.compositing.morphology import gaussian_blur
+from latentsync.face.compositing.morphology import blur_masks
 from latentsync.face.compositing.scene_cuts import SceneCutDetector
 
 _TOLERANCE = 0.08  # difference, in pixel values of [-1, 1], at which a third of the detail is left
@@ -32,7 +32,7 @@ def detail_weight(generated: Tensor, reconstruction: Tensor, source: Tensor) -> 
     """
     radius = max(1, round(source.shape[-1] * _RADIUS))
     change = (generated - reconstruction).abs().amax(dim=1, keepdim=True)
-    spread = gaussian_blur(change.float(), radius, radius / 2)
+    spread = blur_masks(change.float(), radius, radius / 2)
     return torch.exp(-((spread / _TOLERANCE) ** 2)).to(source.dtype)
 
 

@@ -1,1 +1,1 @@
-"""Face detectors and the landmarks they deliver."""
+"""Face detectors and their landmarks."""

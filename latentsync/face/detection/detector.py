@@ -1,7 +1,6 @@
-"""What a face detector gives, and the protocol that every back end fulfils.
+"""The face detection result and the protocol that every detector backend implements.
 
-Coordinates are (x, y) in pixels of the given frame with pixel centres at whole numbers. "Left" and "right" are as the
-viewer sees them.
+Coordinates are (x, y) in frame pixels, with pixel centers at integers. "Left" and "right" are from the viewer's side.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ class FaceDetection:
 
     Attributes:
         box: (4,) float32, x0 y0 x1 y1 from forehead to chin, in pixels.
-        score: how sure the detector is, 0 to 1.
-        control_points: (3, 2) float32 left brow, right brow, nose: the places that the published crop is fitted to.
-        yaw: how far the head is turned sideways, 0 = frontal, about 1 = full profile; None when not known.
+        score: detection confidence, 0 to 1.
+        control_points: (3, 2) float32 left brow, right brow, nose: the points that the published crop is fitted to.
+        yaw: how far the head is turned sideways, 0 = frontal, about 1 = full profile; None if unknown.
     """
 
     box: FloatArray
@@ -36,7 +35,7 @@ class FaceDetection:
 
     @property
     def center(self) -> FloatArray:
-        """(2,) middle of the box."""
+        """(2,) center of the box."""
         return np.asarray((self.box[:2] + self.box[2:]) / 2, np.float32)
 
     @property
@@ -47,21 +46,21 @@ class FaceDetection:
 
 
 class FaceDetector(Protocol):
-    """Finds faces frame by frame; frames of one video come in order, so a back end may look near the last faces."""
+    """Detects faces frame by frame. Frames of a video come in order, so a backend may use the previous faces."""
 
     def search(self, frame: Frame) -> Any:
-        """What can be told of a frame without those before it, for `detect`; None where that is nothing.
+        """Compute the part of `detect` that does not depend on earlier frames; None if there is none.
 
-        It may be called ahead, in another thread than `detect`.
+        May be called ahead of `detect`, from another thread.
         """
         ...
 
     def detect(self, frame: Frame, candidates: Any = None) -> list[FaceDetection]:
-        """Faces of a frame, the surest first; empty when there is none.
+        """Detect the faces of a frame, highest score first; empty if there is none.
 
         Args:
             frame: (H, W, 3) uint8 RGB.
-            candidates: what `search` told of this frame; None has it searched now.
+            candidates: the result of `search` for this frame; None runs the search here.
         """
         ...
 
@@ -73,14 +72,14 @@ class FaceDetector(Protocol):
 def box_overlap(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     """Intersection over union of two boxes x0 y0 x1 y1, 0 to 1."""
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
-    whole = np.prod(np.maximum(a[2:] - a[:2], 0)) + np.prod(np.maximum(b[2:] - b[:2], 0)) - shared
-    return float(shared / whole) if whole > 0 else 0.0
+    intersection = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    union = np.prod(np.maximum(a[2:] - a[:2], 0)) + np.prod(np.maximum(b[2:] - b[:2], 0)) - intersection
+    return float(intersection / union) if union > 0 else 0.0
 
 
 def check_frame(frame: Frame) -> None:
     """Raise ConfigError unless `frame` is (H, W, 3) uint8."""
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ConfigError(
-            f"Cannot look for faces in an array {frame.shape} of {frame.dtype}: give an RGB picture (H, W, 3) of uint8."
+            f"Cannot detect faces in an array {frame.shape} of {frame.dtype}: expected an RGB image (H, W, 3) of uint8."
         )

@@ -1,7 +1,7 @@
-"""Insightface's buffalo_l as the face detector: what the published models were trained with.
+"""InsightFace buffalo_l as the face detector: the one the published models were trained with.
 
-Its code is MIT, its model files are for non-commercial research only, so it is optional and never downloaded here.
-Frames are given to it in RGB although it expects BGR: the published system does so, and its crops follow from it.
+Its code is MIT, but its model files are for non-commercial research only, so it is optional and never downloaded.
+Frames are passed as RGB although it expects BGR: the published system does so, and its crops depend on it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _SEARCH_SIZE = (512, 512)
 
 
 class InsightfaceDetector:
-    """Faces that pass the published gates, with unrounded control points.
+    """Detects the faces that pass the published filters, with unrounded control points.
 
     Args:
-        root: folder with ``models/buffalo_l/`` in it.
+        root: folder that contains ``models/buffalo_l/``.
         device: "cpu", "cuda" or "cuda:<number>".
 
     Raises DependencyError when the library or the model files are missing.
@@ -49,10 +49,10 @@ class InsightfaceDetector:
         self._analysis.prepare(ctx_id=context, det_size=_SEARCH_SIZE)
 
     def search(self, frame: Frame) -> None:
-        """Nothing: the library does all of its work at once."""
+        """Return None: the library detects boxes and landmarks in one call."""
 
     def detect(self, frame: Frame, candidates: None = None) -> list[FaceDetection]:
-        """Faces of a frame (H, W, 3) uint8 RGB, the surest first. Raises ConfigError for another kind of array."""
+        """Detect faces in a frame (H, W, 3) uint8 RGB, highest score first. Raises ConfigError for other arrays."""
         check_frame(frame)
         faces = [as_detection(raw) for raw in map(_raw_face, self._analysis.get(frame)) if passes_filters(raw)]
         return sorted(faces, key=lambda face: -face.score)
@@ -63,7 +63,7 @@ class InsightfaceDetector:
 
 
 def as_detection(raw: RawFace) -> FaceDetection:
-    """A detection with the published control points, not rounded."""
+    """Convert a raw face to a detection with the published control points, not rounded."""
     return FaceDetection(raw.box.astype(np.float32), raw.score, control_points(raw.landmarks))
 
 
@@ -77,7 +77,7 @@ def _providers(device: str) -> list[str]:
 
 
 def _face_analysis() -> Any:
-    """The class ``insightface.app.FaceAnalysis``."""
+    """Import ``insightface.app.FaceAnalysis``. Raises DependencyError."""
     try:
         from insightface.app import FaceAnalysis
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""A detector for videos whose faces are known in every frame, such as drawn ones: no models, no search."""
+"""A detector for videos whose face positions are known in every frame, such as rendered ones: no model, no search."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from latentsync.errors import ConfigError
 from latentsync.face.detection.detector import FaceDetection, Frame, check_frame
 from latentsync.face.geometry.affine import apply_affine, crop_size, face_template, fit_affine, invert_affine
 
-_RESOLUTION = 256  # any; it only sets in which unit the crop's corners are named
+_RESOLUTION = 256  # arbitrary: only the unit of the intermediate crop coordinates
 
 
 class KnownPointsDetector:
-    """Gives each frame, in the order in which they come, the points that were told beforehand.
+    """Returns precomputed control points for the frames, in order.
 
     Args:
         control_points: (t, 3, 2) left brow, right brow, nose of every frame of the video, (x, y) in its pixels.
 
     Raises:
-        ConfigError: another shape.
+        ConfigError: control_points has another shape.
     """
 
     def __init__(self, control_points: npt.ArrayLike) -> None:
@@ -29,27 +29,29 @@ class KnownPointsDetector:
         self._next = 0
 
     def search(self, frame: Frame) -> None:
-        """Nothing needs to be searched."""
+        """Return None: there is nothing to search."""
 
     def detect(self, frame: Frame, candidates: None = None) -> list[FaceDetection]:
-        """The one face of the next frame (H, W, 3) uint8.
+        """Return the single face of the next frame (H, W, 3) uint8.
 
         Raises:
-            ConfigError: there are more frames than points.
+            ConfigError: the video has more frames than there are control points.
         """
         check_frame(frame)
         if self._next >= len(self._points):
-            raise ConfigError(f"Points of {len(self._points)} frames are known, but the video has more; give all")
+            raise ConfigError(
+                f"Control points were given for {len(self._points)} frames, but the video has more; give them for all"
+            )
         points = self._points[self._next]
         self._next += 1
         return [FaceDetection(_crop_outline(points), 1.0, points)]
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no models to free."""
 
 
 def _crop_outline(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(4,) x0 y0 x1 y1 round the aligned crop: forehead to chin."""
+    """(4,) x0 y0 x1 y1: bounding box of the aligned crop, forehead to chin."""
     width, height = crop_size(_RESOLUTION)
     matrix = fit_affine(points[None], face_template(_RESOLUTION))[0]
     corners = apply_affine(invert_affine(matrix), [[0, 0], [width, 0], [0, height], [width, height]])

@@ -1,4 +1,4 @@
-"""What the published system makes of insightface's 106 landmarks: the three control points, and which face it keeps."""
+"""The published system's use of InsightFace's 106 landmarks: the three control points and the face selection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MIN_SCORE = 0.5
 
 @dataclass(frozen=True)
 class RawFace:
-    """A face as insightface gives it: box (4,) x0 y0 x1 y1 in pixels, score, landmarks (106, 2) in pixels."""
+    """A face as returned by InsightFace: box (4,) x0 y0 x1 y1 in pixels, score, landmarks (106, 2) in pixels."""
 
     box: npt.NDArray[np.float32]
     score: float
@@ -36,7 +36,7 @@ class RawFace:
 def control_points(landmarks: npt.ArrayLike, rounded: bool = False) -> FloatArray:
     """(106, 2) landmarks -> (3, 2) float32 left brow, right brow, nose.
 
-    rounded: to whole pixels (half to even), as the published system does; it makes the crop jitter.
+    rounded: round to whole pixels (half to even) as the published system does, which makes the crop jitter.
     """
     points = np.asarray(landmarks, np.float64)
     means = np.stack([points[list(group)].mean(axis=0) for group in (LEFT_BROW, RIGHT_BROW, NOSE)])
@@ -44,7 +44,7 @@ def control_points(landmarks: npt.ArrayLike, rounded: bool = False) -> FloatArra
 
 
 def passes_filters(face: RawFace) -> bool:
-    """Whether the published system would keep the face: size, proportions and score."""
+    """Whether the face passes the published filters on size, aspect ratio and score."""
     x0, y0, x1, y1 = (int(value) for value in face.box)
     width, height = x1 - x0, y1 - y0
     if width < _MIN_WIDTH or height < _MIN_HEIGHT or face.score < MIN_SCORE:
@@ -53,7 +53,7 @@ def passes_filters(face: RawFace) -> bool:
 
 
 def widened_box(face: RawFace, width: int, height: int) -> tuple[int, int, int, int]:
-    """The published box of a face in a picture of width x height: round the landmarks, widened, clipped."""
+    """The published face box in a width x height image: bounding box of the landmarks, widened and clipped."""
     points = np.rint(face.landmarks).astype(np.int64)
     outline = points[list(_OUTLINE)]
     middle = points[list(_BRIDGE)].mean(axis=0)
@@ -69,7 +69,7 @@ def widened_box(face: RawFace, width: int, height: int) -> tuple[int, int, int, 
 
 
 def select_published_face(faces: Sequence[RawFace]) -> RawFace | None:
-    """The face that the published system takes: the largest that passes its gates, the first among equals."""
+    """Select the face as the published system does: the largest that passes its filters, the first of equal ones."""
     kept = [face for face in faces if passes_filters(face)]
 
     def area(face: RawFace) -> int:

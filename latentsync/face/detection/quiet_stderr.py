@@ -1,4 +1,4 @@
-"""Keeps known, harmless lines of native libraries off the terminal; whatever else they say comes through."""
+"""Filters known harmless lines of native libraries out of stderr; all other output passes through."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_STDERR = 2
-_ONE_AT_A_TIME = threading.Lock()
+_STDERR_FD = 2
+_LOCK = threading.Lock()
 
 
 @contextmanager
 def suppress_stderr_lines(pattern: re.Pattern[bytes]) -> Iterator[None]:
-    """Hold back the process's standard error during the block and then write it, less what the pattern matches.
+    """Capture the process's stderr during the block, then write it out without the lines that match the pattern.
 
-    Native code writes to the file descriptor itself, where Python's `redirect_stderr` does not reach. The whole
-    process is affected, so the block should take milliseconds; other threads' output waits that long.
+    Native code writes to the file descriptor directly, which Python's `redirect_stderr` does not intercept. The whole
+    process is affected and output of other threads is delayed, so the block should take milliseconds.
     """
-    with _ONE_AT_A_TIME, tempfile.TemporaryFile() as held:
+    with _LOCK, tempfile.TemporaryFile() as captured:
         try:
-            terminal = os.dup(_STDERR)
-        except OSError:  # the program runs without a standard error
+            terminal = os.dup(_STDERR_FD)
+        except OSError:  # the process has no stderr
             yield
             return
         try:
-            os.dup2(held.fileno(), _STDERR)
+            os.dup2(captured.fileno(), _STDERR_FD)
             yield
         finally:
-            os.dup2(terminal, _STDERR)
-            held.seek(0)
-            rest = pattern.sub(b"", held.read())
-            if rest:
-                os.write(terminal, rest)
+            os.dup2(terminal, _STDERR_FD)
+            captured.seek(0)
+            remaining = pattern.sub(b"", captured.read())
+            if remaining:
+                os.write(terminal, remaining)
             os.close(terminal)

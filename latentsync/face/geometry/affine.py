@@ -1,8 +1,8 @@
-"""The aligned crop: three control points of a face -> the similarity that brings them onto the published template.
+"""The aligned crop: the similarity transform that maps a face's three control points onto the published template.
 
-Coordinates are (x, y) in pixels with pixel centres at whole numbers (OpenCV's align-corners geometry). Every matrix is
-(2, 3) and maps image pixels to crop pixels: ``crop = M[:, :2] @ image + M[:, 2]``. The crop is ``crop_size(R)`` wide
-and high (3:4) and is stretched to a square of R x R afterwards; ``square_matrix`` gives the way straight to the square.
+Coordinates are (x, y) in pixels with pixel centers at integers (OpenCV's align-corners geometry). Every matrix is
+(2, 3) and maps image pixels to crop pixels: ``crop = M[:, :2] @ image + M[:, 2]``. The crop has the size
+``crop_size(R)`` (3:4) and is stretched to an R x R square afterwards; ``square_matrix`` maps straight to the square.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FloatArray = npt.NDArray[np.float32]
 _TEMPLATE = ((17.0, 20.0), (58.0, 20.0), (37.5, 40.0))  # left brow, right brow, nose
 _CROP = (75, 100)  # width, height in template units
 _RATIO_256 = 2.8
-_KEEP_OLD = 0.2  # share of the old state in the published smoothing
+_SMOOTHING_DECAY = 0.2  # weight of the previous state in the published smoothing
 
 
 def crop_ratio(resolution: int) -> float:
@@ -28,7 +28,7 @@ def crop_ratio(resolution: int) -> float:
 
 
 def face_template(resolution: int) -> FloatArray:
-    """Where the control points land in the crop: (3, 2) float32 = left brow, right brow, nose; (x, y) crop pixels."""
+    """Target positions of the control points: (3, 2) float32 = left brow, right brow, nose; (x, y) in crop pixels."""
     return (np.asarray(_TEMPLATE) * crop_ratio(resolution)).astype(np.float32)
 
 
@@ -39,19 +39,19 @@ def crop_size(resolution: int) -> tuple[int, int]:
 
 
 def _normalize(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], ...]:
-    """(n, 3, 2) -> centred points over their spread (n, 3, 2), mean (n, 2), spread (n,) (n-1 over the six numbers)."""
+    """(n, 3, 2) -> standardized points (n, 3, 2), mean (n, 2), spread (n,): sample std. dev. of the six coordinates."""
     mean = points.mean(axis=1)
     centered = points - mean[:, None]
     spread = centered.reshape(len(points), 6).std(axis=1, ddof=1)
     if not np.all(np.isfinite(spread)) or np.any(spread < 1e-6):
         raise FaceNotFoundError(
-            "Cannot align a face: its three control points coincide or are not numbers; drop this detection."
+            "Cannot align a face: its three control points coincide or are not finite; drop this detection."
         )
     return centered / spread[:, None, None], mean, spread
 
 
 def _similarity(points: npt.NDArray[np.float64], template: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(n, 3, 2) points, (3, 2) template -> (n, 2, 3) least-squares rotation, scale and shift."""
+    """(n, 3, 2) points, (3, 2) template -> (n, 2, 3) least-squares rotation, scale and translation."""
     source, source_mean, source_spread = _normalize(points)
     target, target_mean, target_spread = _normalize(template[None])
     u, _, vt = np.linalg.svd(np.einsum("nki,kj->nij", source, target[0]))
@@ -64,9 +64,9 @@ def _similarity(points: npt.NDArray[np.float64], template: npt.NDArray[np.float6
 
 
 def fit_affine(points: npt.ArrayLike, template: npt.ArrayLike) -> FloatArray:
-    """The similarity from each frame's control points to the template.
+    """Fit the similarity transform from each frame's control points to the template.
 
-    points: (n, 3, 2) in image pixels, used as they are (not rounded); template: (3, 2) in crop pixels.
+    points: (n, 3, 2) in image pixels, not rounded; template: (3, 2) in crop pixels.
     Returns (n, 2, 3) float32, image -> crop. Raises FaceNotFoundError when the points of a frame coincide.
     """
     return _similarity(np.asarray(points, np.float64), np.asarray(template, np.float64)).astype(np.float32)
@@ -75,11 +75,11 @@ def fit_affine(points: npt.ArrayLike, template: npt.ArrayLike) -> FloatArray:
 def published_smoothing(
     points: npt.ArrayLike, template: npt.ArrayLike, state: npt.ArrayLike | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Matrices exactly as the published system makes them: rounded points and its sub-pixel bias state.
+    """Compute matrices exactly as the published system does: rounded points and its sub-pixel bias state.
 
-    points: (n, 3, 2) consecutive frames in image pixels; template: (3, 2) in crop pixels; state: (2,) of the frame
-    before, None at the start of a video. Returns matrices (n, 2, 3) float32 image -> crop, and the state after every
-    frame (n, 2) float32. It hardly smooths; `FaceTracker` is the one that removes jitter.
+    points: (n, 3, 2) of consecutive frames in image pixels; template: (3, 2) in crop pixels; state: (2,) of the
+    previous frame, None at the start of a video. Returns matrices (n, 2, 3) float32 image -> crop, and the state after
+    every frame, (n, 2) float32. The smoothing effect is small; `FaceTracker` is what removes jitter.
     """
     rounded = np.rint(np.asarray(points, np.float64))
     target = np.asarray(template, np.float64)
@@ -88,31 +88,32 @@ def published_smoothing(
     states = np.empty_like(bias)
     current = None if state is None else np.asarray(state, np.float64)
     for index, value in enumerate(bias):
-        current = value if current is None else _KEEP_OLD * current + (1 - _KEEP_OLD) * value
+        current = value if current is None else _SMOOTHING_DECAY * current + (1 - _SMOOTHING_DECAY) * value
         states[index] = current
     matrices[:, :, 2] += states
     return matrices.astype(np.float32), states.astype(np.float32)
 
 
 def invert_affine(matrices: npt.ArrayLike) -> FloatArray:
-    """(..., 2, 3) matrices -> their inverses (..., 2, 3) float32 (crop -> image for image -> crop). Any affine."""
-    given = np.asarray(matrices, np.float64)
-    linear = np.linalg.inv(given[..., :2])
-    shift = -(linear @ given[..., 2:])
+    """Invert affine matrices (..., 2, 3), such as image -> crop to crop -> image; float32."""
+    forward = np.asarray(matrices, np.float64)
+    linear = np.linalg.inv(forward[..., :2])
+    shift = -(linear @ forward[..., 2:])
     return np.concatenate([linear, shift], axis=-1).astype(np.float32)
 
 
 def apply_affine(matrices: npt.ArrayLike, points: npt.ArrayLike) -> FloatArray:
-    """(..., 2, 3) matrices on (..., k, 2) points (x, y) -> (..., k, 2) float32."""
-    given = np.asarray(matrices, np.float64)
-    moved = np.asarray(points, np.float64) @ np.swapaxes(given[..., :2], -1, -2) + given[..., None, :, 2]
-    return moved.astype(np.float32)
+    """Apply (..., 2, 3) matrices to (..., k, 2) points (x, y) -> (..., k, 2) float32."""
+    affine = np.asarray(matrices, np.float64)
+    mapped = np.asarray(points, np.float64) @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
+    return mapped.astype(np.float32)
 
 
 def stretch_matrix(matrices: npt.ArrayLike, size: tuple[int, int], new_size: tuple[int, int]) -> FloatArray:
-    """(..., 2, 3) matrices into a picture of `size` (width, height) -> into that picture resized to `new_size`.
+    """Retarget (..., 2, 3) matrices from an image of `size` (width, height) to that image resized to `new_size`.
 
-    A resize keeps the picture's outer edges, not the centres of its corner pixels; that half pixel is allowed for.
+    A resize preserves the outer edges of the image, not the centers of its corner pixels; the half-pixel offset is
+    accounted for.
     """
     scale = np.array([new_size[0] / size[0], new_size[1] / size[1]])
     stretched = np.asarray(matrices, np.float64) * scale[:, None]
@@ -121,5 +122,5 @@ def stretch_matrix(matrices: npt.ArrayLike, size: tuple[int, int], new_size: tup
 
 
 def square_matrix(matrices: npt.ArrayLike, resolution: int) -> FloatArray:
-    """(..., 2, 3) image -> crop becomes (..., 2, 3) image -> the stretched R x R square."""
+    """Turn (..., 2, 3) image -> crop matrices into image -> stretched R x R square."""
     return stretch_matrix(matrices, crop_size(resolution), (resolution, resolution))

@@ -1,4 +1,4 @@
-"""Rectangles round faces: only these parts of the pictures travel to a device and back."""
+"""Bounding boxes around faces: only these parts of the frames are transferred to and from a device."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _MAX_BATCH_PIXELS_CPU = 240_000
 
 
 def max_batch_pixels(device: torch.device) -> int:
-    """How many pixels of a batch are best computed together.
+    """Largest number of pixels to process in one batch.
 
-    Bounds the working memory to a few hundred megabytes; a CPU is quickest with what stays in its caches.
+    Bounds the working memory to a few hundred megabytes on a GPU and keeps the working set in cache on a CPU.
     """
     return _MAX_BATCH_PIXELS_CPU if device.type == "cpu" else _MAX_BATCH_PIXELS
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """One rectangle in each of several pictures of one size, inside the picture.
+    """One rectangle per frame, inside frames of equal size.
 
     Attributes:
         corners: (f, 2) left and top, in pixels.
         sizes: (f, 2) width and height, at least 1.
-        frame_size: (width, height) of the pictures.
+        frame_size: (width, height) of the frames.
     """
 
     corners: IntArray
@@ -48,12 +48,12 @@ class Boxes:
         return Boxes(self.corners[part], self.sizes[part], self.frame_size)
 
     def slices(self, index: int) -> tuple[slice, slice]:
-        """Rows and columns of one rectangle in its picture."""
+        """Row and column slices of one rectangle in its frame."""
         (left, top), (width, height) = self.corners[index].tolist(), self.sizes[index].tolist()
         return slice(top, top + height), slice(left, left + width)
 
     def union(self, other: Boxes) -> Boxes:
-        """The smallest rectangles that hold these and others of the same pictures."""
+        """The smallest rectangles that contain both these and the `other` boxes of the same frames."""
         low = np.minimum(self.corners, other.corners)
         high = np.maximum(self.corners + self.sizes, other.corners + other.sizes)
         return Boxes(low, high - low, self.frame_size)
@@ -62,13 +62,14 @@ class Boxes:
 def bounding_boxes(
     outlines: npt.NDArray[np.float32], frame_size: tuple[int, int], margin: int, min_side: int = 1
 ) -> Boxes:
-    """Smallest rectangles round outlines, as far as they lie in the picture.
+    """Bounding boxes of outlines, clipped to the frame.
 
     Args:
-        outlines: (f, k, 2) points (x, y) in pixels; where all lie outside, a strip of the nearest rim is taken.
-        frame_size: (width, height) of the pictures.
+        outlines: (f, k, 2) points (x, y) in pixels; if all are outside the frame, the box is a strip at the nearest
+            edge.
+        frame_size: (width, height) of the frames.
         margin: pixels added on every side.
-        min_side: smallest width and height, unless the picture is smaller.
+        min_side: smallest width and height, unless the frame is smaller.
     """
     limit = np.array(frame_size)
     low = np.clip(np.floor(outlines.min(axis=1)) - margin, 0, limit - 1)
@@ -78,12 +79,12 @@ def bounding_boxes(
 
 
 class Patches:
-    """The pixels of boxes, laid end to end on a device, so that they take no more room than the boxes have pixels.
+    """The pixels of boxes, packed end to end on a device without padding.
 
     Args:
         pixels: (p, 3) uint8, row by row, one box after the other.
-        boxes: where they come from.
-        first: where the first box's pixels begin.
+        boxes: position of each patch in its frame.
+        first: offset of the first box in `pixels`.
     """
 
     def __init__(self, pixels: Tensor, boxes: Boxes, first: int = 0) -> None:
@@ -96,13 +97,13 @@ class Patches:
 
     @classmethod
     def empty(cls, boxes: Boxes, device: torch.device) -> Patches:
-        """Uninitialised pixels for these boxes on a device."""
+        """Allocate uninitialized patches for these boxes on a device."""
         count = int(boxes.sizes.prod(axis=1).sum())
         return cls(torch.empty(count, 3, dtype=torch.uint8, device=device), boxes)
 
     @classmethod
     def upload(cls, images: Sequence[npt.NDArray[np.uint8]], boxes: Boxes, device: torch.device) -> Patches:
-        """Copy the boxes out of pictures (H, W, 3) uint8 in one piece, without waiting for the device."""
+        """Copy the boxes of frames (H, W, 3) uint8 to a device in one asynchronous transfer."""
         count = int(boxes.sizes.prod(axis=1).sum())
         on_host = cls(host_buffer((count, 3), torch.uint8, device), boxes)
         for index, image in enumerate(images):
@@ -111,20 +112,20 @@ class Patches:
 
     @classmethod
     def from_frames(cls, frames: Tensor) -> Patches:
-        """All of the frames (f, 3, H, W) uint8; no copy is made of those whose colours lie side by side."""
+        """Full frames (f, 3, H, W) uint8 as patches; without a copy if they are stored channels-last."""
         count, _, height, width = frames.shape
         sizes = np.tile(np.array([[width, height]], np.int64), (count, 1))
         pixels = rearrange(frames, "f c h w -> (f h w) c")
         return cls(pixels, Boxes(np.zeros_like(sizes), sizes, (width, height)))
 
     def image(self, index: int) -> Tensor:
-        """View (h, w, 3) of one box's pixels."""
+        """View (h, w, 3) of the pixels of one box."""
         width, height = self.boxes.sizes[index].tolist()
         start = int(self.starts[index])
         return self.pixels[start : start + width * height].view(height, width, 3)
 
     def crop(self, index: int, inner: Boxes, inner_index: int) -> Tensor:
-        """View (h, w, 3) of a smaller box that lies in box `index` of the same picture."""
+        """View (h, w, 3) of box `inner_index` of `inner`, which lies inside box `index` of the same frame."""
         rows, columns = inner.slices(inner_index)
         left, top = self.boxes.corners[index].tolist()
         return self.image(index)[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

@@ -1,4 +1,4 @@
-"""Lanczos-4 resizing in torch, equal to OpenCV's ``INTER_LANCZOS4`` on uint8 and running on any device."""
+"""Lanczos-4 resizing in torch, matching OpenCV's ``INTER_LANCZOS4`` on uint8, on any device."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from latentsync.runtime.transfer import to_device
 
 _TAPS = 8
-_FIXED_POINT = 2048  # OpenCV keeps uint8 coefficients in 11 bits
+_FIXED_POINT = 2048  # OpenCV quantizes the coefficients for uint8 to 11 bits
 
 
 @lru_cache(maxsize=32)
 def _taps(size_in: int, size_out: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Source index (8, size_out) int64 and weight (8, size_out, 1) of each tap; borders repeat the edge pixel.
+    """Source index (8, size_out) int64 and weight (8, size_out, 1) of each tap; the edge pixel is replicated.
 
-    Kept per device, so that a window on a GPU waits for no copy.
+    Cached per device, so that later calls need no host-to-device copy.
     """
     indices, weights = [], []
     scale = size_in / size_out
@@ -58,7 +58,7 @@ def lanczos4_resize(pixels: Tensor, height: int, width: int) -> Tensor:
     """
     if pixels.shape[-2:] == (height, width):
         return pixels
-    # Whole rows are copied at a time, hence the turned copies: twice as fast as picking columns.
+    # Indexing rows copies contiguous memory; transposing first is twice as fast as indexing columns.
     columns = pixels.float().transpose(-1, -2).contiguous()
     values = _resize_rows(_resize_rows(columns, width).transpose(-1, -2).contiguous(), height)
     return values.round_().clamp_(0, 255).to(torch.uint8)

@@ -1,7 +1,8 @@
-"""Cut the aligned face out of frames: similarity warp, then the stretch to a square; batched, on any device.
+"""Extract aligned faces from frames: similarity warp, then a stretch to a square; batched, on any device.
 
-Runs in float32 throughout: in half precision the sampling grid alone is up to a pixel off in a 1080p picture.
-Places are computed in whole pictures even where only a part of each is on the device, so the crops are the same.
+Runs in float32 throughout: in half precision the sampling grid alone is up to a pixel off in a 1080p frame.
+Coordinates are computed in full-frame pixels even where only a patch of each frame is on the device, so that the crops
+are bit-identical.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from latentsync.face.geometry.patches import Boxes, Patches, bounding_boxes, max
 from latentsync.face.geometry.resample import lanczos4_resize
 from latentsync.runtime.transfer import to_device
 
-FILL = 127  # grey level outside the picture
+FILL = 127  # gray level outside the frame
 
-_MARGIN = 2  # pixels round the crop: its right and lower neighbours, and rounding
+_MARGIN = 2  # pixels around the crop for the right and lower neighbors of bilinear sampling, and for rounding
 
 
 def invert_matrices(matrices: Tensor) -> Tensor:
-    """(..., 2, 3) float32 affine matrices -> their inverses, on the same device, in closed form (no host sync)."""
+    """Invert (..., 2, 3) float32 affine matrices on their device, in closed form (no host sync)."""
     values = matrices.double()
     a, b, c, d = values[..., 0, 0], values[..., 0, 1], values[..., 1, 0], values[..., 1, 1]
     determinant = a * d - b * c
@@ -34,7 +35,7 @@ def invert_matrices(matrices: Tensor) -> Tensor:
 
 
 def sampling_points(matrices: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Where every output pixel looks: matrices (f, 2, 3) output -> input; x and y, each (f, h, w), in input pixels."""
+    """Input position of every output pixel: matrices (f, 2, 3) output -> input; returns x and y, (f, h, w) each."""
     x = torch.arange(width, device=matrices.device, dtype=matrices.dtype)
     y = torch.arange(height, device=matrices.device, dtype=matrices.dtype)[:, None]
     m = matrices[..., None, None]
@@ -42,13 +43,13 @@ def sampling_points(matrices: Tensor, height: int, width: int) -> tuple[Tensor, 
 
 
 class _Axis:
-    """Neighbours along x or y: whole-number places (f, h, w) -> inside the picture or not, and places in the box.
+    """Integer positions along x or y: whether each is inside the frame, and its clamped coordinate inside the box.
 
     Args:
-        coords: (f, h, w) int64 in picture pixels.
-        first: (f, 1, 1) int64, where the boxes begin.
-        count: (f, 1, 1) int64, how many pixels they have.
-        limit: the picture's size along this axis.
+        coords: (f, h, w) int64 in frame pixels.
+        first: (f, 1, 1) int64, first pixel of the boxes.
+        count: (f, 1, 1) int64, length of the boxes in pixels.
+        limit: size of the frame along this axis.
     """
 
     def __init__(self, coords: Tensor, first: Tensor, count: Tensor, limit: int) -> None:
@@ -57,9 +58,9 @@ class _Axis:
 
 
 def sample_bilinear(patches: Patches, x: Tensor, y: Tensor) -> Tensor:
-    """Pictures at the places x, y (f, h, w) float, in picture pixels -> (3, f, h, w) float32; FILL off the picture.
+    """Sample frames at x, y (f, h, w) float, in frame pixels -> (3, f, h, w) float32; FILL outside the frame.
 
-    Reads only the four neighbours of each place. Those inside the picture must lie in the patches' boxes.
+    The four neighbors of each position that are inside the frame must lie in the patches' boxes.
     """
     boxes = patches.boxes
     rows = np.stack([patches.starts, *boxes.corners.T, *boxes.sizes.T])
@@ -85,14 +86,17 @@ def sample_bilinear(patches: Patches, x: Tensor, y: Tensor) -> Tensor:
 
 
 def crop_boxes(matrices: npt.NDArray[np.float32], resolution: int, frame_size: tuple[int, int]) -> Boxes:
-    """What of pictures of (width, height) the crops (f, 2, 3) image -> crop look at."""
+    """Boxes of (width, height) frames that contain every pixel sampled by the crops (f, 2, 3) image -> crop."""
     width, height = crop_size(resolution)
     corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32)
     return bounding_boxes(apply_affine(invert_affine(matrices), corners), frame_size, _MARGIN)
 
 
 def warp_crops(frames: Tensor, matrices: Tensor, resolution: int) -> Tensor:
-    """(f, 3, H, W) uint8 and (f, 2, 3) image -> crop: the crops (f, 3, h, w) uint8, 3:4, grey 127 off the picture."""
+    """Warp frames (f, 3, H, W) uint8 by (f, 2, 3) image -> crop into crops (f, 3, h, w) uint8, 3:4.
+
+    Gray 127 outside the frame. Raises ConfigError as `warp_faces` does.
+    """
     if frames.dtype != torch.uint8 or len(frames) != len(matrices):
         raise ConfigError(
             f"Cannot warp faces: got frames {tuple(frames.shape)} {frames.dtype} and {len(matrices)} matrices; "
@@ -109,9 +113,9 @@ def _crops(patches: Patches, inverses: Tensor, resolution: int) -> Tensor:
 
 
 def warp_patches(patches: Patches, matrices: npt.NDArray[np.float32], resolution: int) -> Tensor:
-    """The same faces as `warp_faces` gives, from no more than the boxes of `crop_boxes`, without waiting.
+    """Same result as `warp_faces`, from patches that cover the boxes of `crop_boxes`, without a device sync.
 
-    patches: of f pictures, on any device; matrices: (f, 2, 3) image -> crop, on the host.
+    patches: of f frames, on any device; matrices: (f, 2, 3) image -> crop, on the host.
     Returns (f, 3, R, R) uint8 on the patches' device.
     """
     device = patches.pixels.device
@@ -126,10 +130,10 @@ def warp_patches(patches: Patches, matrices: npt.NDArray[np.float32], resolution
 
 
 def warp_faces(frames: Tensor, matrices: Tensor, resolution: int) -> Tensor:
-    """Aligned faces of a window, as the published models expect them.
+    """Extract the aligned faces of a window, as the published models expect them.
 
     frames: (f, 3, H, W) uint8; matrices: (f, 2, 3) float32 image -> crop, on the same device.
     Returns (f, 3, R, R) uint8 on that device: bilinear crop (truncated to uint8) stretched to a square by Lanczos-4.
-    Raises ConfigError when the frames are not uint8 or their number is not that of the matrices.
+    Raises ConfigError if the frames are not uint8 or there is not one matrix per frame.
     """
     return lanczos4_resize(warp_crops(frames, matrices, resolution), resolution, resolution)

@@ -1,1 +1,1 @@
-"""Following one face through a video: selection, smoothing, gaps."""
+"""Tracking of one face through a video: selection, smoothing, gap filling."""

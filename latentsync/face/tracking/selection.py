@@ -1,7 +1,7 @@
-"""Keep to one person: which of a frame's detections is the chosen face, through gaps and across scene cuts.
+"""Identity tracking: which detection of each frame is the selected person, through gaps and across scene cuts.
 
-Faces are told apart by place and size only. A face that was seen beside the chosen one is known to be someone else and
-is never taken instead of it within a shot; after a cut the choice is made anew.
+Faces are distinguished by position and size only. A face that was visible together with the selected one is a different
+person and never replaces it within a shot; after a cut the selection is made anew.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ CHOICES = ("largest", "leftmost", "rightmost", "center")
 
 _MIN_OVERLAP = 0.15
 _SIZE_RATIO = 1.6
-_REACH = 0.6  # centres may be this many face sizes apart when the boxes no longer overlap
+_MAX_DISTANCE = 0.6  # largest distance of the centers, in face sizes, when the boxes no longer overlap
 
 
 def parse_choice(choice: str | int) -> str | int:
-    """A checked choice: one of CHOICES, or the position from the left counted from 0. Raises ConfigError."""
+    """Validate a face choice: one of CHOICES, or a 0-based position from the left. Raises ConfigError."""
     if isinstance(choice, str) and choice.isdecimal():
         return int(choice)
     if (isinstance(choice, str) and choice in CHOICES) or (isinstance(choice, int) and choice >= 0):
         return choice
     raise ConfigError(
-        f"Unknown choice of face '{choice}': give {', '.join(CHOICES)}, or a number counted from the left from 0."
+        f"Unknown choice of face '{choice}': give {', '.join(CHOICES)}, or a number from the left, starting at 0."
     )
 
 
@@ -38,32 +38,32 @@ class _Track:
 
     track_id: int
     face: FaceDetection
-    velocity: FloatArray  # pixels per frame of the box's centre
-    last_seen: int  # count of the last frame with this face
+    velocity: FloatArray  # of the box center, pixels per frame
+    last_seen: int  # index of the last frame with this face
 
     def predicted_box(self, now: int) -> FloatArray:
-        """The box moved on at constant speed; over long gaps the speed is no longer trusted."""
+        """Extrapolate the box at constant velocity, for at most three frames."""
         shift = self.velocity * min(now - self.last_seen, 3)
         return np.asarray(self.face.box + np.tile(shift, 2), np.float32)
 
     def match_score(self, face: FaceDetection, now: int) -> float:
-        """How well a detection continues this track: > 0 if it may, greater is better."""
+        """How well a detection continues this track: 0 = not at all, higher is better."""
         ratio = face.size / max(self.face.size, 1e-6)
         if not 1 / _SIZE_RATIO <= ratio <= _SIZE_RATIO:
             return 0.0
         box = self.predicted_box(now)
         overlap = box_overlap(box, face.box)
         distance = float(np.linalg.norm((box[:2] + box[2:]) / 2 - face.center)) / max(self.face.size, 1e-6)
-        return 1 + overlap if overlap >= _MIN_OVERLAP else max(0.0, 1 - distance / _REACH)
+        return 1 + overlap if overlap >= _MIN_OVERLAP else max(0.0, 1 - distance / _MAX_DISTANCE)
 
 
 class IdentityTracker:
-    """Picks the chosen person's detection out of each frame's.
+    """Selects one person's detection in each frame.
 
     Args:
-        choice: one of CHOICES or the position from the left, applied when a person has to be chosen.
+        choice: one of CHOICES or the 0-based position from the left, applied whenever a person has to be selected.
         frame_width: for "center", in pixels.
-        memory: frames for which an unseen person's place is remembered.
+        memory: number of frames for which the track of an unseen person is kept.
     """
 
     def __init__(self, choice: str | int, frame_width: int, memory: int) -> None:
@@ -77,7 +77,7 @@ class IdentityTracker:
         self._count = 0
 
     def update(self, faces: Sequence[FaceDetection]) -> tuple[FaceDetection | None, bool]:
-        """The chosen face of the next frame (None if it is not there), and whether the scene was cut before it."""
+        """Process the next frame; returns its selected face (None if absent) and whether a scene cut precedes it."""
         self._now += 1
         in_view = any(track.last_seen == self._now - 1 for track in self._tracks)
         continued = self._continue_tracks(faces)
@@ -92,7 +92,7 @@ class IdentityTracker:
         return self._pick(), cut
 
     def _continue_tracks(self, faces: Sequence[FaceDetection]) -> list[FaceDetection]:
-        """Give each track the detection that continues it best; returns the detections so used."""
+        """Greedily assign detections to tracks by match score; returns the assigned detections."""
         pairs = [(track.match_score(face, self._now), track, face) for track in self._tracks for face in faces]
         used: list[FaceDetection] = []
         for match_score, track, face in sorted(pairs, key=lambda pair: -pair[0]):

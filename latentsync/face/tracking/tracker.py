@@ -1,6 +1,6 @@
-"""Follow one face through a video as its frames come, and give each frame a steady place for it, or a reason why not.
+"""Streaming tracker of one face: a smoothed crop matrix for each frame, or the reason why the frame has none.
 
-Frames leave a fixed number of frames after they came, because smoothing looks at both sides and a short gap can be
+Results are delayed by a bounded number of frames, because smoothing uses neighbors on both sides and a short gap can be
 bridged only once its end is known.
 """
 
@@ -20,28 +20,28 @@ from latentsync.face.tracking.smoothing import Poses, relative_step, smooth_pose
 NO_FACE = "no face"
 TOO_SMALL = "face too small"
 TURNED_AWAY = "face turned away"
-OUTSIDE = "face partly outside the picture"
+OUTSIDE = "face partly outside the frame"
 
-_MEMORY_SECONDS = 1.0
-_JUMP = 0.45  # a change of speed this large, over the distance of the brows, within one frame is a cut
+_TRACK_MEMORY_SECONDS = 1.0
+_JUMP = 0.45  # deviation from the predicted pose, relative to the brow distance, that counts as a cut
 
 
 @dataclass(frozen=True)
 class TrackerOptions:
-    """How a face is followed. Durations are in seconds."""
+    """Face tracking settings. Durations are in seconds."""
 
     gap: float = 0.5
-    """Gaps up to this are bridged by interpolation; in longer ones the frames stay as they are."""
+    """Longest gap that is bridged by interpolation; in longer gaps the frames stay unchanged."""
     fade: float = 0.2
-    """How long the new face fades in and out beside frames that stay as they are."""
+    """Duration of the fade between the generated face and adjacent unchanged frames."""
     smoothing: float = 0.28
-    """Reach of the smoothing on either side; 0 switches it off."""
+    """Radius of the temporal smoothing; 0 disables it."""
     min_size: float = 40.0
-    """Smallest face, square root of the box's area in pixels."""
+    """Smallest usable face: square root of the box area, in pixels."""
     max_yaw: float = 0.9
-    """Largest sideways turn, 0 = frontal, 1 = profile."""
+    """Largest usable yaw, 0 = frontal, 1 = profile."""
     min_inside: float = 0.75
-    """Smallest share of the lower half of the crop that must lie inside the picture."""
+    """Smallest fraction of the lower half of the crop that must lie inside the frame."""
 
     def __post_init__(self) -> None:
         durations = (self.gap, self.fade, self.smoothing, self.min_size)
@@ -51,13 +51,13 @@ class TrackerOptions:
 
 @dataclass(frozen=True)
 class TrackedFace:
-    """Where the face of one frame is.
+    """Tracking result of one frame.
 
     Attributes:
-        index: the frame's own number, as pushed.
-        matrix: (2, 3) float32 picture -> crop; None where the frame stays as it is.
-        weight: share of the new face, 0 to 1.
-        reason: why the frame stays as it is, else None.
+        index: the frame index, as pushed.
+        matrix: (2, 3) float32 frame -> crop; None if the frame stays unchanged.
+        weight: blend weight of the generated face, 0 to 1.
+        reason: why the frame stays unchanged, else None.
     """
 
     index: int
@@ -68,11 +68,11 @@ class TrackedFace:
 
 @dataclass
 class _PendingFrame:
-    """A frame that waits: `pose` is None until known, `settled` once it is clear whether the frame has a face."""
+    """A queued frame: `pose` is None until known; `settled` is set once it is decided whether the frame has a face."""
 
     index: int
     shot: int
-    segment: int = -1  # smoothing stays within one
+    segment: int = -1  # smoothing does not cross segments
     pose: Poses | None = None
     settled: bool = False
     reason: str | None = NO_FACE
@@ -82,11 +82,13 @@ class FaceTracker:
     """Streaming tracker of one face.
 
     Args:
-        choice: "largest", "leftmost", "rightmost", "center", or the position from the left counted from 0.
+        choice: "largest", "leftmost", "rightmost", "center", or the 0-based position from the left.
         frame_size: (width, height) of the frames in pixels.
         fps: frames per second.
-        resolution: R of the faces, for the matrices.
-        options: how the face is followed.
+        resolution: face resolution R, which sets the scale of the matrices.
+        options: tracking settings.
+
+    Raises ConfigError for an unknown choice or a frame rate that is not positive.
     """
 
     def __init__(
@@ -106,16 +108,16 @@ class FaceTracker:
         self._gap = round(self.options.gap * rate)
         self._fade = round(self.options.fade * rate)
         self._radius = round(self.options.smoothing * rate)
-        self._identity = IdentityTracker(choice, frame_size[0], round(_MEMORY_SECONDS * rate))
-        self._entries: list[_PendingFrame] = []
-        self._next = 0  # position in _entries of the next frame to leave
+        self._identity = IdentityTracker(choice, frame_size[0], round(_TRACK_MEMORY_SECONDS * rate))
+        self._queue: list[_PendingFrame] = []
+        self._next = 0  # position in _queue of the next frame to return
         self._shot = 0
         self._segment = 0
-        self._turned = False
+        self._was_turned_away = False
 
     @property
     def max_lag(self) -> int:
-        """Most frames that wait inside: how many frames a caller must be ready to hold."""
+        """Largest number of frames held back: how many frames a caller must be able to buffer."""
         return self._gap + self._horizon + 1
 
     @property
@@ -123,7 +125,7 @@ class FaceTracker:
         return max(self._radius, self._fade)
 
     def push(self, frame_index: int, detections: Sequence[FaceDetection]) -> list[TrackedFace]:
-        """Take the detections of the next frame; returns the frames that are ready, in order."""
+        """Add the detections of the next frame; returns the results that are ready, in order."""
         face, cut = self._identity.update(detections)
         if cut:
             self._settle_gap(None)
@@ -131,32 +133,32 @@ class FaceTracker:
             self._segment += 1
         entry = _PendingFrame(frame_index, self._shot)
         if face is not None:
-            entry.reason = self._refuse(face)
+            entry.reason = self._rejection_reason(face)
             if entry.reason is None:
-                self._observe(entry, to_poses(face.control_points[None], self._resolution)[0])
-        self._entries.append(entry)
+                self._add_measurement(entry, to_poses(face.control_points[None], self._resolution)[0])
+        self._queue.append(entry)
         if self._gap_length() > self._gap:
             self._settle_gap(None)
-        return self._ready(self._horizon)
+        return self._pop_ready(self._horizon)
 
     def flush(self) -> list[TrackedFace]:
-        """The frames still inside, at the end of the video."""
+        """Return the remaining results at the end of the video."""
         self._settle_gap(None)
-        return self._ready(0)
+        return self._pop_ready(0)
 
-    def _refuse(self, face: FaceDetection) -> str | None:
-        """Why a detection cannot be used; None if it can."""
+    def _rejection_reason(self, face: FaceDetection) -> str | None:
+        """Why a detection is unusable; None if it is usable."""
         if face.size < self.options.min_size:
             return TOO_SMALL
-        # Once turned away a face must come back a little further, or it would flicker at the limit.
-        limit = self.options.max_yaw - (0.1 if self._turned else 0.0)
-        self._turned = face.yaw is not None and face.yaw > limit
-        if self._turned:
+        # Hysteresis: a face that was turned away must come back further, or it would flicker at the limit.
+        limit = self.options.max_yaw - (0.1 if self._was_turned_away else 0.0)
+        self._was_turned_away = face.yaw is not None and face.yaw > limit
+        if self._was_turned_away:
             return TURNED_AWAY
         return OUTSIDE if self._inside_fraction(face) < self.options.min_inside else None
 
     def _inside_fraction(self, face: FaceDetection) -> float:
-        """Share of the crop's lower half that lies inside the picture."""
+        """Fraction of the lower half of the crop that lies inside the frame."""
         matrix = to_matrices(to_poses(face.control_points[None], self._resolution), self._resolution)[0]
         width, height = crop_size(self._resolution)
         x, y = np.meshgrid(np.linspace(0.1, 0.9, 9) * width, np.linspace(0.45, 0.9, 6) * height)
@@ -164,12 +166,12 @@ class FaceTracker:
         inside = (points >= 0) & (points <= np.array(self._frame_size) - 1)
         return float(inside.all(axis=1).mean())
 
-    def _observe(self, entry: _PendingFrame, pose: Poses) -> None:
-        """Enter a measured place: join it to the stretch before, or start a new one after a cut or a long gap."""
-        last = next((old for old in reversed(self._entries) if old.pose is not None), None)
+    def _add_measurement(self, entry: _PendingFrame, pose: Poses) -> None:
+        """Set a measured pose: continue the current segment, or start a new one after a cut or a long gap."""
+        last = next((queued for queued in reversed(self._queue) if queued.pose is not None), None)
         if last is not None and last.pose is not None and last.segment == self._segment:
             pose[3] += 2 * np.pi * np.round((last.pose[3] - pose[3]) / (2 * np.pi))
-            if self._jumped(last.pose, pose):
+            if self._is_jump(last.pose, pose):
                 self._settle_gap(None)
                 self._shot += 1
                 self._segment += 1
@@ -177,26 +179,28 @@ class FaceTracker:
         self._settle_gap(pose)
         entry.pose, entry.segment, entry.settled = pose, self._segment, True
 
-    def _jumped(self, last: Poses, pose: Poses) -> bool:
-        """Whether the face is at another place than motion explains."""
+    def _is_jump(self, last: Poses, pose: Poses) -> bool:
+        """Whether the face moved further than continuous motion explains."""
         gap = self._gap_length()
-        before = [old.pose for old in self._entries[-2:] if old.segment == self._segment and old.pose is not None]
-        expected = 2 * before[1] - before[0] if gap == 0 and len(before) == 2 else last
+        recent = [
+            queued.pose for queued in self._queue[-2:] if queued.segment == self._segment and queued.pose is not None
+        ]
+        expected = 2 * recent[1] - recent[0] if gap == 0 and len(recent) == 2 else last
         steps = [relative_step(origin, pose, self._resolution) for origin in (expected, last)]
         return min(float(np.linalg.norm(step)) for step in steps) > _JUMP * (1 + 0.25 * gap)
 
     def _gap_length(self) -> int:
-        """Unsettled frames at the end of the queue."""
+        """Number of unsettled frames at the end of the queue."""
         length = 0
-        while length < len(self._entries) and not self._entries[-1 - length].settled:
+        while length < len(self._queue) and not self._queue[-1 - length].settled:
             length += 1
         return length
 
     def _settle_gap(self, pose: Poses | None) -> None:
-        """Bridge the gap at the end of the queue up to `pose`, or leave its frames as they are."""
+        """Interpolate the gap at the end of the queue up to `pose`, or leave its frames without a face."""
         length = self._gap_length()
-        gap = self._entries[len(self._entries) - length :]
-        before = self._entries[-1 - length] if length < len(self._entries) else None
+        gap = self._queue[len(self._queue) - length :]
+        before = self._queue[-1 - length] if length < len(self._queue) else None
         bridge = pose is not None and before is not None and before.segment == self._segment
         for step, entry in enumerate(gap, start=1):
             entry.settled = True
@@ -206,38 +210,42 @@ class FaceTracker:
         if gap and not bridge:
             self._segment += 1
 
-    def _ready(self, horizon: int) -> list[TrackedFace]:
-        """Let all frames go whose neighbourhood of `horizon` frames is settled; forget what no one needs any more."""
-        settled = len(self._entries) - self._gap_length()
-        leaving = []
+    def _pop_ready(self, horizon: int) -> list[TrackedFace]:
+        """Return all frames whose next `horizon` frames are settled; drop queue entries no longer needed."""
+        settled = len(self._queue) - self._gap_length()
+        ready = []
         while self._next + horizon < settled:
-            leaving.append(self._track(self._next))
+            ready.append(self._track(self._next))
             self._next += 1
-        spare = self._next - self._horizon - 2
-        if spare > 0:
-            del self._entries[:spare]
-            self._next -= spare
-        return leaving
+        expired = self._next - self._horizon - 2
+        if expired > 0:
+            del self._queue[:expired]
+            self._next -= expired
+        return ready
 
     def _track(self, position: int) -> TrackedFace:
-        entry = self._entries[position]
+        entry = self._queue[position]
         if entry.pose is None:
             return TrackedFace(entry.index, None, 0.0, entry.reason)
         low = max(0, position - self._radius)
-        near = range(low, min(len(self._entries), position + self._radius + 1))
-        samples = [(other - position, self._entries[other]) for other in near]
-        kept = [(step, old.pose) for step, old in samples if old.segment == entry.segment and old.pose is not None]
-        offsets = [step for step, _ in kept]
-        pose = smooth_pose(offsets, np.stack([value for _, value in kept]), self._radius, self._resolution)
+        neighborhood = range(low, min(len(self._queue), position + self._radius + 1))
+        neighbors = [(other - position, self._queue[other]) for other in neighborhood]
+        samples = [
+            (offset, other.pose)
+            for offset, other in neighbors
+            if other.segment == entry.segment and other.pose is not None
+        ]
+        offsets = [offset for offset, _ in samples]
+        pose = smooth_pose(offsets, np.stack([sample for _, sample in samples]), self._radius, self._resolution)
         matrix = to_matrices(pose[None], self._resolution)[0]
         return TrackedFace(entry.index, matrix, self._weight(position), None)
 
     def _weight(self, position: int) -> float:
-        """1, less beside frames of the same shot that stay as they are."""
+        """Blend weight: 1, reduced next to frames of the same shot that stay unchanged."""
         for distance in range(1, self._fade + 1):
             for other in (position - distance, position + distance):
-                if 0 <= other < len(self._entries):
-                    entry = self._entries[other]
-                    if entry.pose is None and entry.settled and entry.shot == self._entries[position].shot:
+                if 0 <= other < len(self._queue):
+                    entry = self._queue[other]
+                    if entry.pose is None and entry.settled and entry.shot == self._queue[position].shot:
                         return distance / (self._fade + 1)
         return 1.0

@@ -93,5 +93,5 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path):
 
 
 def test_latent_grid_needs_sides_of_eight():
-    with pytest.raises(ConfigError, match="divide by 8"):
+    with pytest.raises(ConfigError, match="divisible by 8"):
         latent_mask(torch.ones(3, 30, 30))

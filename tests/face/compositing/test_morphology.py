@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentsync.face.compositing.morphology import erode, gaussian_blur
+from latentsync.face.compositing.morphology import blur_masks, erode
 
 
 @given(before=st.integers(0, 9), after=st.integers(0, 9), seed=st.integers(0, 1000))
@@ -23,16 +23,16 @@ def test_blur_equals_opencv(edge):
     masks = np.random.default_rng(edge).random((40, 33), dtype=np.float32)
     sigma = 0.3 * (edge - 1) + 0.8
     expected = cv2.GaussianBlur(masks, (2 * edge + 1, 2 * edge + 1), sigma)
-    actual = gaussian_blur(torch.from_numpy(masks)[None, None], edge, sigma)[0, 0]
+    actual = blur_masks(torch.from_numpy(masks)[None, None], edge, sigma)[0, 0]
     np.testing.assert_allclose(actual.numpy(), expected, atol=1e-5)
 
 
 def test_the_blur_reaches_round_both_borders_at_once():
     masks = np.random.default_rng(0).random((6, 5), dtype=np.float32)
     expected = cv2.GaussianBlur(masks, (9, 9), 2.0)
-    np.testing.assert_allclose(gaussian_blur(torch.from_numpy(masks)[None, None], 4, 2.0)[0, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(blur_masks(torch.from_numpy(masks)[None, None], 4, 2.0)[0, 0], expected, atol=1e-5)
 
 
 def test_no_blur_without_a_radius():
     masks = torch.rand(1, 1, 5, 5)
-    assert torch.equal(gaussian_blur(masks, 0, 0.5), masks)
+    assert torch.equal(blur_masks(masks, 0, 0.5), masks)

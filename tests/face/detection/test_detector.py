@@ -28,7 +28,7 @@ def test_overlap_of_half_shifted_squares():
 
 @pytest.mark.parametrize("frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8)])
 def test_other_arrays_than_pictures_are_refused(frame):
-    with pytest.raises(ConfigError, match="RGB picture"):
+    with pytest.raises(ConfigError, match="RGB image"):
         check_frame(frame)
 
 
