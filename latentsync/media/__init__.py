@@ -1,1 +1,1 @@
-"""Reading and writing of video and audio files, and the plan of which source frame each output frame shows."""
+"""Reading and writing of video and audio files, and the mapping from output frames to source frames."""

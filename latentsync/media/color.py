@@ -1,4 +1,4 @@
-"""How pixels are coded as colour: the tags of a file, and the two conversions that must be each other's inverse."""
+"""Color handling: the color tags of a stream, and conversions to and from RGB that are inverse to each other."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 UNSPECIFIED = 2
-"""ITU-T H.273 code point of "not said" for matrix, primaries and transfer (a range uses 0)."""
+"""ITU-T H.273 code point "unspecified" of matrix, primaries and transfer (0 for the range)."""
 
 _BT709 = 1
 _SMPTE170M = 6
@@ -16,11 +16,11 @@ _FULL_RANGE = 2
 _LIMITED_RANGE = 1
 _HDR_TRANSFERS = (16, 18)
 
-# H.273 matrix -> swscale's colour space constant. BT.470BG and SMPTE 170M are the same matrix (BT.601).
+# H.273 matrix -> swscale color space constant. BT.470BG and SMPTE 170M are the same matrix (BT.601).
 _SWSCALE_SPACES = {_BT709: 1, 4: 4, 5: 5, _SMPTE170M: 5, 7: 7, _BT2020: 9, 10: 9}
 
-# Without these flags swscale takes a fast path that is 1-2 levels off in luma (46 dB instead of 59 dB, 1080p, RGB there
-# and back) and spreads each chroma sample over two pixels unfiltered.
+# Without these flags swscale takes a fast path that is 1-2 levels off in luma (46 dB instead of 59 dB for a 1080p RGB
+# round trip) and repeats each chroma sample over two pixels without interpolation.
 _ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 _TO_RGB = Interpolation.BILINEAR | _ACCURATE
 _FROM_RGB = Interpolation.BICUBIC | _ACCURATE
@@ -28,9 +28,9 @@ _FROM_RGB = Interpolation.BICUBIC | _ACCURATE
 
 @dataclass(frozen=True)
 class ColorTags:
-    """Colour description of a video stream, as ITU-T H.273 code points.
+    """Color description of a video stream, as ITU-T H.273 code points.
 
-    ``matrix``, ``primaries`` and ``transfer`` are 2 and ``range`` is 0 where the file does not say.
+    Unspecified: 2 for ``matrix``, ``primaries`` and ``transfer``, 0 for ``range``.
     """
 
     matrix: int = UNSPECIFIED
@@ -44,19 +44,19 @@ class ColorTags:
         return self.transfer in _HDR_TRANSFERS
 
     def swscale_space(self, width: int, height: int) -> int:
-        """Swscale's constant of the matrix; where the file does not say, players' rule: BT.709 from HD sizes up."""
+        """Swscale constant of the matrix; if unspecified, BT.709 for HD sizes and BT.601 below, as players assume."""
         if self.matrix in _SWSCALE_SPACES:
             return _SWSCALE_SPACES[self.matrix]
         return _SWSCALE_SPACES[_BT709 if width >= 1280 or height > 576 else _SMPTE170M]
 
     @property
     def swscale_range(self) -> int:
-        """Swscale's constant of the range (1 limited, 2 full); limited where the file does not say."""
+        """Swscale constant of the range (1 limited, 2 full); limited if unspecified."""
         return _FULL_RANGE if self.range == _FULL_RANGE else _LIMITED_RANGE
 
 
 def frame_tags(frame: VideoFrame) -> ColorTags:
-    """Tags of a decoded frame; formats that cannot be written back as they are (RGB, YCgCo) give empty tags."""
+    """Color tags of a decoded frame; unspecified for formats that cannot be written back (RGB, YCgCo)."""
     matrix = int(frame.colorspace)
     known = matrix in _SWSCALE_SPACES or matrix == UNSPECIFIED
     full = frame.format.name.startswith("yuvj")
@@ -75,9 +75,9 @@ def to_rgb(
 
     Args:
         frame: any pixel format and bit depth.
-        tags: colour description of the stream.
-        reformatter: kept between frames so that swscale's tables are made once.
-        size: (w, h) of the result, for streams that change their size half-way; None keeps the frame's.
+        tags: color description of the stream.
+        reformatter: reused between frames so that swscale builds its tables once.
+        size: (w, h) of the result, for streams that change size midway; None keeps the frame size.
     """
     width, height = size or (frame.width, frame.height)
     converted = reformatter.reformat(
@@ -94,7 +94,7 @@ def to_rgb(
 
 
 def from_rgb(pixels: np.ndarray, pix_fmt: str, tags: ColorTags, reformatter: VideoReformatter) -> VideoFrame:
-    """Convert (h, w, 3) uint8 RGB to a frame of ``pix_fmt`` by the matrix and range of ``tags``."""
+    """Convert (h, w, 3) uint8 RGB to a frame of ``pix_fmt`` with the matrix and range of ``tags``."""
     height, width = pixels.shape[:2]
     return reformatter.reformat(
         VideoFrame.from_numpy_buffer(pixels, format="rgb24"),

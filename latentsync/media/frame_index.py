@@ -1,4 +1,4 @@
-"""Where the frames of a clip lie in its file, so that any window can be decoded without what lies before it."""
+"""Packet index of a clip's video stream, for decoding any window without everything before it."""
 
 import os
 from bisect import bisect_left, bisect_right
@@ -18,14 +18,14 @@ from latentsync.media.container import open_input, reason, video_stream
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The packets of a clip's picture, in ticks of its stream.
+    """The packets of a clip's video stream; timestamps are in ticks of the stream.
 
     Attributes:
         path: the file.
         time_base: seconds per tick.
-        shown_pts: growing time stamps of the frames that are shown (an edit list may hide some).
-        end: when the last of them ends.
-        keyframe_pts: growing time stamps of the key frames.
+        shown_pts: ascending timestamps of the displayed frames (an edit list may hide some).
+        end: end time of the last displayed frame.
+        keyframe_pts: ascending timestamps of the keyframes.
     """
 
     path: Path
@@ -36,30 +36,30 @@ class FrameIndex:
 
     @property
     def start(self) -> Fraction:
-        """When the first frame is shown, in seconds on the clock of the container."""
+        """Time of the first displayed frame, in seconds on the container clock."""
         return self.shown_pts[0] * self.time_base
 
     def count(self, fps: Fraction | int) -> int:
-        """How many frames the clip has at a constant rate."""
+        """Number of frames of the clip at a constant rate."""
         return max(1, round((self.end - self.shown_pts[0]) * self.time_base * fps))
 
-    def stamps(self, numbers: Iterable[int], fps: Fraction | int) -> list[int]:
-        """Time stamps of the frames that are shown at ``number / fps`` seconds after the first one.
+    def pts_of(self, frame_indices: Iterable[int], fps: Fraction | int) -> list[int]:
+        """Timestamps of the frames displayed ``index / fps`` seconds after the first one.
 
-        Half a frame of tolerance keeps rounded time stamps from shifting frames, as in `VideoReader`.
+        Half a frame of tolerance keeps rounded timestamps from shifting frames, as in `VideoReader`.
         """
-        own = (self.end - self.shown_pts[0]) * self.time_base / len(self.shown_pts)
-        slack = min(1 / Fraction(fps), own) / 2
-        ticks = ((Fraction(number) / fps + slack) / self.time_base + self.shown_pts[0] for number in numbers)
+        frame_duration = (self.end - self.shown_pts[0]) * self.time_base / len(self.shown_pts)
+        slack = min(1 / Fraction(fps), frame_duration) / 2
+        ticks = ((Fraction(index) / fps + slack) / self.time_base + self.shown_pts[0] for index in frame_indices)
         return [self.shown_pts[max(0, bisect_right(self.shown_pts, tick) - 1)] for tick in ticks]
 
-    def are_adjacent(self, stamp: int, later: int) -> bool:
-        """Whether no frame is shown between two that are."""
-        return bisect_right(self.shown_pts, stamp) == bisect_left(self.shown_pts, later)
+    def are_adjacent(self, pts: int, later_pts: int) -> bool:
+        """Whether no frame is displayed between two displayed frames."""
+        return bisect_right(self.shown_pts, pts) == bisect_left(self.shown_pts, later_pts)
 
-    def keyframe_before(self, stamp: int) -> int:
-        """Time stamp of the key frame from which the frame at ``stamp`` can be decoded."""
-        return self.keyframe_pts[max(0, bisect_right(self.keyframe_pts, stamp) - 1)]
+    def keyframe_before(self, pts: int) -> int:
+        """Timestamp of the keyframe from which the frame at ``pts`` can be decoded."""
+        return self.keyframe_pts[max(0, bisect_right(self.keyframe_pts, pts) - 1)]
 
 
 class _Packet(NamedTuple):
@@ -70,24 +70,24 @@ class _Packet(NamedTuple):
 
 
 def index_frames(path: str | os.PathLike[str]) -> FrameIndex:
-    """Read the packets of a video's picture without decoding any.
+    """Read the packets of the video stream without decoding them.
 
     Raises:
-        MediaError: the file cannot be opened, has no picture, or its frames have no time stamps.
+        MediaError: the file cannot be opened, has no video stream, or its frames have no timestamps.
     """
     with open_input(path) as container:
         stream = video_stream(container)
         if stream is None:
-            raise MediaError(f"{str(path)!r} has no picture, only sound or data. Give a video file here.")
+            raise MediaError(f"{str(path)!r} has no video stream, only audio or data. Give a video file here.")
         time_base = Fraction(stream.time_base or 0)
         packets = _packets(container, stream)
     shown_pts = sorted({packet.pts for packet in packets if packet.is_shown})
     keyframe_pts = sorted(packet.pts for packet in packets if packet.is_key)
     if not shown_pts or not keyframe_pts or not time_base:
-        raise MediaError(f"{str(path)!r} has no picture whose frames have time stamps. Convert the video to mp4.")
-    distance = max(packet.duration for packet in packets if packet.pts == shown_pts[-1])
-    distance = distance or (shown_pts[-1] - shown_pts[0]) // max(1, len(shown_pts) - 1) or round(1 / (25 * time_base))
-    return FrameIndex(Path(path), time_base, tuple(shown_pts), shown_pts[-1] + distance, tuple(keyframe_pts))
+        raise MediaError(f"{str(path)!r} has no video stream with timestamps. Convert the video to mp4.")
+    duration = max(packet.duration for packet in packets if packet.pts == shown_pts[-1])
+    duration = duration or (shown_pts[-1] - shown_pts[0]) // max(1, len(shown_pts) - 1) or round(1 / (25 * time_base))
+    return FrameIndex(Path(path), time_base, tuple(shown_pts), shown_pts[-1] + duration, tuple(keyframe_pts))
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> list[_Packet]:

@@ -1,4 +1,4 @@
-"""Time stamps of decoded frames, repaired, and their resampling to a constant rate."""
+"""Timestamps of decoded frames, repaired where necessary, and resampling to a constant rate."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from latentsync.media.probe import VideoInfo
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """A decoded frame shown from ``time`` to ``end``, in seconds after the video's first frame."""
+    """A decoded frame displayed from ``time`` to ``end``, in seconds after the first frame."""
 
     time: Fraction
     end: Fraction
@@ -19,22 +19,23 @@ class TimedFrame:
 
 
 class FrameClock:
-    """Gives decoded frames their times; missing or backward time stamps continue at the nominal distance.
+    """Assigns times to decoded frames; missing or non-increasing timestamps are replaced at the nominal interval.
 
-    ``repaired`` tells that this was needed: then a time says nothing about the place in the file, so do not seek by it.
+    ``repaired`` is set once that was necessary: times then no longer match positions in the file and must not be used
+    for seeking.
     """
 
     def __init__(self, info: VideoInfo) -> None:
         self._start = info.start
-        self._distance = 1 / info.fps
+        self._interval = 1 / info.fps
         self.repaired = False
 
     def stamp(self, frames: Iterable[VideoFrame]) -> Iterator[TimedFrame]:
-        """Yield the frames with their times, which strictly grow."""
+        """Yield the frames with strictly increasing times."""
         shift = Fraction(0)
         previous: Fraction | None = None
         for frame in frames:
-            expected = Fraction(0) if previous is None else previous + self._distance
+            expected = Fraction(0) if previous is None else previous + self._interval
             time = expected
             if frame.pts is not None and frame.time_base:
                 time = frame.pts * frame.time_base - self._start + shift
@@ -47,7 +48,7 @@ class FrameClock:
 
     def _frame_duration(self, frame: VideoFrame) -> Fraction:
         seconds = (frame.duration or 0) * (frame.time_base or Fraction(0))
-        return Fraction(seconds) if seconds > 0 else self._distance
+        return Fraction(seconds) if seconds > 0 else self._interval
 
 
 def resample_frames(
@@ -56,13 +57,13 @@ def resample_frames(
     """Yield (index, frame) for indices ``first``, ``first + 1``, ... to the end of the last frame.
 
     Index ``i`` shows the last frame that starts at or before ``i / fps + slack``, as a player would; where the frames
-    begin later than that, the first of them is shown. At least one index comes out if there is any frame.
+    begin later than that, the first of them is shown. Yields at least one index if there is any frame.
 
     Args:
-        frames: with growing times.
+        frames: with increasing times.
         fps: rate of the indices.
-        slack: tolerance for rounded time stamps in seconds.
-        first: index to begin with.
+        slack: tolerance for rounded timestamps in seconds.
+        first: index to start at.
     """
     index = first
     shown: TimedFrame | None = None

@@ -1,4 +1,4 @@
-"""Output files that appear under their final name only when they are whole."""
+"""Atomic output files: they appear under their final name only once complete."""
 
 import os
 import secrets
@@ -14,42 +14,42 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 
 
 def check_output(path: PathLike, inputs: Iterable[PathLike] = (), overwrite: bool = False) -> Path:
-    """Refuse an output path that cannot or must not be written, before any work is done.
+    """Validate an output path before any work is done.
 
     Args:
         path: of the video to be written.
-        inputs: files that must not be overwritten, whatever name leads to them (links, relative paths).
+        inputs: files that must not be overwritten, even through links or relative paths.
         overwrite: whether an existing file may be replaced.
 
     Returns:
         The absolute path.
 
     Raises:
-        MediaError: the path is an input, a folder, has an unknown extension, exists already, or its folder is missing
+        MediaError: the path is an input, a folder, has an unknown extension, already exists, or its folder is missing
             or not writable.
     """
     file = Path(os.path.abspath(path))
     if file.is_dir():
-        raise MediaError(f"Cannot write {str(file)!r}: it is a folder. Give the name of a file in it.")
+        raise MediaError(f"Cannot write {str(file)!r}: it is a folder. Give a file name.")
     if file.suffix.lower() not in VIDEO_SUFFIXES:
         raise MediaError(f"Cannot write {str(file)!r}: use one of the extensions {', '.join(VIDEO_SUFFIXES)}.")
     if any(_same_file(file, Path(given)) for given in inputs):
         raise MediaError(f"Refusing to write {str(file)!r}: it is one of the inputs. Give another output name.")
     if not file.parent.is_dir():
-        raise MediaError(f"Cannot write {str(file)!r}: its folder does not exist. Make it first.")
+        raise MediaError(f"Cannot write {str(file)!r}: its folder does not exist. Create it first.")
     if os.path.lexists(file) and not overwrite:
-        raise MediaError(f"{str(file)!r} exists already. Give another name, remove it, or allow --overwrite.")
+        raise MediaError(f"{str(file)!r} exists already. Give another name, remove it, or use --overwrite.")
     _try_to_create_in(file)
     return file
 
 
 def partial_path(path: Path) -> Path:
-    """Create an empty file beside ``path`` under a name of its own and return its path.
+    """Create an empty file with a unique temporary name next to ``path`` and return its path.
 
     Raises:
-        MediaError: the folder does not allow it.
+        MediaError: the folder is not writable.
     """
-    # Forty letters are at most 160 bytes, so that a name near the limit of 255 leaves room for the rest.
+    # Forty characters are at most 160 bytes, which keeps the temporary name below the 255-byte limit.
     partial = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(6)}.partial{path.suffix}")
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -61,25 +61,25 @@ def partial_path(path: Path) -> Path:
 
 
 def publish(partial: Path, path: Path, overwrite: bool) -> None:
-    """Give a whole file its final name in one step.
+    """Atomically rename a complete file to its final name.
 
     Raises:
-        MediaError: the name has been taken meanwhile and ``overwrite`` is off, or the move fails.
+        MediaError: the name was taken in the meantime and ``overwrite`` is off, or the rename fails.
     """
     try:
         if not overwrite and os.path.lexists(path):
-            raise MediaError(f"{str(path)!r} has appeared meanwhile; it is not overwritten.")
+            raise MediaError(f"{str(path)!r} was created in the meantime; it is not overwritten. Give another name.")
         os.replace(partial, path)
     except OSError as error:
-        raise MediaError(f"Cannot give {str(path)!r} its final name ({error.strerror}).") from error
+        raise MediaError(f"Cannot rename the finished file to {str(path)!r} ({error.strerror}).") from error
 
 
 @contextmanager
 def atomic_output(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Gives a file to fill beside ``path``; it gets that name when the block ends well, and is removed when not.
+    """Yield a temporary file next to ``path``, renamed to it if the block succeeds and removed otherwise.
 
     Raises:
-        MediaError: the folder does not allow it, the disk is full, or the name is taken and ``overwrite`` is off.
+        MediaError: the folder is not writable, the disk is full, or the name is taken and ``overwrite`` is off.
     """
     partial = partial_path(path)
     try:
@@ -98,5 +98,5 @@ def _same_file(first: Path, second: Path) -> bool:
 
 
 def _try_to_create_in(file: Path) -> None:
-    # Asking for permissions is not enough: a read-only file system and root's rights both mislead os.access.
+    # Checking permissions is not enough: os.access is wrong on read-only file systems and for root.
     partial_path(file).unlink()

@@ -1,4 +1,4 @@
-"""What a media file holds, read from its header and its first decoded frame."""
+"""Properties of a media file, read from its header and first decoded frame."""
 
 import os
 import re
@@ -31,22 +31,22 @@ _NEAR_RATE = Fraction(3, 100)
 
 @dataclass(frozen=True)
 class Orientation:
-    """How stored pixels are turned for display: first ``transpose`` (swap axes), then the flips."""
+    """How stored pixels are oriented for display: first ``transpose`` (swap axes), then the flips."""
 
     transpose: bool = False
     flip_x: bool = False
     flip_y: bool = False
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Turn (h, w, 3) stored pixels into (H, W, 3) displayed pixels, contiguous."""
-        turned = pixels.swapaxes(0, 1) if self.transpose else pixels
-        turned = turned[:, ::-1] if self.flip_x else turned
-        turned = turned[::-1] if self.flip_y else turned
-        return np.ascontiguousarray(turned)
+        """Convert (h, w, 3) stored pixels to (H, W, 3) displayed pixels, contiguous."""
+        oriented = pixels.swapaxes(0, 1) if self.transpose else pixels
+        oriented = oriented[:, ::-1] if self.flip_x else oriented
+        oriented = oriented[::-1] if self.flip_y else oriented
+        return np.ascontiguousarray(oriented)
 
     @property
     def degrees(self) -> int:
-        """Clockwise turn from stored to displayed picture: 0, 90, 180 or 270 (mirrored pictures: of the turn alone)."""
+        """Clockwise rotation from stored to displayed image: 0, 90, 180 or 270 (without any mirroring)."""
         if not self.transpose:
             return 180 if self.flip_y else 0
         return 90 if self.flip_x else 270
@@ -54,22 +54,22 @@ class Orientation:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts about the picture of a file.
+    """Properties of the video stream of a file.
 
     Attributes:
         path: the file.
         width, height: displayed size in pixels, after rotation.
         fps: frames per second; for variable rates the nominal or average rate.
-        variable_rate: whether the header says that frames come at uneven distances.
-        start: time stamp of the first frame in seconds.
-        duration: seconds by the header, or None where it does not say.
-        has_stream_duration: whether ``duration`` is the picture's own, not the whole file's (sound may last longer).
-        frame_estimate: number of shown frames by the header, or None.
-        orientation: how stored pixels are turned for display; ``rotation`` gives it in degrees.
+        variable_rate: whether the header indicates a variable frame rate.
+        start: timestamp of the first frame in seconds.
+        duration: seconds according to the header, or None if unspecified.
+        has_stream_duration: whether ``duration`` is that of the video stream, not of the file (audio may last longer).
+        frame_estimate: number of displayed frames according to the header, or None.
+        orientation: how stored pixels are oriented for display; ``rotation`` gives it in degrees.
         pix_fmt, bit_depth, codec: of the stored stream.
-        color: colour tags.
+        color: color tags.
         sample_aspect_ratio: width over height of one displayed pixel.
-        has_audio: whether the file has sound too.
+        has_audio: whether the file also has an audio track.
     """
 
     path: Path
@@ -91,13 +91,13 @@ class VideoInfo:
 
     @property
     def rotation(self) -> int:
-        """Clockwise turn from stored to displayed picture in degrees."""
+        """Clockwise rotation from stored to displayed image in degrees."""
         return self.orientation.degrees
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Facts about the sound of a file; ``duration`` in seconds by the header, or None where it does not say."""
+    """Properties of a file's audio track; ``duration`` in seconds according to the header, or None if unspecified."""
 
     path: Path
     sample_rate: int
@@ -107,43 +107,43 @@ class AudioInfo:
 
 
 def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
-    """Read the facts about a video; the first frame is decoded to be sure that there is one.
+    """Read the properties of a video; the first frame is decoded to verify the stream.
 
     Raises:
-        MediaError: the file cannot be opened, has no picture, or not one frame can be decoded.
+        MediaError: the file cannot be opened, has no video stream, or no frame can be decoded.
     """
     with open_input(path) as container:
         stream = video_stream(container)
         if stream is None:
-            raise MediaError(f"{str(path)!r} has no picture, only sound or data. Give a video file here.")
+            raise MediaError(f"{str(path)!r} has no video stream, only audio or data. Give a video file here.")
         frame = next(decode(container, stream, VideoFrame, []), None)
         if frame is None:
             raise MediaError(
-                f"{str(path)!r}: no frame of its {stream.codec_context.name} picture can be decoded. "
+                f"{str(path)!r}: no frame of its {stream.codec_context.name} video can be decoded. "
                 "The file is damaged; copy or export it again."
             )
         return _describe(Path(path), container, stream, frame)
 
 
 def probe_audio(path: str | os.PathLike[str]) -> AudioInfo:
-    """Read the facts about the sound of an audio or video file; the first samples are decoded to be sure.
+    """Read the audio properties of an audio or video file; the first samples are decoded to verify the track.
 
     Raises:
-        MediaError: the file cannot be opened, has no sound, or the sound has zero length.
+        MediaError: the file cannot be opened, has no audio track, or the audio has zero length.
     """
     with open_input(path) as container:
         stream = audio_stream(container)
         if stream is None:
-            raise MediaError(f"{str(path)!r} has no sound. Give an audio file, or a video file with a sound track.")
+            raise MediaError(f"{str(path)!r} has no audio track. Give an audio file, or a video file with audio.")
         if not any(frame.samples for frame in decode(container, stream, AudioFrame, [])):
-            raise MediaError(f"The sound of {str(path)!r} has zero length. Give audio that holds speech.")
+            raise MediaError(f"The audio of {str(path)!r} has zero length. Give audio that contains speech.")
         context = stream.codec_context
         duration = _stream_duration(stream) or _container_duration(container)
         return AudioInfo(Path(path), context.sample_rate, context.channels, context.name, duration)
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """Read a frame's display matrix [a b; c d]: x' = a x + c y, y' = b x + d y (y downwards)."""
+    """Read a frame's display matrix [a b; c d]: x' = a x + c y, y' = b x + d y (y pointing down)."""
     for data in cast("Iterable[Any]", frame.side_data):
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(data), np.int32)[:5])
@@ -158,8 +158,8 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
     width, height = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
     aspect = stream.sample_aspect_ratio or Fraction(1)
     fps, variable = _frame_rate(stream)
-    own_duration = _stream_duration(stream)
-    duration = own_duration or _container_duration(container)
+    stream_duration = _stream_duration(stream)
+    duration = stream_duration or _container_duration(container)
     return VideoInfo(
         path=path,
         width=width,
@@ -168,8 +168,8 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
         variable_rate=variable,
         start=Fraction(frame.pts or 0) * (stream.time_base or 1),
         duration=duration,
-        has_stream_duration=own_duration is not None,
-        frame_estimate=_frame_estimate(stream, duration, fps, exact=own_duration is not None and not variable),
+        has_stream_duration=stream_duration is not None,
+        frame_estimate=_frame_estimate(stream, duration, fps, exact=stream_duration is not None and not variable),
         orientation=orientation,
         pix_fmt=frame.format.name,
         bit_depth=max(component.bits for component in frame.format.components),
@@ -181,7 +181,7 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
 
 
 def _frame_estimate(stream: VideoStream, duration: float | None, fps: Fraction, exact: bool) -> int | None:
-    # Edit lists hide frames that the header counts, so a duration that can be trusted comes first.
+    # Edit lists hide frames that the header counts, so a reliable duration takes precedence.
     if duration and (exact or not stream.frames):
         return round(duration * fps)
     return stream.frames or None
@@ -203,8 +203,8 @@ def _container_duration(container: InputContainer) -> float | None:
 def _frame_rate(stream: VideoStream) -> tuple[Fraction, bool]:
     """Frames per second and whether they vary.
 
-    A constant rate is the header's average, cleaned of the clock's rounding. A variable one is the grid on which the
-    frames seem to lie: a telephone's "30" that is 29.87 on average, or a call of 18 per second recorded at 30.
+    A constant rate is the header's average, with timestamp rounding removed. A variable one is the grid on which the
+    frames appear to lie: a phone's "30" that averages 29.87, or a call of 18 frames per second recorded at 30.
     """
     average = stream.average_rate or stream.guessed_rate or Fraction(25)
     nominal = stream.base_rate or average

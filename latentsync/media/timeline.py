@@ -1,4 +1,4 @@
-"""Which source frame each output frame shows, at which rate, and a source that delivers them in that order."""
+"""The output timeline: frame rate, frame count, and a reader that yields source frames in output order."""
 
 import math
 import os
@@ -25,9 +25,9 @@ def output_fps(info: VideoInfo, choice: str | float | Fraction = "source") -> Fr
 
     Args:
         info: of the source video.
-        choice: "source" keeps the source's rate up to 30 and divides faster ones by the smallest integer that brings
-            them to 30 or below (50 -> 25, 59.94 -> 29.97, 120 -> 30), so that kept frames stay evenly spaced;
-            a number (also as text, "25", "30000/1001") is taken as it is.
+        choice: "source" keeps source rates up to 30 and divides faster ones by the smallest integer that brings them to
+            30 or below (50 -> 25, 59.94 -> 29.97, 120 -> 30), so that the kept frames stay evenly spaced; a number
+            (or its text, "25", "30000/1001") is used as given.
 
     Raises:
         ConfigError: the choice is neither "source" nor a number in (0, 240].
@@ -38,28 +38,28 @@ def output_fps(info: VideoInfo, choice: str | float | Fraction = "source") -> Fr
 
 
 def parse_rate(choice: str | float | Fraction) -> Fraction:
-    """A frame rate from a number or its text, such as 25 or "30000/1001"; near an NTSC rate, that rate exactly.
+    """Parse a frame rate from a number or text, such as 25 or "30000/1001", snapping to exact NTSC rates.
 
     Raises:
-        ConfigError: it is not a number in (0, 240].
+        ConfigError: the choice is not a number in (0, 240].
     """
     try:
         rate = Fraction(choice)
     except (ValueError, ZeroDivisionError, OverflowError):
         rate = Fraction(0)
     if not 0 < rate <= 240:
-        raise ConfigError(f"Output frame rate {choice!r} is not usable; give 'source' or a number in (0, 240].")
+        raise ConfigError(f"Invalid output frame rate {choice!r}; give 'source' or a number in (0, 240].")
     ntsc = min(_NTSC_RATES, key=lambda known: abs(known - rate))
     return ntsc if abs(ntsc - rate) < Fraction(1, 200) else rate.limit_denominator(1001)
 
 
 def output_frame_count(audio_seconds: float | Fraction, fps: Fraction) -> int:
-    """Number of output frames for sound of that length: round(audio_seconds * fps), at least 1."""
+    """Number of output frames for audio of the given duration: round(audio_seconds * fps), at least 1."""
     return max(1, round(Fraction(audio_seconds) * fps))
 
 
 def pingpong_index(index: int, count: int) -> int:
-    """Source frame at output frame ``index``: 0 ... count-1 ... 0 ..., the turning frames shown once."""
+    """Source frame at output frame ``index``: 0 ... count-1 ... 0 ..., with the end frames shown once."""
     if count <= 1:
         return 0
     position = index % (2 * count - 2)
@@ -67,13 +67,13 @@ def pingpong_index(index: int, count: int) -> int:
 
 
 def published_loop_index(index: int, count: int) -> int:
-    """Source frame at output frame ``index`` as the public system plays it: the turning frames shown twice."""
+    """Source frame at output frame ``index`` as in the published system: the end frames are shown twice."""
     position = index % (2 * count)
     return min(position, 2 * count - 1 - position)
 
 
 class TimelineFrame(NamedTuple):
-    """One output frame: its index, the source frame it shows, and that frame's (h, w, 3) uint8 RGB pixels."""
+    """One output frame: its index, the index of its source frame, and the (h, w, 3) uint8 RGB pixels."""
 
     output_index: int
     source_index: int
@@ -81,20 +81,20 @@ class TimelineFrame(NamedTuple):
 
 
 class TimelineReader:
-    """Delivers exactly as many frames as the output needs, without ever holding the video.
+    """Yields exactly as many frames as the output needs, in bounded memory.
 
-    A longer video is cut; a shorter one is played forwards and backwards ("pingpong", by decoding it again), stands
-    still on its last frame ("hold"), or is refused ("error"). Source indices count frames at ``fps``.
+    A longer video is truncated; a shorter one is played forwards and backwards ("pingpong", decoding it again), freezes
+    on its last frame ("hold"), or is rejected ("error"). Source indices count frames at ``fps``.
 
     Args:
         path: the video.
         fps: rate of source and output frames.
-        num_frames: frames the output has.
-        loop: what to do when the video is too short.
+        num_frames: number of output frames.
+        loop: what to do if the video is too short.
 
     Raises:
-        MediaError: the video cannot be read, or is too short with ``loop="error"`` (here where the header tells,
-            otherwise while iterating).
+        MediaError: the video cannot be read, or is too short with ``loop="error"`` (raised here if the header has the
+            duration, otherwise while iterating).
         ConfigError: unknown ``loop`` or a count below 1.
     """
 
@@ -109,7 +109,7 @@ class TimelineReader:
             raise ConfigError(f"Unknown loop mode {loop!r}; choose one of {', '.join(get_args(LoopMode))}.")
         self.num_frames = num_frames
         if self.num_frames < 1:
-            raise ConfigError(f"{self.num_frames} frames were asked for; at least 1 is needed.")
+            raise ConfigError(f"num_frames is {self.num_frames}; it must be at least 1.")
         self.loop = loop
         self.reader = VideoReader(path, fps)
         duration = self.info.duration if self.info.has_stream_duration else None
@@ -118,7 +118,7 @@ class TimelineReader:
 
     @property
     def info(self) -> VideoInfo:
-        """Facts about the source video."""
+        """Properties of the source video."""
         return self.reader.info
 
     @property
@@ -128,7 +128,7 @@ class TimelineReader:
 
     @property
     def warnings(self) -> list[str]:
-        """What went wrong while reading, so far."""
+        """Read warnings so far."""
         return self.reader.warnings
 
     def __len__(self) -> int:
@@ -136,10 +136,10 @@ class TimelineReader:
 
     def __iter__(self) -> Iterator[TimelineFrame]:
         """Yield output frames 0 ... num_frames - 1."""
-        for output_index, frame in enumerate(islice(self._endless(), self.num_frames)):
+        for output_index, frame in enumerate(islice(self._looped_frames(), self.num_frames)):
             yield TimelineFrame(output_index, frame.index, frame.pixels)
 
-    def _endless(self) -> Iterator[SourceFrame]:
+    def _looped_frames(self) -> Iterator[SourceFrame]:
         last: SourceFrame | None = None
         for frame in self.reader:
             last = frame
@@ -156,7 +156,7 @@ class TimelineReader:
 
     def _too_short(self, seconds: float) -> MediaError:
         return MediaError(
-            f"{str(self.info.path)!r} lasts {seconds:.2f} s, but {float(self.num_frames / self.fps):.2f} s "
-            f"({self.num_frames} frames) are needed for the sound. Give a longer video or shorter audio, "
-            "or allow looping (pingpong or hold)."
+            f"{str(self.info.path)!r} lasts {seconds:.2f} s, but the audio needs "
+            f"{float(self.num_frames / self.fps):.2f} s ({self.num_frames} frames). Give a longer video or shorter "
+            "audio, or allow looping (pingpong or hold)."
         )

@@ -19,34 +19,34 @@ from latentsync.media.container import decode, open_input, video_stream, warn
 from latentsync.media.frame_times import FrameClock, resample_frames
 from latentsync.media.probe import VideoInfo, probe_video
 
-_BACKWARD_BYTES = 160 * 2**20
+_MAX_CHUNK_BYTES = 160 * 2**20
 _MISSING_TAIL_SECONDS = 0.5
 _SEEK_EARLIER_SECONDS = (0, 2, 10)
 
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """One frame at the constant rate: ``index`` counts from 0, ``pixels`` is (h, w, 3) uint8 RGB, the caller's own."""
+    """One frame at the constant rate: 0-based ``index``, and ``pixels`` (h, w, 3) uint8 RGB, owned by the caller."""
 
     index: int
     pixels: np.ndarray
 
 
 class VideoReader:
-    """Reads a video at a constant frame rate, whatever its time stamps are.
+    """Reads a video at a constant frame rate, whatever its timestamps.
 
-    Frame ``i`` is what a player shows at ``i / fps`` seconds after the first frame: frames are repeated or left out
-    where the source's rate differs or varies. Rotation tags are applied and sizes are kept, odd ones too. Where the
-    file is damaged, what can be read is used and ``warnings`` says what happened.
+    Frame ``i`` is what a player shows ``i / fps`` seconds after the first frame: frames are repeated or dropped where
+    the source rate differs or varies. Rotation tags are applied; sizes are kept, including odd ones. Damaged data is
+    skipped and reported in ``warnings``.
 
-    Each iteration opens the file anew, so several may be under way at once. Memory does not grow with the length.
+    Each iteration opens the file again, so several may run concurrently. Memory does not grow with the video length.
 
     Args:
         path: the file.
-        fps: frames per second of the result; None keeps the source's (``info.fps``).
+        fps: frames per second of the result; None keeps the source rate (``info.fps``).
 
     Raises:
-        MediaError: see ``probe_video``; also a rate that is not positive.
+        MediaError: see ``probe_video``; or the rate is not positive.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: Fraction | None = None) -> None:
@@ -55,7 +55,7 @@ class VideoReader:
         if self.fps <= 0:
             raise MediaError(f"Cannot read {str(path)!r} at {self.fps} frames per second; give a rate above 0.")
         self.warnings: list[str] = []
-        # Half a frame of tolerance, so that rounded time stamps (milliseconds in mkv) do not shift frames.
+        # Half a frame of tolerance, so that rounded timestamps (milliseconds in mkv) do not shift frames.
         self._slack = min(1 / self.fps, 1 / self.info.fps) / 2
         self._clock = FrameClock(self.info)
 
@@ -68,28 +68,30 @@ class VideoReader:
             for index, frame in resample_frames(timed, self.fps, self._slack):
                 yield SourceFrame(index, self._pixels(frame, reformatter))
                 count = index + 1
-        self._warn_if_cut(count)
+        self._warn_if_truncated(count)
 
     def frames_backward(self, start_index: int) -> Iterator[SourceFrame]:
         """Yield frames ``start_index``, ``start_index - 1``, ... 0.
 
-        Stretches are decoded forwards from the key frame before them and held as the decoder made them (160 MiB at the
-        most), so a stretch is decoded once, and what lies between it and its key frame once more per stretch.
+        Chunks are decoded forwards from the preceding keyframe and buffered in the decoder's pixel format (at most
+        160 MiB), so each frame is decoded once, plus the frames between the keyframe and the start of each chunk.
         """
         reformatter = VideoReformatter()
-        longest = self._stretch_length()
+        chunk_length = self._chunk_length()
         last = start_index
         while last >= 0:
-            first = max(0, last - longest + 1)
-            held = self._decode_stretch(first, last)
+            first = max(0, last - chunk_length + 1)
+            frames = self._decode_chunk(first, last)
             for index in range(last, first - 1, -1):
-                yield SourceFrame(index, self._pixels(held.pop(), reformatter))
+                yield SourceFrame(index, self._pixels(frames.pop(), reformatter))
             last = first - 1
 
     def _stream(self, container: InputContainer) -> VideoStream:
         stream = video_stream(container)
         if stream is None:
-            raise MediaError(f"{str(self.info.path)!r} has lost its picture while being read. Was it replaced?")
+            raise MediaError(
+                f"{str(self.info.path)!r} no longer has a video stream: it was replaced while being read. Run it again."
+            )
         stream.thread_type = "AUTO"
         return stream
 
@@ -100,27 +102,30 @@ class VideoReader:
         size = (self.info.width, self.info.height)
         return size[::-1] if self.info.orientation.transpose else size
 
-    def _stretch_length(self) -> int:
-        # 4:2:0 and 4:4:4 differ by two; 3 bytes per pixel and sample width covers all of them.
+    def _chunk_length(self) -> int:
+        # 4:2:0 has 1.5 samples per pixel; 3 covers every other format.
         sample_bytes = 1 if self.info.bit_depth <= 8 else 2
         per_frame = self.info.width * self.info.height * sample_bytes * (1.5 if "420" in self.info.pix_fmt else 3)
-        return max(8, int(_BACKWARD_BYTES / per_frame))
+        return max(8, int(_MAX_CHUNK_BYTES / per_frame))
 
-    def _decode_stretch(self, first: int, last: int) -> list[VideoFrame]:
-        """Frames for the indices ``first`` ... ``last``; seeks further back until the frame before them is met."""
+    def _decode_chunk(self, first: int, last: int) -> list[VideoFrame]:
+        """Decode the frames ``first`` ... ``last``; seeks further back until the seek lands before them."""
         if not self._clock.repaired:
             for earlier in _SEEK_EARLIER_SECONDS:
-                held = self._collect(first, last, first / self.fps - earlier)
-                if held and not self._clock.repaired:
-                    return held
-        held = self._collect(first, last, None)
-        if not held:
-            raise MediaError(f"{str(self.info.path)!r} can no longer be read at frame {first}. Was it replaced?")
-        return held
+                frames = self._collect(first, last, first / self.fps - earlier)
+                if frames and not self._clock.repaired:
+                    return frames
+        frames = self._collect(first, last, None)
+        if not frames:
+            raise MediaError(
+                f"{str(self.info.path)!r} can no longer be read at frame {first}: it was replaced while being read. "
+                "Run it again."
+            )
+        return frames
 
     def _collect(self, first: int, last: int, seek_to: Fraction | None) -> list[VideoFrame]:
-        """Decode from the key frame before ``seek_to`` seconds (None: from the start); empty if that is too late."""
-        held: list[VideoFrame] = []
+        """Decode from the keyframe before ``seek_to`` seconds (None: from the start); empty if that is too late."""
+        collected: list[VideoFrame] = []
         with open_input(self.info.path) as container:
             stream = self._stream(container)
             if seek_to is not None and seek_to > 0:
@@ -128,18 +133,18 @@ class VideoReader:
                     ticks = int((seek_to + self.info.start) / (stream.time_base or 1))
                     container.seek(ticks, stream=stream)
                 except FFmpegError:
-                    return held
+                    return collected
             timed = self._clock.stamp(decode(container, stream, VideoFrame, []))
             head = next(timed, None)
             if head is None or (seek_to is not None and 0 < head.time and head.time > first / self.fps + self._slack):
-                return held
+                return collected
             for index, frame in resample_frames(chain([head], timed), self.fps, self._slack, first):
-                held.append(frame)
+                collected.append(frame)
                 if index == last:
-                    return held
-        return held + held[-1:] * (last - first + 1 - len(held))
+                    return collected
+        return collected + collected[-1:] * (last - first + 1 - len(collected))
 
-    def _warn_if_cut(self, count: int) -> None:
+    def _warn_if_truncated(self, count: int) -> None:
         seconds = float(count / self.fps)
         expected = self.info.duration if self.info.has_stream_duration else None
         if expected is not None and seconds < expected - _MISSING_TAIL_SECONDS:

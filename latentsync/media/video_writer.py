@@ -1,4 +1,4 @@
-"""Streaming writer: RGB frames and the driving sound to one video file, encoded once."""
+"""Streaming writer: encodes RGB frames and the driving audio to one video file in a single pass."""
 
 import contextlib
 import os
@@ -29,24 +29,24 @@ _PIX_FMTS = ("yuv420p", "yuv444p", "yuv420p10le", "yuv444p10le")
 
 @dataclass(frozen=True)
 class WriterOptions:
-    """How the picture is encoded.
+    """Video encoding settings.
 
     Attributes:
-        crf: constant rate factor, 0 (lossless) ... 51; lower is better and larger. 14 with "veryfast" keeps every frame
-            of the measured clips above 43 dB (RGB) at 0.3-0.7 MB/s in 1080p.
-        preset: x264's trade of time for size. "veryfast" takes 30 ms of processor time per 1080p frame; "medium" takes
-            80 ms to save a tenth of the size at equal quality, and the generator needs those cores.
+        crf: constant rate factor, 0 (lossless) ... 51; lower means better quality and larger files. 14 with "veryfast"
+            keeps every frame of the measured clips above 43 dB (RGB) at 0.3-0.7 MB/s in 1080p.
+        preset: x264 speed preset. "veryfast" takes 30 ms of CPU time per 1080p frame; "medium" takes 80 ms to save a
+            tenth of the size at equal quality, and the generator needs those cores.
         codec: "libx264" plays everywhere; "libx265" is smaller and slower.
-        pix_fmt: "yuv420p" plays everywhere. It needs even sizes: an odd one gets its last column or row twice. With
-            "yuv444p" odd sizes stay as they are, but many players and browsers refuse it. The "10le" forms keep
-            10-bit sources from banding where the player can show them.
-        color: tags written to the file, by which the pixels are converted: those of the source.
+        pix_fmt: "yuv420p" plays everywhere. It requires even sizes: an odd one is padded by repeating the last column
+            or row. "yuv444p" keeps odd sizes, but many players and browsers reject it. The "10le" formats avoid banding
+            with 10-bit sources where the player supports them.
+        color: tags written to the file and used to convert the pixels: those of the source.
         sample_aspect_ratio: width over height of a pixel.
-        keyframe_interval: frames from one key frame to the next at most, so that a reader need not start further back;
-            0 leaves it to the encoder.
-        threads: of the encoder; 0 leaves it to the encoder. Many small files are written faster by processes of one
-            thread.
-        inputs: files that must not be overwritten (the sound track's file is added by itself).
+        keyframe_interval: maximum number of frames between keyframes, which bounds the cost of seeking; 0 leaves it to
+            the encoder.
+        threads: of the encoder; 0 leaves it to the encoder. Many small files are written faster by single-threaded
+            processes.
+        inputs: files that must not be overwritten (the file of the audio track is added automatically).
         overwrite: whether an existing file may be replaced.
     """
 
@@ -62,34 +62,34 @@ class WriterOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ConfigError on a value that is not usable."""
+        """Raises ConfigError for an unusable value."""
         if not 0 <= self.crf <= 51:
             raise ConfigError(f"crf {self.crf} is out of range; use 0 (lossless) to 51.")
         if self.keyframe_interval < 0 or self.threads < 0:
             raise ConfigError(f"keyframe_interval {self.keyframe_interval} and threads {self.threads} must be >= 0.")
-        for name, given, known in (
+        for name, value, known in (
             ("preset", self.preset, PRESETS),
             ("codec", self.codec, _CODECS),
             ("pix_fmt", self.pix_fmt, _PIX_FMTS),
         ):
-            if given not in known:
-                raise ConfigError(f"Unknown {name} {given!r}; choose one of {', '.join(known)}.")
+            if value not in known:
+                raise ConfigError(f"Unknown {name} {value!r}; choose one of {', '.join(known)}.")
 
 
 class VideoWriter:
-    """Writes a video under a temporary name beside its final one and moves it there when it is whole.
+    """Writes a video under a temporary name and renames it to its final name once it is complete.
 
-    Use as a context manager: a clean exit finishes the file, an exception (Ctrl-C too) removes what was written.
+    Use as a context manager: a clean exit finishes the file, an exception (including Ctrl-C) removes it.
 
     Args:
         path: final name; .mp4, .m4v, .mov or .mkv.
         width, height: of the frames in pixels.
         fps: constant frame rate.
-        audio: sound to add, cut or padded with silence to exactly frames / fps; None for a silent video.
+        audio: audio track, trimmed or padded with silence to exactly frames / fps; None for a video without audio.
         options: see ``WriterOptions``.
 
     Raises:
-        MediaError: see ``check_output``; later, when the disk is full or an encoder fails.
+        MediaError: see ``check_output``; later, if the disk is full or an encoder fails.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class VideoWriter:
 
     @property
     def encoded_size(self) -> tuple[int, int]:
-        """(width, height) in the file: odd sizes grow by one pixel in 4:2:0."""
+        """(width, height) in the file: odd sizes are padded by one pixel in 4:2:0."""
         odd = int("420" in self.options.pix_fmt)
         return self.width + (self.width & odd), self.height + (self.height & odd)
 
@@ -172,8 +172,8 @@ class VideoWriter:
 
     def _encoder_options(self) -> dict[str, str]:
         options = {"crf": str(self.options.crf), "preset": self.options.preset}
-        more = {"g": self.options.keyframe_interval, "threads": self.options.threads}
-        options |= {name: str(value) for name, value in more.items() if value}
+        optional = {"g": self.options.keyframe_interval, "threads": self.options.threads}
+        options |= {name: str(value) for name, value in optional.items() if value}
         return options | ({"x265-params": "log-level=error"} if self.options.codec == "libx265" else {})
 
     def _describe(self, video_stream: VideoStream) -> None:
@@ -197,7 +197,7 @@ class VideoWriter:
         if self._container is None or self._video_stream is None or self._partial is None:
             raise ValueError("VideoWriter is not open; use it in a with statement")
         if not self.frames_written:
-            raise MediaError(f"Nothing to write to {str(self.path)!r}: not one frame was made.")
+            raise MediaError(f"Nothing to write to {str(self.path)!r}: no frame was generated.")
         self._container.mux(self._video_stream.encode(None))
         if self._audio_muxer is not None:
             self._audio_muxer.finish(self.frames_written / self.fps)
@@ -215,7 +215,7 @@ class VideoWriter:
 
     @contextlib.contextmanager
     def _wrap_errors(self) -> Iterator[None]:
-        """Raise libav's and the system's errors as MediaError."""
+        """Re-raise libav and OS errors as MediaError."""
         try:
             yield
         except (FFmpegError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Random access to windows of frames of small clips: one opening, only the needed frames converted."""
+"""Random access to windows of frames of short clips: opens the file once and converts only the requested frames."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -20,38 +20,40 @@ from latentsync.media.frame_index import FrameIndex
 from latentsync.media.probe import orientation_of
 
 
-def read_frames(index: FrameIndex, numbers: Sequence[int], fps: Fraction | int) -> np.ndarray:
-    """Decode chosen frames of a clip.
+def read_frames(index: FrameIndex, frame_indices: Sequence[int], fps: Fraction | int) -> np.ndarray:
+    """Decode selected frames of a clip.
 
     Args:
-        index: of the clip, as its file is now.
-        numbers: of frames at the constant rate, in any order, also repeated.
+        index: of the clip; the file must not have changed since.
+        frame_indices: of frames at the constant rate, in any order, repetitions allowed.
         fps: that rate.
 
     Returns:
-        (len(numbers), h, w, 3) uint8 RGB as displayed.
+        (len(frame_indices), h, w, 3) uint8 RGB as displayed.
 
     Raises:
         MediaError: the file can no longer be read or one of the frames is damaged.
     """
-    stamps = index.stamps(numbers, fps)
+    wanted = index.pts_of(frame_indices, fps)
     with open_input(index.path) as container:
         stream = video_stream(container)
         if stream is None:
-            raise MediaError(f"{str(index.path)!r} has lost its picture since it was indexed. Was it replaced?")
-        # A clip is small and several workers read: threads inside a decoder only add delay before the first frame.
+            raise MediaError(
+                f"{str(index.path)!r} no longer has a video stream: it was replaced since it was indexed. Run it again."
+            )
+        # Clips are short and read by several workers: decoder threads would only delay the first frame.
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        found = _Converter().pixels(_decode(container, stream, index, sorted(set(stamps))))
-    missing = next((stamp for stamp in stamps if stamp not in found), None)
+        frames = _Converter().pixels(_decode(container, stream, index, sorted(set(wanted))))
+    missing = next((pts for pts in wanted if pts not in frames), None)
     if missing is not None:
         seconds = float(missing * index.time_base - index.start)
         raise MediaError(f"{str(index.path)!r}: the frame at {seconds:.2f} s cannot be decoded. The file is damaged.")
-    return np.stack([found[stamp] for stamp in stamps])
+    return np.stack([frames[pts] for pts in wanted])
 
 
 class _Converter:
-    """Turns decoded frames into RGB pictures of one size, that of the first."""
+    """Converts decoded frames to RGB at the size of the first one."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
@@ -59,49 +61,49 @@ class _Converter:
         self._size = (0, 0)
 
     def pixels(self, frames: Iterator[tuple[int, VideoFrame]]) -> dict[int, np.ndarray]:
-        """(h, w, 3) uint8 by time stamp."""
-        found = {}
-        for stamp, frame in frames:
+        """Convert (pts, frame) pairs to (h, w, 3) uint8 arrays by timestamp."""
+        converted = {}
+        for pts, frame in frames:
             if self._tags is None:
                 self._tags, self._size = frame_tags(frame), (frame.width, frame.height)
-            found[stamp] = orientation_of(frame).apply(to_rgb(frame, self._tags, self._reformatter, self._size))
-        return found
+            converted[pts] = orientation_of(frame).apply(to_rgb(frame, self._tags, self._reformatter, self._size))
+        return converted
 
 
 def _decode(
-    container: InputContainer, stream: VideoStream, index: FrameIndex, stamps: list[int]
+    container: InputContainer, stream: VideoStream, index: FrameIndex, sorted_pts: list[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Yield the frames at growing ``stamps``, going over key frames without decoding where that is shorter."""
-    for key, stretch in _stretches(index, stamps):
-        yield from _decode_from(container, stream, key, stretch)
+    """Yield the frames at the ascending timestamps, seeking to a later keyframe where that saves decoding."""
+    for keyframe, run in _decode_runs(index, sorted_pts):
+        yield from _decode_from(container, stream, keyframe, run)
 
 
-def _stretches(index: FrameIndex, stamps: list[int]) -> Iterator[tuple[int, set[int]]]:
-    """Cut growing ``stamps`` into sets that are best decoded in one go, each with the key frame to begin at."""
-    key, stretch = index.keyframe_before(stamps[0]), {stamps[0]}
-    for previous, stamp in pairwise(stamps):
-        next_key = index.keyframe_before(stamp)
-        if next_key != key and not index.are_adjacent(previous, stamp):
-            yield key, stretch
-            key, stretch = next_key, set()
-        stretch.add(stamp)
-    yield key, stretch
+def _decode_runs(index: FrameIndex, sorted_pts: list[int]) -> Iterator[tuple[int, set[int]]]:
+    """Split ascending timestamps into sets to decode without seeking, each with the keyframe to start at."""
+    keyframe, run = index.keyframe_before(sorted_pts[0]), {sorted_pts[0]}
+    for previous, pts in pairwise(sorted_pts):
+        next_keyframe = index.keyframe_before(pts)
+        if next_keyframe != keyframe and not index.are_adjacent(previous, pts):
+            yield keyframe, run
+            keyframe, run = next_keyframe, set()
+        run.add(pts)
+    yield keyframe, run
 
 
 def _decode_from(
-    container: InputContainer, stream: VideoStream, key: int, wanted: set[int]
+    container: InputContainer, stream: VideoStream, keyframe: int, wanted: set[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
     context = stream.codec_context
-    left = set(wanted)
+    remaining = set(wanted)
     try:
-        for packet in _packets_from(container, stream, key):
-            # A frame that no other one needs is not decoded unless it is wanted itself.
+        for packet in _packets_from(container, stream, keyframe):
+            # Skip non-reference frames that were not requested.
             context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-            yield from _wanted(packet.decode(), wanted)
-            left.discard(packet.pts)
-            if not left:
-                # The decoder holds frames back to sort them; emptying it is quicker than pushing them out.
-                yield from _wanted(context.decode(None), wanted)
+            yield from _filter_wanted(packet.decode(), wanted)
+            remaining.discard(packet.pts)
+            if not remaining:
+                # The decoder delays frames for reordering; flushing is faster than feeding it more packets.
+                yield from _filter_wanted(context.decode(None), wanted)
                 return
     except AvEOFError:
         return
@@ -109,19 +111,19 @@ def _decode_from(
         raise MediaError(f"{container.name!r} cannot be read further ({reason(error)}). It is damaged.") from error
 
 
-def _packets_from(container: InputContainer, stream: VideoStream, key: int) -> Iterator[Packet]:
-    """Packets from the key frame ``key`` on, or from an earlier one."""
-    container.seek(key, stream=stream, backward=True)
+def _packets_from(container: InputContainer, stream: VideoStream, keyframe: int) -> Iterator[Packet]:
+    """Packets starting at the keyframe with timestamp ``keyframe``, or at an earlier one."""
+    container.seek(keyframe, stream=stream, backward=True)
     packets = container.demux(stream)
     first = next(packets)
-    if first.pts is not None and first.pts > key:
+    if first.pts is not None and first.pts > keyframe:
         container.seek(0, backward=True)
         packets = container.demux(stream)
         first = next(packets)
     return chain([first], packets)
 
 
-def _wanted(frames: Iterable[object], wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+def _filter_wanted(frames: Iterable[object], wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
     for frame in frames:
         if isinstance(frame, VideoFrame) and frame.pts in wanted and not frame.is_corrupt:
             yield frame.pts, frame

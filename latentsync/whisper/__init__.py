@@ -1,1 +1,1 @@
-"""Speech to features: log-mel spectrogram, Whisper encoder, and one feature window per video frame."""
+"""Speech features: log-mel spectrogram, Whisper encoder, and one feature window per video frame."""

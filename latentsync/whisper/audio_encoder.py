@@ -1,7 +1,7 @@
-"""Whisper's audio encoder giving the states of all its layers, and its weight files.
+"""Whisper's audio encoder returning the hidden states of all layers, and its weight files.
 
-`AudioEncoder` wraps the encoder class of openai-whisper (imported when one is built). The names of its parameters are
-those of published Whisper checkpoints: ``encoder.conv1.weight`` and so on.
+`AudioEncoder` wraps the encoder class of openai-whisper (imported on construction). Its parameter names are those of
+published Whisper checkpoints: ``encoder.conv1.weight`` and so on.
 """
 
 import json
@@ -31,18 +31,18 @@ _KNOWN_WIDTHS = {384: "whisper/tiny.pt", 512: "whisper base", 768: "whisper/smal
 
 @dataclass(frozen=True)
 class AudioEncoderDims:
-    """Sizes of an audio encoder, named as in Whisper checkpoints; the defaults are Whisper tiny.
+    """Dimensions of an audio encoder, named as in Whisper checkpoints; the defaults are Whisper tiny.
 
     Raises:
-        ConfigError: a size is not positive, or the heads do not divide an even width.
+        ConfigError: a dimension is not positive, or the width is odd or not divisible by the number of heads.
     """
 
     n_mels: int = 80
     """Mel bands of the input."""
     n_audio_ctx: int = 1500
-    """Positions of 20 ms in one segment; the input has twice as many 10 ms columns."""
+    """Number of 20 ms positions in one segment; the input has twice as many 10 ms columns."""
     n_audio_state: int = 384
-    """Width, which is the U-Net's cross_attention_dim."""
+    """Width, equal to the U-Net's cross_attention_dim."""
     n_audio_head: int = 6
     """Attention heads."""
     n_audio_layer: int = 4
@@ -51,7 +51,7 @@ class AudioEncoderDims:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"audio encoder: {name} must be a positive whole number, got {value!r}")
+                raise ConfigError(f"audio encoder: {name} must be a positive integer, got {value!r}")
         if self.n_audio_state % self.n_audio_head or self.n_audio_state % 2:
             raise ConfigError(
                 f"audio encoder: n_audio_state must be even and a multiple of n_audio_head, got {self.n_audio_state} "
@@ -60,27 +60,27 @@ class AudioEncoderDims:
 
     @classmethod
     def from_mapping(cls, dims: Mapping[str, Any]) -> "AudioEncoderDims":
-        """Pick the encoder's sizes out of a checkpoint's `dims` (which also describes the text decoder).
+        """Extract the encoder's dimensions from a checkpoint's `dims` (which also describes the text decoder).
 
         Raises:
-            CheckpointError: a size is missing or unusable.
+            CheckpointError: a dimension is missing or invalid.
         """
         try:
             return cls(**{field.name: dims[field.name] for field in fields(cls)})
         except KeyError as error:
             raise CheckpointError(f"the audio encoder's dims lack {error.args[0]!r}; given: {sorted(dims)}") from error
         except ConfigError as error:
-            raise CheckpointError(f"the audio encoder's dims cannot be used: {error}") from error
+            raise CheckpointError(f"the audio encoder's dims are invalid: {error}") from error
 
 
 class AudioEncoder(nn.Module):
-    """Audio encoder whose forward returns what every layer knows about each 20 ms of speech.
+    """Audio encoder whose forward returns the hidden states of every layer for each 20 ms of speech.
 
-    Layer norms and the position table always stay float32, whatever `.to(dtype)` or `.half()` is asked for: in half
-    precision they are where Whisper loses accuracy.
+    Layer norms and the positional embedding always stay float32, also after `.to(dtype)` or `.half()`: they are where
+    Whisper loses accuracy in half precision.
 
     Args:
-        dims: sizes; also kept as `.dims`.
+        dims: dimensions; also available as `.dims`.
 
     Raises:
         DependencyError: openai-whisper is not installed.
@@ -92,7 +92,7 @@ class AudioEncoder(nn.Module):
             from whisper.model import AudioEncoder as WhisperEncoder
         except ImportError as error:
             raise DependencyError(
-                "the audio encoder needs the package openai-whisper, which cannot be imported "
+                "the audio encoder requires the package openai-whisper, which cannot be imported "
                 f"({error}); install it with: pip install --no-deps openai-whisper"
             ) from error
         self.dims = dims
@@ -114,11 +114,11 @@ class AudioEncoder(nn.Module):
         """Encode log-mel segments.
 
         Args:
-            mel: (b, n_mels, 2 * n_audio_ctx) log-mel columns, any float dtype; 0.0 pads a short segment.
+            mel: (b, n_mels, 2 * n_audio_ctx) log-mel columns, any float dtype; pad short segments with 0.0.
 
         Returns:
-            (b, n_audio_ctx, n_audio_layer + 1, n_audio_state): the convolutions' output plus positions, then each
-            block's output, all before the final layer norm.
+            (b, n_audio_ctx, n_audio_layer + 1, n_audio_state): the convolution output plus positional embedding, then
+            the output of each block, all before the final layer norm.
 
         Raises:
             ValueError: mel has another shape.
@@ -155,25 +155,25 @@ def load_audio_encoder(
     Args:
         path: a Whisper checkpoint in OpenAI's layout (``.pt`` with "dims" and "model_state_dict"), or a
             ``.safetensors`` written by `save_audio_encoder`.
-        device: where the weights go.
+        device: of the weights.
         dtype: precision of the computation; layer norms stay float32.
         cross_attention_dim: width that the U-Net expects; None accepts any.
 
     Raises:
-        CheckpointError: the file is missing, damaged, no audio encoder, or of another width than the U-Net's.
+        CheckpointError: the file is missing, damaged, not an audio encoder, or its width differs from the U-Net's.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(
-            f"audio encoder not found: {path} is no file; see checkpoints/README.md for how to get it"
+            f"audio encoder not found: {path} is not a file; see checkpoints/README.md for how to get it"
         )
     dims, state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_openai(path)
     if cross_attention_dim is not None and dims.n_audio_state != cross_attention_dim:
-        fitting = _KNOWN_WIDTHS.get(cross_attention_dim)
-        advice = f"use {fitting}" if fitting else "use the audio encoder that this U-Net was trained with"
+        matching = _KNOWN_WIDTHS.get(cross_attention_dim)
+        advice = f"use {matching}" if matching else "use the audio encoder that this U-Net was trained with"
         raise CheckpointError(
             f"audio encoder {path} has width {dims.n_audio_state}, but the configured U-Net has cross_attention_dim "
-            f"{cross_attention_dim}; {advice}, or the configuration that fits this encoder"
+            f"{cross_attention_dim}; {advice}, or a configuration that matches this encoder"
         )
     encoder = AudioEncoder(dims)
     _load_strictly(encoder, state, path)
@@ -181,12 +181,12 @@ def load_audio_encoder(
 
 
 def save_audio_encoder(encoder: AudioEncoder, path: str | os.PathLike[str]) -> None:
-    """Write `encoder` as fp16 safetensors with its sizes in the metadata key "dims" (JSON).
+    """Write `encoder` as fp16 safetensors with its dimensions in the metadata key "dims" (JSON).
 
-    The sinusoid table is left out, it follows from the sizes. The file appears under its name only when complete.
+    The sinusoidal positional embedding is omitted: it is computed from the dimensions. The file is written atomically.
 
     Raises:
-        CheckpointError: a weight does not fit into fp16.
+        CheckpointError: a weight overflows fp16.
     """
     path = Path(path)
     state: dict[str, Tensor] = {}
@@ -195,7 +195,9 @@ def save_audio_encoder(encoder: AudioEncoder, path: str | os.PathLike[str]) -> N
             continue
         state[name] = value.detach().to("cpu", torch.float16).contiguous()
         if not torch.isfinite(state[name]).all():
-            raise CheckpointError(f"cannot save the audio encoder: {name} has values that fp16 cannot hold")
+            raise CheckpointError(
+                f"cannot save the audio encoder: {name} has values that are not finite in fp16; check the weights"
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
         partial = Path(folder) / path.name
@@ -207,12 +209,12 @@ def _read_safetensors(path: Path) -> tuple[AudioEncoderDims, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"audio encoder {path} cannot be read ({error}); fetch it again") from error
     if "dims" not in metadata:
         raise CheckpointError(
-            f"{path} is no audio encoder: its metadata lacks 'dims'; expected a file written by save_audio_encoder"
+            f"{path} is not an audio encoder: its metadata lacks 'dims'; expected a file written by save_audio_encoder"
         )
     return AudioEncoderDims.from_mapping(json.loads(metadata["dims"])), state
 
@@ -221,20 +223,20 @@ def _read_openai(path: Path) -> tuple[AudioEncoderDims, dict[str, Tensor]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGED_FILE_ERRORS as error:
-        # Torch's own words advise to load the file with its protection switched off.
-        reason = "no plain PyTorch weights" if isinstance(error, UnpicklingError) else error
+        # Torch's own message advises loading the file with weights_only=False, which is unsafe.
+        reason = "not a plain PyTorch weights file" if isinstance(error, UnpicklingError) else error
         raise CheckpointError(f"audio encoder {path} cannot be read ({reason}); fetch it again") from error
     if not isinstance(content, dict) or not {"dims", "model_state_dict"} <= content.keys():
         found = sorted(map(str, content))[:5] if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(
-            f"{path} is no Whisper checkpoint: expected the entries 'dims' and 'model_state_dict', found {found}"
+            f"{path} is not a Whisper checkpoint: expected the entries 'dims' and 'model_state_dict', found {found}"
         )
     encoder_state = {key: value for key, value in content["model_state_dict"].items() if key.startswith("encoder.")}
     return AudioEncoderDims.from_mapping(content["dims"]), encoder_state
 
 
 def _load_strictly(encoder: AudioEncoder, state: dict[str, Tensor], path: Path) -> None:
-    """Load all weights by name; only the sinusoid table may be absent, it is then computed from the sizes."""
+    """Load all weights by name; only the sinusoidal positional embedding may be missing and is then computed."""
     try:
         outcome = encoder.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -242,6 +244,6 @@ def _load_strictly(encoder: AudioEncoder, state: dict[str, Tensor], path: Path) 
     missing = [key for key in outcome.missing_keys if key != _SINUSOIDS]
     if missing or outcome.unexpected_keys:
         raise CheckpointError(
-            f"audio encoder {path} does not fit its own dims {encoder.dims}: missing {missing[:5]}, unknown "
+            f"audio encoder {path} does not match its own dims {encoder.dims}: missing {missing[:5]}, unknown "
             f"{outcome.unexpected_keys[:5]}; fetch it again"
         )

@@ -1,9 +1,9 @@
 """One window of speech features per video frame, for audio of any length.
 
-The encoder sees segments of `n_audio_ctx` positions (30 s for Whisper). The published system cuts the audio into such
-segments edge to edge, so that features jump every 30 s. Here segments overlap and are cross-faded where both know at
-least a tenth of a segment (3 s) of real speech on either side. Segments are encoded when first needed and only the
-last two are kept: reading forwards needs the same memory for any length.
+The encoder processes segments of `n_audio_ctx` positions (30 s for Whisper). The published system splits the audio
+into adjacent segments, so that features jump every 30 s. Here segments overlap and are cross-faded where both have at
+least a tenth of a segment (3 s) of context on either side. Segments are encoded on demand and only the last two are
+cached, so sequential reading needs constant memory.
 """
 
 import math
@@ -26,19 +26,18 @@ Continuity = Literal["continuous", "published"]
 ROWS_PER_SECOND = 50
 SAMPLES_PER_ROW = 2 * HOP_LENGTH
 
-_SEGMENTS_KEPT = 2
+_MAX_CACHED_SEGMENTS = 2
 
 
 def feature_length(num_samples: int) -> int:
-    """Return the number of 20 ms feature rows that `num_samples` samples at 16 kHz give."""
+    """Return the number of 20 ms feature rows in `num_samples` samples at 16 kHz."""
     return num_samples // SAMPLES_PER_ROW
 
 
 def published_window_count(length: int, fps: Fraction | int) -> int:
-    """Return how many windows (= video frames) the published system makes of `length` feature rows.
+    """Return the number of windows (= video frames) that the published system produces from `length` feature rows.
 
-    It goes on until after a window's centre lies beyond the last row, which is one or two frames more than the audio
-    lasts.
+    It continues until a window's center lies beyond the last row, one or two frames after the end of the audio.
     """
     return math.ceil((length + 1) * Fraction(fps) / ROWS_PER_SECOND) + 1
 
@@ -46,28 +45,28 @@ def published_window_count(length: int, fps: Fraction | int) -> int:
 def window_rows(
     start: int, stop: int, fps: Fraction | int, length: int, feat_length: tuple[int, int] = (2, 2)
 ) -> Tensor:
-    """Return the feature rows that the windows of video frames start..stop-1 consist of.
+    """Return the feature row indices of the windows of video frames start..stop-1.
 
     Args:
         start: first video frame.
-        stop: one after the last.
+        stop: one after the last video frame.
         fps: frames per second of the video.
-        length: number of feature rows; rows outside are clamped to the first or last one.
-        feat_length: (left, right) reach in units of two rows, `audio_feat_length` of the published configuration.
+        length: number of feature rows; indices outside are clamped to the first or last row.
+        feat_length: (left, right) context in units of two rows, `audio_feat_length` of the published configuration.
 
     Returns:
-        (stop - start, 2 * (left + right + 1)) int64; window i covers centre - 2 * left .. centre + 2 * right + 1 with
-        centre = floor(50 * i / fps).
+        (stop - start, 2 * (left + right + 1)) int64; window i covers center - 2 * left .. center + 2 * right + 1 with
+        center = floor(50 * i / fps).
     """
     rate = Fraction(fps)
-    centres = [frame * ROWS_PER_SECOND * rate.denominator // rate.numerator for frame in range(start, stop)]
-    reach = torch.arange(-2 * feat_length[0], 2 * feat_length[1] + 2)
-    rows = rearrange(torch.tensor(centres, dtype=torch.int64), "f -> f 1") + reach
+    centers = [frame * ROWS_PER_SECOND * rate.denominator // rate.numerator for frame in range(start, stop)]
+    offsets = torch.arange(-2 * feat_length[0], 2 * feat_length[1] + 2)
+    rows = rearrange(torch.tensor(centers, dtype=torch.int64), "f -> f 1") + offsets
     return rows.clamp(0, length - 1)
 
 
 def gather_windows(features: Tensor, rows: Tensor) -> Tensor:
-    """Flatten the chosen rows of `features` into windows, time-major.
+    """Gather rows of `features` into flattened windows, time-major.
 
     Args:
         features: (length, layers, d).
@@ -81,10 +80,10 @@ def gather_windows(features: Tensor, rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """How feature rows are spread over encoder segments.
+    """Assignment of feature rows to encoder segments.
 
-    Segment k covers rows k * hop .. k * hop + size. From one segment to the next its weight rises from 0 to 1 over
-    `fade` rows which begin `margin` rows after the later segment's start.
+    Segment k covers rows k * hop .. k * hop + size. Its weight rises from 0 to 1 over `fade` rows, starting `margin`
+    rows after its first row.
     """
 
     size: int
@@ -94,7 +93,7 @@ class SegmentPlan:
 
     @classmethod
     def for_continuity(cls, continuity: Continuity, size: int) -> "SegmentPlan":
-        """Edge-to-edge segments of `size` rows for "published", overlapping by a third for "continuous"."""
+        """Segments of `size` rows: adjacent for "published", overlapping by a third for "continuous"."""
         if continuity == "published":
             return cls(size, size, 0, 0)
         if continuity != "continuous":
@@ -104,27 +103,27 @@ class SegmentPlan:
         return cls(size, size - overlap, margin, overlap - 2 * margin)
 
     def count(self, length: int) -> int:
-        """Return the number of segments for `length` rows; a last one that would add nothing is not made."""
+        """Return the number of segments needed for `length` rows."""
         return max(1, math.ceil((length - self.size) / self.hop) + 1)
 
     def used_rows(self, index: int, length: int) -> tuple[int, int]:
-        """Return (first, stop) of the rows in which segment `index` has a weight above 0."""
+        """Return the row range (first, stop) in which segment `index` has a weight above 0."""
         first = index * self.hop + self.margin if index else 0
         last_segment = index == self.count(length) - 1
         stop = length if last_segment else (index + 1) * self.hop + self.margin + self.fade
         return first, stop
 
     def segments_for(self, start: int, stop: int, length: int) -> range:
-        """Return the segments that rows start..stop-1 need."""
+        """Return the segments needed for rows start..stop-1."""
         count = self.count(length)
         first = min(max(0, (start - self.margin - self.fade) // self.hop), count - 1)
         last = min(max(0, (stop - 1 - self.margin) // self.hop), count - 1)
         return range(first, last + 1)
 
     def rising_weights(self, start: int, stop: int, index: int) -> Tensor:
-        """Return the weights of segment `index` against its predecessor in the rows of start..stop-1 that are faded.
+        """Return the cross-fade weights of segment `index` against its predecessor, for rows from `start` on.
 
-        The faded rows are the first ones; (n, 1, 1) float32 with n = 0 where none are.
+        (n, 1, 1) float32 for the first n of the rows start..stop-1; n = 0 if none of them is in the cross-fade.
         """
         if index == 0:
             return torch.zeros(0, 1, 1)
@@ -137,21 +136,21 @@ class SegmentPlan:
 class AudioWindows:
     """Speech feature windows of a video's frames, computed on demand.
 
-    `windows[start:stop]` gives (stop - start, 50, d) on the encoder's device and in its dtype: 10 rows of 20 ms by
-    5 layers (4 blocks and their input) around the frame's own moment; `len(windows)` is `num_frames`. Any slicing
-    gives the same values. Frames beyond the audio's end repeat its last row.
+    `windows[start:stop]` is (stop - start, 50, d) on the encoder's device and in its dtype: 10 rows of 20 ms by 5
+    layers (4 blocks and their input), centered on the time of each frame; `len(windows)` is `num_frames`. Values do not
+    depend on the slicing. Frames beyond the end of the audio repeat its last row.
 
     Args:
-        encoder: turns log-mel segments into features.
+        encoder: computes features from log-mel segments.
         waveform: (n,) float32, 16 kHz mono, in [-1, 1].
-        fps: frames per second of the video that is made.
-        num_frames: how many frames it has.
-        continuity: "continuous" cross-fades overlapping segments; "published" cuts every 30 s as published. Both
-            are equal for audio of up to one segment.
-        feat_length: (left, right) reach of a window in units of 40 ms.
+        fps: frames per second of the output video.
+        num_frames: number of output frames.
+        continuity: "continuous" cross-fades overlapping segments; "published" uses adjacent 30 s segments. Both are
+            equal for audio of up to one segment.
+        feat_length: (left, right) context of a window in units of 40 ms.
 
     Raises:
-        MediaError: less than 20 ms of audio, several channels, or samples that are no finite numbers.
+        MediaError: less than 20 ms of audio, several channels, or samples that are not finite.
         ValueError: fps or num_frames out of range, or an unknown continuity.
     """
 
@@ -165,7 +164,7 @@ class AudioWindows:
         feat_length: tuple[int, int] = (2, 2),
     ) -> None:
         if fps <= 0 or num_frames < 0:
-            raise ValueError(f"fps must be above 0 and num_frames not below, got {fps} and {num_frames}")
+            raise ValueError(f"fps must be > 0 and num_frames >= 0, got {fps} and {num_frames}")
         self.encoder = encoder
         self.fps = Fraction(fps)
         self.num_frames = num_frames
@@ -176,7 +175,7 @@ class AudioWindows:
         if self.num_rows == 0:
             raise MediaError(
                 f"the audio is too short: {len(waveform)} samples ({1000 * len(waveform) / SAMPLE_RATE:.1f} ms); "
-                "at least 20 ms are needed"
+                "at least 20 ms are required"
             )
         self._segments: OrderedDict[int, Tensor] = OrderedDict()
 
@@ -196,9 +195,9 @@ class AudioWindows:
 
     @torch.no_grad()
     def features(self, start: int, stop: int) -> Tensor:
-        """Return feature rows start..stop-1, (stop - start, layers + 1, d), of `num_rows` rows in all."""
+        """Return feature rows start..stop-1 of the `num_rows` rows: (stop - start, layers + 1, d)."""
         if not 0 <= start < stop <= self.num_rows:
-            raise ValueError(f"rows {start}..{stop} are outside of the audio's 0..{self.num_rows}")
+            raise ValueError(f"rows {start}..{stop} are outside the audio's rows 0..{self.num_rows}")
         dims = self.encoder.dims
         features = torch.empty(
             stop - start,
@@ -211,22 +210,22 @@ class AudioWindows:
             used_first, used_stop = self.plan.used_rows(index, self.num_rows)
             first, last = max(start, used_first), min(stop, used_stop)
             offset = index * self.plan.hop
-            piece = self._segment(index)[first - offset : last - offset]
+            segment = self._segment(index)[first - offset : last - offset]
             target = features[first - start : last - start]
             weights = to_device(self.plan.rising_weights(first, last, index), features.device)
             faded = len(weights)
-            target[:faded] = torch.lerp(target[:faded].float(), piece[:faded].float(), weights)
-            target[faded:] = piece[faded:]
+            target[:faded] = torch.lerp(target[:faded].float(), segment[:faded].float(), weights)
+            target[faded:] = segment[faded:]
         return features
 
     def _segment(self, index: int) -> Tensor:
-        """Return all rows of segment `index`, (size, layers + 1, d), encoding it unless it was one of the last two."""
+        """Return all rows of segment `index`, (size, layers + 1, d), from the cache or by encoding it."""
         if index not in self._segments:
             start, columns = 2 * index * self.plan.hop, 2 * self.plan.size
             mel = self._mel[start : start + columns]
             mel = torch.nn.functional.pad(mel, (0, columns - mel.shape[1]))
             self._segments[index] = self.encoder(mel.unsqueeze(0))[0]
         self._segments.move_to_end(index)
-        while len(self._segments) > _SEGMENTS_KEPT:
+        while len(self._segments) > _MAX_CACHED_SEGMENTS:
             self._segments.popitem(last=False)
         return self._segments[index]

@@ -1,7 +1,7 @@
-"""Log-mel spectrogram of a whole recording, computed piece by piece.
+"""Log-mel spectrogram of a whole recording, computed in chunks.
 
-The published system normalises by the loudest value of the *whole* file and pads nothing but half an FFT window at
-both ends. `LogMel` keeps that result while never holding the spectrogram of more than one piece.
+The published system normalizes by the maximum of the *whole* file and pads only half an FFT window at both ends.
+`LogMel` gives the same result without ever holding the spectrogram of more than one chunk.
 """
 
 import math
@@ -20,27 +20,27 @@ N_MELS = 80
 
 _DYNAMIC_RANGE = 8.0
 _POWER_FLOOR = 1e-10
-_COLUMNS_PER_PIECE = 3000
+_COLUMNS_PER_CHUNK = 3000
 
 
 class LogMel:
     """Whisper's log-mel spectrogram of `waveform`, sliced on demand.
 
-    `len(log_mel)` is the number of 10 ms columns, samples // 160. `log_mel[start:stop]` computes those columns,
-    (80, stop - start) float32 on `device`, values up to about 2.5 and no lower than 2 below the file's loudest one.
+    `len(log_mel)` is the number of 10 ms columns, samples // 160. `log_mel[start:stop]` computes those columns:
+    (80, stop - start) float32 on `device`, with values up to about 2.5 and at most 2 below the maximum of the file.
 
     Args:
         waveform: (n,) float, 16 kHz mono, in [-1, 1].
-        device: where to compute and return columns; default: where the waveform is.
+        device: of the computation and the result; defaults to that of the waveform.
 
     Raises:
-        MediaError: the waveform is not one-dimensional or has values that are not finite.
+        MediaError: the waveform is not one-dimensional or has non-finite values.
     """
 
     def __init__(self, waveform: Tensor, device: torch.device | str | None = None) -> None:
         if waveform.ndim != 1:
             raise MediaError(
-                f"cannot analyse the audio: expected one channel of samples (n,), got shape {tuple(waveform.shape)}; "
+                f"cannot analyze the audio: expected one channel of samples (n,), got shape {tuple(waveform.shape)}; "
                 "mix the channels down first"
             )
         self.waveform = waveform
@@ -63,30 +63,30 @@ class LogMel:
         return (log_power.clamp(min=self._peak - _DYNAMIC_RANGE) + 4.0) / 4.0
 
     def _find_peak(self) -> float:
-        """Greatest log power of the whole recording, which fixes the floor of every column."""
+        """Maximum log power of the whole recording, which sets the floor of every column."""
         peak = -math.inf
-        for start in range(0, self._columns, _COLUMNS_PER_PIECE):
-            piece = self._log_power(start, min(start + _COLUMNS_PER_PIECE, self._columns))
-            loudest = float(piece.max())
-            if not math.isfinite(loudest):
+        for start in range(0, self._columns, _COLUMNS_PER_CHUNK):
+            chunk = self._log_power(start, min(start + _COLUMNS_PER_CHUNK, self._columns))
+            chunk_peak = float(chunk.max())
+            if not math.isfinite(chunk_peak):
                 raise MediaError(
-                    f"cannot analyse the audio: samples near {start * HOP_LENGTH / SAMPLE_RATE:.1f} s are not finite "
-                    "numbers; expected values in [-1, 1]; decode the file again"
+                    f"cannot analyze the audio: samples near {start * HOP_LENGTH / SAMPLE_RATE:.1f} s are not finite; "
+                    "expected values in [-1, 1]; decode the file again"
                 )
-            peak = max(peak, loudest)
+            peak = max(peak, chunk_peak)
         return peak
 
     def _log_power(self, start: int, stop: int) -> Tensor:
-        """Log10 mel power of columns start..stop, (80, stop - start), floored at -10 but not normalised."""
-        samples = self._centred_samples(start * HOP_LENGTH, (stop - 1) * HOP_LENGTH)
+        """Log10 mel power of columns start..stop-1, (80, stop - start), floored at -10 but not normalized."""
+        samples = self._centered_samples(start * HOP_LENGTH, (stop - 1) * HOP_LENGTH)
         spectrum = torch.stft(samples, N_FFT, HOP_LENGTH, window=self._window, center=False, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
         return (self._filters @ power).clamp(min=_POWER_FLOOR).log10()
 
-    def _centred_samples(self, first_centre: int, last_centre: int) -> Tensor:
-        """Samples under windows centred on both positions, mirrored beyond the recording's ends."""
+    def _centered_samples(self, first_center: int, last_center: int) -> Tensor:
+        """Samples covered by FFT windows centered on first_center .. last_center, reflected beyond either end."""
         half = N_FFT // 2
-        start, stop, count = first_centre - half, last_centre + half, len(self.waveform)
+        start, stop, count = first_center - half, last_center + half, len(self.waveform)
         if start >= 0 and stop <= count:
             return to_device(self.waveform[start:stop].float(), self.device)
         period = 2 * (count - 1)

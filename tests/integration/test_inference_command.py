@@ -190,10 +190,10 @@ def missing(folder: Path) -> Path:
     [
         ("video", missing, "Video file .*gone.mp4 does not exist"),
         ("audio", missing, "Audio file .*gone.mp4 does not exist"),
-        ("video", text_named_mp4, "Cannot read '.*text.mp4' as video .* no media file at all"),
+        ("video", text_named_mp4, "Cannot read '.*text.mp4' as video .* not a media file"),
         ("audio", text_named_mp4, "Cannot read '.*text.mp4' as video or audio"),
-        ("video", sound_named_mp4, "sound.mp4' has no picture.* Give a video file"),
-        ("audio", silent_video, "silent.mp4' has no sound.* Give an audio file"),
+        ("video", sound_named_mp4, "sound.mp4' has no video stream.* Give a video file"),
+        ("audio", silent_video, "silent.mp4' has no audio track.* Give an audio file"),
         ("audio", header_only, "zero.wav' has zero length"),
         ("audio", no_bytes, "empty.wav': the file is empty"),
         ("video", silent_video, "No usable face in any of the 10 frames of .*silent.mp4"),

@@ -95,7 +95,7 @@ def test_bad_files_are_refused(tmp_path, probe):
 def test_sound_without_picture(tmp_path):
     path = write_tone(tmp_path / "speech.wav", 1.0)
     assert probe_audio(path).duration == pytest.approx(1.0)
-    with pytest.raises(MediaError, match="no picture"):
+    with pytest.raises(MediaError, match="no video stream"):
         probe_video(path)
 
 
@@ -112,12 +112,12 @@ def test_cover_art_is_no_picture(tmp_path):
         container.mux(sound.encode(frame))
         container.mux(sound.encode(None))
         container.mux(cover.encode(None))
-    with pytest.raises(MediaError, match="no picture"):
+    with pytest.raises(MediaError, match="no video stream"):
         probe_video(path)
 
 
 def test_picture_without_sound(tmp_path):
-    with pytest.raises(MediaError, match="no sound"):
+    with pytest.raises(MediaError, match="no audio track"):
         probe_audio(make_clip(tmp_path / "silent.mp4", Clip(steady(5))))
 
 

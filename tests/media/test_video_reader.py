@@ -133,7 +133,7 @@ def test_backward_is_forward_reversed(tmp_path, monkeypatch, codec, suffix):
     if codec == "libx265":
         options = {"crf": "20", "preset": "medium", "x265-params": "log-level=error:keyint=40:open-gop=1:bframes=4"}
     path = make_clip(tmp_path / f"clip{suffix}", Clip(steady(100), codec=codec, options=options))
-    monkeypatch.setattr(video_reader, "_BACKWARD_BYTES", 9 * 128 * 96 * 3 // 2)
+    monkeypatch.setattr(video_reader, "_MAX_CHUNK_BYTES", 9 * 128 * 96 * 3 // 2)
     reader = VideoReader(path)
     forward = [frame.pixels for frame in reader]
     backward = list(reader.frames_backward(90))

@@ -77,7 +77,7 @@ def test_a_file_cut_off_cannot_be_indexed(tmp_path):
 def test_sound_alone_has_no_frames(tmp_path):
     from tests.media.clips import write_tone
 
-    with pytest.raises(MediaError, match="no picture"):
+    with pytest.raises(MediaError, match="no video stream"):
         index_frames(write_tone(tmp_path / "tone.wav", 0.5))
 
 

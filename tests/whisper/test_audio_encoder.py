@@ -125,7 +125,7 @@ def test_files_that_are_no_encoder(golden, tmp_path):
         cut: "cannot be read",
         page: "cannot be read",
         empty: "cannot be read",
-        unet: "no Whisper checkpoint.*global_step",
+        unet: "not a Whisper checkpoint.*global_step",
         other: "lacks 'dims'",
         wrong_dims: "unknown .*blocks.3",
         wrong_width: "contradicts its own dims",

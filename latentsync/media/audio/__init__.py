@@ -1,1 +1,1 @@
-"""Audio: reading, muxing, silence, mel spectrograms for SyncNet."""
+"""Audio: reading, muxing, silence detection, mel spectrograms for SyncNet."""

@@ -1,4 +1,4 @@
-"""Slaney's mel filters, which both the Whisper features and the SyncNet mel are made with."""
+"""Slaney-style mel filterbank, used by both the Whisper features and the SyncNet mel."""
 
 import math
 from functools import lru_cache
@@ -13,7 +13,7 @@ _LOG_STEP = math.log(6.4) / 27.0
 
 
 def _hz_to_mel(hz: float) -> float:
-    """Slaney's mel scale: linear below 1 kHz, logarithmic above."""
+    """Slaney mel scale: linear below 1 kHz, logarithmic above."""
     if hz < _BREAK_HZ:
         return hz / _LINEAR_HZ
     return _BREAK_HZ / _LINEAR_HZ + math.log(hz / _BREAK_HZ) / _LOG_STEP
@@ -27,7 +27,7 @@ def _mel_to_hz(mel: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def mel_filterbank(n_fft: int, n_mels: int, fmin: float, fmax: float, sample_rate: int = 16000) -> Tensor:
-    """Return triangular filters of equal area on Slaney's mel scale, (n_mels, n_fft // 2 + 1) float32.
+    """Return area-normalized triangular filters on the Slaney mel scale, (n_mels, n_fft // 2 + 1) float32.
 
     `fmin` and `fmax` are in Hz. The returned tensor is shared by all callers: do not write into it.
     """

@@ -1,4 +1,4 @@
-"""Puts the driving sound into an output file, cut or padded with silence to the picture's length."""
+"""Muxes the driving audio into an output file, trimmed or padded with silence to the length of the video."""
 
 import os
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ _SILENCE_SAMPLES = 1024
 
 @dataclass(frozen=True)
 class AudioTrack:
-    """Sound of an output video: the main track of ``path`` at its own rate and channels.
+    """Audio of an output video: the main track of ``path`` at its own sample rate and channel layout.
 
-    It is encoded anew, as AAC in mp4 and as FLAC in Matroska: packets can only be copied whole, so a copy could not
-    end exactly with the picture, and neither could AAC in Matroska. ``bit_rate`` is that of AAC in bits per second for
-    two channels or fewer; libav lowers what a low sample rate cannot use. ``warnings`` holds what has been told about
-    the file already and gets what else could not be read.
+    It is re-encoded, as AAC in mp4 and as FLAC in Matroska: packets can only be copied whole, so a stream copy could
+    not end exactly with the video, and neither could AAC in Matroska. ``bit_rate`` applies to AAC, in bits per second
+    for up to two channels; libav lowers it where the sample rate is too low to use it. ``warnings`` holds the warnings
+    already reported for the file; new ones are appended.
     """
 
     path: str | os.PathLike[str]
@@ -37,11 +37,14 @@ class AudioTrack:
 
 
 class AudioMuxer:
-    """Encodes the sound of a track alongside the picture, never further than the picture has come.
+    """Encodes an audio track interleaved with the video, never ahead of the frames written so far.
 
     Args:
         container: the output, before its first packet.
-        track: the sound.
+        track: the audio.
+
+    Raises:
+        MediaError: see `probe_audio`.
     """
 
     def __init__(self, container: OutputContainer, track: AudioTrack) -> None:
@@ -62,7 +65,7 @@ class AudioMuxer:
             self._context.bit_rate = track.bit_rate * max(1, self._context.layout.nb_channels // 2)
 
     def advance(self, seconds: Fraction) -> None:
-        """Encode whole decoded frames as far as they fit below ``seconds``."""
+        """Encode the decoded audio frames that end at or before ``seconds``."""
         limit = int(seconds * self._rate)
         while True:
             if self._pending is None:
@@ -73,14 +76,14 @@ class AudioMuxer:
             self._pending = None
 
     def finish(self, seconds: Fraction) -> None:
-        """Bring the sound to exactly ``seconds``, by a cut or by silence, and flush the encoder."""
+        """Trim or pad the audio to exactly ``seconds`` and flush the encoder."""
         limit = round(seconds * self._rate)
         self.advance(Fraction(limit, self._rate))
-        left = limit - self._written
-        if self._pending is not None and left > 0:
-            self._encode(trim(self._pending, left))
-        while (left := limit - self._written) > 0:
-            self._encode(self._silence(min(left, _SILENCE_SAMPLES)))
+        remaining = limit - self._written
+        if self._pending is not None and remaining > 0:
+            self._encode(trim(self._pending, remaining))
+        while (remaining := limit - self._written) > 0:
+            self._encode(self._silence(min(remaining, _SILENCE_SAMPLES)))
         self._container.mux(self._stream.encode(None))
 
     def _silence(self, samples: int) -> AudioFrame:

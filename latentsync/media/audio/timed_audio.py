@@ -1,7 +1,7 @@
-"""Sound on the clock of its container: a track that starts late or early, or has a hole, keeps its place in time.
+"""Audio on the container clock: tracks that start late or early or have gaps keep their timing.
 
-`latentsync.media.audio.reader` reads a track from its first sample on, which is right for a driving speech. In a clip
-whose sound was moved by time stamps alone (``ffmpeg -itsoffset ... -c copy``) that would undo the move.
+`latentsync.media.audio.reader` reads a track from its first sample, which is right for driving speech. For a clip
+whose audio was shifted by timestamps alone (``ffmpeg -itsoffset ... -c copy``) that would undo the shift.
 """
 
 import os
@@ -20,34 +20,37 @@ _MAX_GAP = 600
 
 
 def read_timed_audio(path: str | os.PathLike[str], origin: Fraction, sample_rate: int = 16000) -> np.ndarray:
-    """Decode the sound of a file so that sample n is what is heard ``n / sample_rate`` seconds after ``origin``.
+    """Decode the audio of a file such that sample n plays ``n / sample_rate`` seconds after ``origin``.
 
     Args:
         path: of the file.
-        origin: seconds on the clock of the container, such as `FrameIndex.start`; what is heard before it is left out,
-            silence fills the time between it and the first sound.
+        origin: seconds on the container clock, such as `FrameIndex.start`. Earlier audio is dropped; audio that starts
+            later is padded with silence.
         sample_rate: of the result in Hz.
 
     Returns:
-        (n,) float32 mono in [-1, 1), quantised to 16 bits.
+        (n,) float32 mono in [-1, 1), quantized to 16 bits.
 
     Raises:
-        MediaError: the file cannot be opened, has no sound, or its sound ends before ``origin``.
+        MediaError: the file cannot be opened, has no audio track, or its audio ends before ``origin``.
     """
     frames = audio_frames(path, [])
     first = next(frames, None)
-    begins = Fraction(0) if first is None else _time(first, origin) - origin
-    if abs(begins) > _MAX_GAP:
+    offset = Fraction(0) if first is None else _time(first, origin) - origin
+    if abs(offset) > _MAX_GAP:
         raise MediaError(
-            f"The sound of {str(path)!r} starts {float(begins):.0f} s from its picture. Its times are wrong."
+            f"The audio of {str(path)!r} starts {float(offset):.0f} s away from its video. Its timestamps are wrong; "
+            "remux or re-export the file."
         )
     frames = frames if first is None else _fill_gaps(chain([first], frames))
-    pieces = [frame.to_ndarray().reshape(-1) for frame in convert(frames, SampleFormat("s16", "mono", sample_rate))]
-    samples = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
-    shift = round(begins * sample_rate)
+    chunks = [frame.to_ndarray().reshape(-1) for frame in convert(frames, SampleFormat("s16", "mono", sample_rate))]
+    samples = np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
+    shift = round(offset * sample_rate)
     samples = np.pad(samples, (shift, 0)) if shift > 0 else samples[-shift:]
     if not samples.size:
-        raise MediaError(f"{str(path)!r} has no sound beside its picture: the track is empty or ends before it.")
+        raise MediaError(
+            f"{str(path)!r} has no audio during its video: the track is empty or ends before the first frame."
+        )
     return samples.astype(np.float32) / 32768
 
 
@@ -56,7 +59,7 @@ def _time(frame: AudioFrame, default: Fraction) -> Fraction:
 
 
 def _fill_gaps(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-    """Put silence where the time stamps leave something out, as damaged or cut tracks do."""
+    """Insert silence at gaps in the timestamps, as damaged or edited tracks have."""
     expected: Fraction | None = None
     for frame in frames:
         time = _time(frame, Fraction(0) if expected is None else expected)

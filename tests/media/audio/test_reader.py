@@ -78,7 +78,7 @@ def test_refusals(tmp_path):
         file.setframerate(16000)
     with pytest.raises(MediaError, match="zero length"):
         read_audio(tmp_path / "zero.wav")
-    with pytest.raises(MediaError, match="no sound"):
+    with pytest.raises(MediaError, match="no audio track"):
         read_audio(make_clip(tmp_path / "silent.mp4", Clip(steady(3))))
     with pytest.raises(MediaError, match="no such file"):
         read_audio(tmp_path / "missing.wav")
