@@ -1,1 +1,1 @@
-"""Training data: clips as windows of frames and sound, in an order that depends on seed, epoch and index only."""
+"""Training data: windows of frames and audio from clips, in an order determined by seed, epoch and index."""

@@ -1,4 +1,4 @@
-"""Whisper's features of whole clips, kept in memory and on disk, cut into the windows of training samples."""
+"""Whisper features of whole clips, cached in memory and on disk and sliced into windows of training samples."""
 
 import hashlib
 from collections import OrderedDict
@@ -20,14 +20,14 @@ _DEFAULT_BYTES = 2**30
 
 
 class ClipAudioEmbeddings:
-    """Speech features of clips, on the clock of each clip's first frame.
+    """Speech features of clips, aligned to each clip's first frame.
 
     Args:
-        encoder: makes features of sound; it must not change afterwards.
-        cache_dir: folder where features are kept, under the clip's content and the encoder's sizes and weights; None
-            keeps them in memory only.
-        max_bytes: memory for features of the clips used last (10 s of Whisper tiny in half precision are 1.9 MB).
-        feat_length: (left, right) reach of a window in units of 40 ms.
+        encoder: computes the features; its weights must not change afterwards.
+        cache_dir: folder of the disk cache, keyed by the clip's content and the encoder's dimensions and weights; None
+            caches in memory only.
+        max_bytes: size of the in-memory LRU cache (10 s of Whisper tiny in half precision take 1.9 MB).
+        feat_length: (left, right) context of a window in units of 40 ms.
     """
 
     def __init__(
@@ -44,25 +44,25 @@ class ClipAudioEmbeddings:
         self.cached_bytes = 0
 
     def windows(self, clip: str | Path, start: int, frames: int) -> Tensor:
-        """Windows of the frames ``start`` ... ``start + frames - 1`` at 25 a second.
+        """Feature windows of the frames ``start`` ... ``start + frames - 1`` at 25 frames per second.
 
         Returns:
-            (frames, 50, d) on the encoder's device and in its dtype. Beyond the sound its last moment is repeated.
+            (frames, 50, d) on the encoder's device and in its dtype. Beyond the end of the audio the last row repeats.
 
         Raises:
-            DataError: the clip or its sound cannot be read.
+            DataError: the clip or its audio cannot be read.
         """
         features = self.features(Path(clip))
         rows = window_rows(start, start + frames, VIDEO_FPS, len(features), self.feat_length)
         return gather_windows(features, rows).to(self.encoder.device)
 
     def features(self, clip: Path) -> Tensor:
-        """Features of the whole clip: (rows, layers + 1, d), 50 rows a second, in the CPU's memory."""
+        """Features of the whole clip: (rows, layers + 1, d), 50 rows per second, on the CPU."""
         fingerprint = self._reader.fingerprint(clip)
         if fingerprint not in self._memory_cache:
-            kept = self._disk.load_array(fingerprint)
-            features = self._encode(clip) if kept is None else torch.from_numpy(kept).to(self.encoder.dtype)
-            if kept is None:
+            cached = self._disk.load_array(fingerprint)
+            features = self._encode(clip) if cached is None else torch.from_numpy(cached).to(self.encoder.dtype)
+            if cached is None:
                 self._disk.store_array(fingerprint, _as_numpy(features))
             self._add_to_cache(fingerprint, features)
         self._memory_cache.move_to_end(fingerprint)
@@ -84,7 +84,7 @@ class ClipAudioEmbeddings:
 
 
 def encoder_fingerprint(encoder: AudioEncoder) -> str:
-    """A name for the encoder's sizes, precision and weights."""
+    """Hash of the encoder's dimensions, dtype and weights."""
     digest = hashlib.sha256(f"{asdict(encoder.dims)} {encoder.dtype}".encode())
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode())

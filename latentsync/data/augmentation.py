@@ -1,4 +1,4 @@
-"""Light changes to the frames of a window, so that SyncNet learns the mouth and not the camera."""
+"""Light augmentation of frame windows, so that SyncNet learns the mouth rather than the camera."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,15 @@ from latentsync.errors import ConfigError
 
 @dataclass(frozen=True)
 class FrameAugmentation:
-    """Greatest strength of each change; what is drawn lies evenly between none and that.
+    """Maximum strength of each augmentation; the actual strength is uniform between none and the maximum.
 
     Attributes:
-        brightness: added to all pixels, as a share of the full range, up or down.
-        contrast: pixels are spread about the window's mean by up to this share more or less.
-        translation: shift of the whole window, as a share of its side; borders repeat.
-        noise: standard deviation of noise on each pixel, as a share of the full range.
-        jpeg: every frame is compressed at a quality between 100 - jpeg and 100; 0 leaves it out.
-        prob: of the windows that are changed at all.
+        brightness: added to or subtracted from all pixels, as a fraction of the full range.
+        contrast: relative change of the contrast around the window's mean.
+        translation: shift of the whole window, as a fraction of its side; edge pixels are replicated.
+        noise: standard deviation of per-pixel noise, as a fraction of the full range.
+        jpeg: every frame is JPEG-compressed at a quality between 100 - jpeg and 100; 0 disables it.
+        prob: probability that a window is augmented at all.
     """
 
     brightness: float = 0.1
@@ -34,49 +34,49 @@ class FrameAugmentation:
 
     def __post_init__(self) -> None:
         """Raises ConfigError on a value out of range."""
-        shares = (self.brightness, self.contrast, self.translation, self.noise, self.prob)
-        if not all(0 <= prob <= 1 for prob in shares) or not 0 <= self.jpeg <= 95:
-            raise ConfigError(f"Augmentation strengths are shares from 0 to 1, jpeg is 0 to 95; got {self}.")
+        fractions = (self.brightness, self.contrast, self.translation, self.noise, self.prob)
+        if not all(0 <= fraction <= 1 for fraction in fractions) or not 0 <= self.jpeg <= 95:
+            raise ConfigError(f"Augmentation strengths must be between 0 and 1 and jpeg between 0 and 95; got {self}.")
 
 
 def augment_window(frames: Tensor, strength: FrameAugmentation, rng: np.random.Generator) -> Tensor:
-    """Change all frames of a window alike; only noise differs from frame to frame.
+    """Apply the same augmentation to all frames of a window; only the noise differs between frames.
 
     Args:
         frames: (f, 3, h, w) uint8.
-        strength: of the changes.
-        rng: source of chance; takes the same number of draws whatever comes out, noise aside.
+        strength: maximum strengths.
+        rng: random generator; the number of draws does not depend on the outcome, except for the noise.
 
     Returns:
         (f, 3, h, w) uint8.
     """
-    is_changed = rng.random() < strength.prob
+    is_augmented = rng.random() < strength.prob
     brightness, contrast, down, right = rng.uniform(-1, 1, 4)
     noise, compression = rng.uniform(0, 1, 2)
-    if not is_changed:
+    if not is_augmented:
         return frames
     pixels = frames.float()
     mean = pixels.mean()
     pixels = (pixels - mean) * (1 + contrast * strength.contrast) + mean + 255 * brightness * strength.brightness
-    reach = strength.translation * frames.shape[-1]
-    pixels = _shifted(pixels, round(down * reach), round(right * reach))
+    max_shift = strength.translation * frames.shape[-1]
+    pixels = _shift(pixels, round(down * max_shift), round(right * max_shift))
     if strength.noise:
         grain = rng.standard_normal(tuple(pixels.shape), dtype=np.float32)
         pixels += torch.from_numpy(grain) * float(255 * noise * strength.noise)
-    changed = pixels.round_().clamp_(0, 255).to(torch.uint8)
-    return _compressed(changed, 100 - round(compression * strength.jpeg)) if strength.jpeg else changed
+    augmented = pixels.round_().clamp_(0, 255).to(torch.uint8)
+    return _jpeg_compress(augmented, 100 - round(compression * strength.jpeg)) if strength.jpeg else augmented
 
 
-def _shifted(pixels: Tensor, down: int, right: int) -> Tensor:
-    reach = max(abs(down), abs(right))
-    if reach == 0:
+def _shift(pixels: Tensor, down: int, right: int) -> Tensor:
+    pad = max(abs(down), abs(right))
+    if pad == 0:
         return pixels
     height, width = pixels.shape[-2:]
-    padded = F.pad(pixels, (reach,) * 4, mode="replicate")
-    return padded[..., reach - down : reach - down + height, reach - right : reach - right + width].clone()
+    padded = F.pad(pixels, (pad,) * 4, mode="replicate")
+    return padded[..., pad - down : pad - down + height, pad - right : pad - right + width].clone()
 
 
-def _compressed(frames: Tensor, quality: int) -> Tensor:
+def _jpeg_compress(frames: Tensor, quality: int) -> Tensor:
     images = []
     for image in rearrange(frames, "f c h w -> f h w c").numpy():
         _, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])

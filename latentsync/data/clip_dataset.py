@@ -1,4 +1,4 @@
-"""What the two data sets share: which clip a sample takes, and what happens when it cannot be used."""
+"""Base class of the clip data sets: selects the clip of each sample and retries with others if it is unusable."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -27,20 +27,20 @@ BatchT = TypeVar("BatchT")
 
 @dataclass(frozen=True)
 class ClipDatasetOptions:
-    """What every data set of clips needs to know.
+    """Options common to all clip data sets.
 
     Attributes:
         num_frames: of a window.
         resolution: side of the frames; clips of another size are resized.
         seed: of the run.
-        windows_per_clip: samples of each clip in an epoch.
-        max_attempts: clips that are tried for one sample before the run is stopped; with half of the clips bad, 32
-            are reached once in four thousand million samples.
-        min_loudness: clips that are quieter count as silent, see `ClipRules`.
-        check_faces: leave out clips that show no face; needs mediapipe.
-        mel_cache: folder for mel spectrograms; None makes them anew each time.
-        clip_info_cache: folder for what was found out about clips; None forgets it after the run.
-        make_face_detector: builds another detector than MediaPipe's.
+        windows_per_clip: samples per clip and epoch.
+        max_attempts: clips tried for one sample before the run is aborted; with half of the clips unusable, 32 failures
+            in a row occur once in four billion samples.
+        min_loudness: quieter clips count as silent, see `ClipRules`.
+        check_faces: skip clips that show no face; requires mediapipe.
+        mel_cache: cache folder for mel spectrograms; None recomputes them each time.
+        clip_info_cache: cache folder for `ClipInfo`; None keeps it for this run only.
+        make_face_detector: factory of a face detector to use instead of MediaPipe.
     """
 
     num_frames: int = 16
@@ -63,7 +63,7 @@ class ClipDatasetOptions:
 
 @dataclass
 class SampleAttempt:
-    """One attempt at a sample: its name, its source of chance, and what went wrong before."""
+    """One attempt at a sample: its key, its random generator, and the problems of earlier attempts."""
 
     key: SampleKey
     rng: np.random.Generator
@@ -71,24 +71,24 @@ class SampleAttempt:
 
 
 class ClipDataset(Dataset[BatchT], ABC, Generic[BatchT]):
-    """Samples by `SampleKey`: the same key gives the same sample, in whichever process and order.
+    """Samples by `SampleKey`: the same key gives the same sample, in any process and order.
 
-    A clip that cannot be used makes room for another one, chosen by the key and the number of the attempt; the sample's
-    ``problems`` say why.
+    An unusable clip is replaced by another one, determined by the key and the attempt number; the sample's ``problems``
+    give the reason.
 
     Args:
-        clips: their paths.
+        clips: paths of the clips.
         options: see `ClipDatasetOptions`.
-        min_clip_frames: frames that a clip must have.
+        min_clip_frames: minimum length of a clip in frames.
 
     Raises:
-        DataError: there are no clips.
-        DependencyError: faces are to be checked and mediapipe is not installed.
+        DataError: `clips` is empty.
+        DependencyError: faces are to be checked but mediapipe is not installed.
     """
 
     def __init__(self, clips: Sequence[Path], options: ClipDatasetOptions, min_clip_frames: int) -> None:
         if not clips:
-            raise DataError("No training clips are given: the list is empty.")
+            raise DataError("No training clips: the list is empty. Give a list file or folder with clips.")
         self.clips, self.options = [Path(clip) for clip in clips], options
         self.order = EpochSampler(len(clips), options.windows_per_clip, options.seed)
         self.reader = ClipReader(options.mel_cache)
@@ -99,14 +99,14 @@ class ClipDataset(Dataset[BatchT], ABC, Generic[BatchT]):
         self.inspector = ClipInspector(self.reader, rules, options.clip_info_cache, faces)
 
     def __len__(self) -> int:
-        """Samples of an epoch."""
+        """Number of samples in an epoch."""
         return len(self.order)
 
     def __getitem__(self, key: SampleKey) -> BatchT:
-        """A batch of one sample.
+        """Return a batch of one sample.
 
         Raises:
-            DataError: ``max_attempts`` clips, or all there are, cannot be used.
+            DataError: ``max_attempts`` clips, or all clips, are unusable.
         """
         problems: dict[str, str] = {}
         tried: set[int] = set()
@@ -122,38 +122,38 @@ class ClipDataset(Dataset[BatchT], ABC, Generic[BatchT]):
                 problems[str(error.clip)] = error.reason
         listed = "\n".join(f"  {clip}: {reason}" for clip, reason in list(problems.items())[-5:])
         raise DataError(
-            f"{len(tried)} clips were tried for one sample and none could be used; the last ones:\n{listed}\n"
-            "Leave such clips out of the list, or check that the right folder was given."
+            f"{len(tried)} clips were tried for one sample, but none is usable; the last ones:\n{listed}\n"
+            "Remove such clips from the list, or check that the folder is correct."
         )
 
     @abstractmethod
     def collate(self, samples: Sequence[BatchT]) -> BatchT:
-        """Join samples to a batch."""
+        """Collate samples into a batch."""
 
     @abstractmethod
-    def _sample(self, clip: Path, draw: SampleAttempt) -> BatchT:
-        """Make a sample of a clip; raises UnusableClip."""
+    def _sample(self, clip: Path, attempt: SampleAttempt) -> BatchT:
+        """Draw a sample from a clip; raises UnusableClip."""
 
     def _num_mel_starts(self, clip: Path, mel: Tensor, starts: int) -> int:
-        """How many of the starts 0 ... starts - 1 have a whole window of sound; raises UnusableClip if none has."""
+        """Number of the start frames 0 ... starts - 1 with a complete mel window; raises UnusableClip if zero."""
         count = min(starts, num_mel_windows(mel.shape[1], self.options.num_frames))
         if count < 1:
-            raise UnusableClip(clip, f"its sound is shorter than a window of {self.options.num_frames} frames")
+            raise UnusableClip(clip, f"its audio is shorter than a window of {self.options.num_frames} frames")
         return count
 
     def _mel_window(self, clip: Path, mel: Tensor, start: int) -> Tensor:
-        """(1, 1, 80, m) columns of a window; raises UnusableClip where the sound ends before it."""
+        """(1, 1, 80, m) mel of a window; raises UnusableClip if the audio ends before the window."""
         window = mel_window(mel, start, self.options.num_frames)
         if window is None:
-            raise UnusableClip(clip, f"its sound ends before the window at frame {start} does")
+            raise UnusableClip(clip, f"its audio ends before the end of the window at frame {start}")
         return rearrange(window, "bands m -> 1 1 bands m").contiguous()
 
 
 def as_int64(value: int) -> Tensor:
-    """(1,) int64."""
+    """Wrap an integer as a (1,) int64 tensor."""
     return torch.tensor([value], dtype=torch.int64)
 
 
 def merge_problems(problems: Sequence[dict[str, str]]) -> dict[str, str]:
-    """All of them in one mapping."""
+    """Merge the problems of several samples into one mapping."""
     return {clip: reason for part in problems for clip, reason in part.items()}

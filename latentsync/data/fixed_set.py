@@ -1,4 +1,4 @@
-"""The batches of a validation, read anew each time: always the same, and never all in memory."""
+"""Validation batches: always the same, read from disk on each access instead of kept in memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, overload
@@ -9,30 +9,26 @@ from latentsync.data.sampling.samples import SampleKey
 
 
 def fixed_keys(order: EpochSampler, batch_size: int, index: int) -> list[SampleKey]:
-    """Samples of batch number ``index``: those of the first epoch one after the other, then of the next ones."""
-    numbers = range(index * batch_size, (index + 1) * batch_size)
-    return [order.key(*divmod(number, len(order))) for number in numbers]
+    """Sample keys of batch ``index``: consecutive samples of the first epoch, continuing with later epochs."""
+    positions = range(index * batch_size, (index + 1) * batch_size)
+    return [order.key(*divmod(position, len(order))) for position in positions]
 
 
 class FixedSet(Sequence[Any]):
-    """The first batches of a data set's first epoch; a small set gives its samples again in the next epochs' orders.
+    """The first `count` batches of a data set; small sets repeat their samples in the order of the next epochs.
 
     Args:
-        dataset: where samples come from.
-        batch_size: samples of a batch.
-        count: batches.
-        record_problems: told the clips that could not be used on the way to a batch: path -> reason.
+        dataset: source of the samples.
+        batch_size: samples per batch.
+        count: number of batches.
+        record_problems: called with the unusable clips encountered for each batch: path -> reason.
     """
 
     def __init__(
         self, dataset: ClipDataset[Any], batch_size: int, count: int, record_problems: Callable[[dict[str, str]], None]
     ) -> None:
-        self.dataset, self.batch_size, self.num_batches, self.record_problems = (
-            dataset,
-            batch_size,
-            count,
-            record_problems,
-        )
+        self.dataset, self.batch_size, self.num_batches = dataset, batch_size, count
+        self.record_problems = record_problems
 
     def __len__(self) -> int:
         return self.num_batches
@@ -42,9 +38,9 @@ class FixedSet(Sequence[Any]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
-        """One batch, or several that are read when they are asked for."""
+        """Return one batch, or a lazy sequence of batches for a slice."""
         if isinstance(index, slice):
-            return _Part(self, range(self.num_batches)[index])
+            return _FixedSubset(self, range(self.num_batches)[index])
         if not 0 <= index < self.num_batches:
             raise IndexError(index)
         keys = fixed_keys(self.dataset.order, self.batch_size, index)
@@ -53,12 +49,12 @@ class FixedSet(Sequence[Any]):
         return batch
 
 
-class _Part(Sequence[Any]):
-    def __init__(self, whole: FixedSet, indices: range) -> None:
-        self.whole, self.indices = whole, indices
+class _FixedSubset(Sequence[Any]):
+    def __init__(self, parent: FixedSet, indices: range) -> None:
+        self.parent, self.indices = parent, indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.whole[self.indices[index]]
+        return self.parent[self.indices[index]]

@@ -1,4 +1,4 @@
-"""Batches of a data set for one process of a training run, read ahead by worker processes."""
+"""Batches of a data set for one process of a training run, prefetched by worker processes."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """How batches are made.
+    """Options of `BatchLoader`.
 
     Attributes:
-        global_batch_size: samples of one step over all processes.
+        global_batch_size: samples per step over all processes.
         rank: of this process.
-        world_size: number of processes; the global batch is a multiple of it.
-        workers: processes that read ahead; 0 reads in this one.
-        prefetch: batches that each worker prepares ahead.
+        world_size: number of processes; must divide the global batch size.
+        workers: number of worker processes; 0 reads in this process.
+        prefetch: batches prefetched by each worker.
         start_method: how workers are started, see `worker_context`.
     """
 
@@ -50,18 +50,18 @@ class LoaderOptions:
 class BatchLoader(Generic[BatchT]):
     """The batches of this process, epoch by epoch.
 
-    Which samples batch k of an epoch holds depends on the data set, its seed and k alone: processes share it among them
-    (``rank``, ``rank + world_size``, ...), and a run that goes on in the middle of an epoch reads nothing before it.
-    The global random state of the process is neither used nor changed.
+    The samples of batch k of an epoch depend only on the data set, its seed and k. Processes take interleaved slices of
+    it (``rank``, ``rank + world_size``, ...), and a run resumed in mid-epoch does not read the batches before. The
+    global random state of the process is neither used nor changed.
 
-    Workers start with the first batch and stay for the later epochs; `close` ends them. One iteration at a time.
+    Workers start with the first batch and persist over epochs; `close` stops them. Only one iteration may be active.
 
     Args:
-        dataset: where samples come from.
-        options: how batches are made.
+        dataset: source of the samples.
+        options: see `LoaderOptions`.
 
     Raises:
-        DataError: an epoch is smaller than a batch, or the batch cannot be shared by the processes.
+        DataError: an epoch is smaller than a batch, or the batch size is not divisible by the number of processes.
     """
 
     def __init__(self, dataset: ClipDataset[BatchT], options: LoaderOptions) -> None:
@@ -81,22 +81,22 @@ class BatchLoader(Generic[BatchT]):
             batch_size=None,
             sampler=self._schedule,
             collate_fn=_identity_collate,
-            # Else the loader takes a number from the global generator at every start.
+            # Otherwise the loader draws from the global generator whenever an iterator is created.
             generator=torch.Generator(),
             **extra,
         )
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch; at least 1."""
+        """Number of batches per epoch; at least 1."""
         return self.partition.steps
 
     def batches(self, epoch: int, first: int) -> Iterator[BatchT]:
-        """The epoch's batches from number ``first`` on.
+        """Yield the batches of an epoch, starting with batch ``first``.
 
         Raises:
-            DataError: too many clips in a row cannot be used, or a worker was ended from outside.
-            LatentSyncError: whatever else the data set raises on purpose.
+            DataError: too many clips in a row are unusable, or a worker was killed.
+            LatentSyncError: any other error raised by the data set.
         """
         self._schedule.epoch, self._schedule.first = epoch, first
         batches = iter(self._loader)
@@ -111,31 +111,31 @@ class BatchLoader(Generic[BatchT]):
             yield batch
 
     def problems(self) -> Mapping[str, str]:
-        """Clips that could not be used on the way to the batches given so far: path -> reason."""
+        """Unusable clips encountered so far: path -> reason."""
         return dict(self._problems)
 
     def close(self) -> None:
-        """End the workers; a later iteration starts new ones."""
+        """Stop the workers; a later iteration starts new ones."""
         self._loader._iterator = None
 
     def record_problems(self, problems: Mapping[str, str]) -> None:
-        """Remember clips that could not be used, and warn of each once."""
+        """Record unusable clips and log a warning once for each."""
         for clip, reason in problems.items():
             if clip not in self._problems:
-                logger.warning("clip left out: %s: %s", clip, reason)
+                logger.warning("clip skipped: %s: %s", clip, reason)
             self._problems[clip] = reason
 
 
 @dataclass(frozen=True)
 class _WorkerFailure:
-    """An error of ours on its way out of a worker, without the worker's stack."""
+    """A LatentSyncError passed from a worker to the main process, without the worker's stack trace."""
 
     kind: type[LatentSyncError]
     message: str
 
 
 class _BatchDataset(Dataset[Any]):
-    """Makes a batch at once, so that a sample's neighbours come from the same worker."""
+    """Loads a whole batch per item, so that all samples of a batch come from the same worker."""
 
     def __init__(self, dataset: ClipDataset[Any]) -> None:
         self.dataset = dataset
@@ -150,7 +150,7 @@ class _BatchDataset(Dataset[Any]):
 
 
 class _EpochBatchSampler:
-    """What the loader hands to its workers next; set anew before each iteration."""
+    """Sampler of the sample keys of each batch; `epoch` and `first` are set before each iteration."""
 
     def __init__(self, dataset: ClipDataset[Any], partition: BatchPartition) -> None:
         self._order, self._partition = dataset.order, partition

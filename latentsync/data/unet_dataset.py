@@ -1,4 +1,4 @@
-"""Samples for the lip-sync U-Net: the faces to paint, the faces they are painted over, and a reference window."""
+"""Samples for the lip-sync U-Net: the target faces, the faces that are masked, and a reference window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from latentsync.data.sampling.samples import UNetBatch
 from latentsync.errors import ConfigError
 from latentsync.media.audio.syncnet_mel import N_MELS
 
-_WINDOWS_NEEDED = 3
+_MIN_WINDOWS = 3
 
 
 @dataclass(frozen=True)
 class UNetSampling:
-    """How windows are chosen.
+    """Sampling of windows.
 
     Attributes:
         with_mel: load the SyncNet mel of the window.
-        paired_takes: where a clip's sidecar names another take of the same scene, blank and show that one, so that the
-            network sees other lips than those it is to paint, as it does in use.
-        ref_same_prob: share of samples whose reference is the blanked window itself, as it is in use; 0 as published.
+        paired_takes: if a clip's sidecar names another take of the same scene, use that take as the masked source and
+            the reference, so that the lips in the input differ from the target as they do at inference.
+        ref_same_prob: probability that the reference is the masked window itself, as at inference; 0 as published.
     """
 
     with_mel: bool = False
@@ -32,26 +32,26 @@ class UNetSampling:
     ref_same_prob: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raises ConfigError on a share that is none."""
+        """Raises ConfigError if ref_same_prob is not a probability."""
         if not 0 <= self.ref_same_prob <= 1:
             raise ConfigError(f"ref_same_prob must be between 0 and 1, got {self.ref_same_prob}.")
 
 
 class UNetDataset(ClipDataset[UNetBatch]):
-    """Windows of clips with three windows' length at least.
+    """Windows from clips that are at least three windows long.
 
-    The target window is drawn uniformly; the reference uniformly among the windows that do not overlap it.
+    The target window is drawn uniformly, the reference uniformly from the windows that do not overlap it.
     """
 
     def __init__(
         self, clips: Sequence[Path], options: ClipDatasetOptions | None = None, sampling: UNetSampling | None = None
     ) -> None:
         options = options or ClipDatasetOptions()
-        super().__init__(clips, options, _WINDOWS_NEEDED * options.num_frames)
+        super().__init__(clips, options, _MIN_WINDOWS * options.num_frames)
         self.sampling = sampling or UNetSampling()
 
     def collate(self, samples: Sequence[UNetBatch]) -> UNetBatch:
-        """Join samples; without a second take ``source_frames`` stays the same tensor as ``gt_frames``."""
+        """Collate samples into a batch; without paired takes ``source_frames`` is the same tensor as ``gt_frames``."""
         gt_frames = torch.cat([sample.gt_frames for sample in samples])
         has_takes = any(sample.source_frames is not sample.gt_frames for sample in samples)
         return UNetBatch(
@@ -65,7 +65,7 @@ class UNetDataset(ClipDataset[UNetBatch]):
             problems=merge_problems([sample.problems for sample in samples]),
         )
 
-    def _sample(self, clip: Path, draw: SampleAttempt) -> UNetBatch:
+    def _sample(self, clip: Path, attempt: SampleAttempt) -> UNetBatch:
         window, resolution = self.options.num_frames, self.options.resolution
         source = other_take(clip) if self.sampling.paired_takes else clip
         length = self.inspector.require(clip).frames
@@ -74,9 +74,9 @@ class UNetDataset(ClipDataset[UNetBatch]):
         if self.sampling.with_mel:
             mel = self.reader.mel(clip)
             starts = self._num_mel_starts(clip, mel, starts)
-        start = int(draw.rng.integers(starts))
-        ref_start = self._reference_start(start, source_length, draw)
-        # Of one opening of the source come the window and its reference.
+        start = int(attempt.rng.integers(starts))
+        ref_start = self._reference_start(start, source_length, attempt)
+        # The window and its reference are decoded with one opening of the source.
         source_frames, ref_frames = self.reader.windows(source, [start, ref_start], window, resolution)
         gt_frames = self.reader.windows(clip, [start], window, resolution)[0] if source != clip else source_frames
         batched = rearrange(gt_frames, "f c h w -> 1 f c h w")
@@ -87,17 +87,17 @@ class UNetDataset(ClipDataset[UNetBatch]):
             mel=torch.zeros(1, 1, N_MELS, 0) if mel is None else self._mel_window(clip, mel, start),
             clips=[str(clip)],
             starts=as_int64(start),
-            sample_ids=as_int64(draw.key.sample_id),
-            problems=dict(draw.problems),
+            sample_ids=as_int64(attempt.key.sample_id),
+            problems=dict(attempt.problems),
         )
 
-    def _reference_start(self, start: int, length: int, draw: SampleAttempt) -> int:
-        """Uniform among the starts at least a window away, or the window itself for a share of the samples."""
+    def _reference_start(self, start: int, length: int, attempt: SampleAttempt) -> int:
+        """Uniform over the starts at least one window away, or ``start`` itself with ``ref_same_prob``."""
         window = self.options.num_frames
-        is_same = draw.rng.random() < self.sampling.ref_same_prob
+        is_same = attempt.rng.random() < self.sampling.ref_same_prob
         before = max(0, start - window + 1)
         after = max(0, length - window + 1 - (start + window))
-        pick = int(draw.rng.integers(before + after))
+        pick = int(attempt.rng.integers(before + after))
         if is_same:
             return start
         return pick if pick < before else start + window + pick - before

@@ -1,4 +1,4 @@
-"""Whole clips, read ahead by worker processes, for what is made of every clip once."""
+"""Whole clips, prefetched by worker processes, for one-pass preprocessing of a data set."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ from latentsync.data.workers import explain_worker_exit, worker_context
 
 @dataclass(frozen=True)
 class WholeClip:
-    """A clip, or why it cannot be used.
+    """A decoded clip, or the reason why it is unusable.
 
     Attributes:
         clip: its path.
-        frames: (t, 3, R, R) uint8; no frames where it cannot be used.
-        mel: (80, m) float32 SyncNet mel of its sound.
-        mouth: (t, k) float32 what the mouth does, where a sidecar says so; else (0, 0).
-        problem: why it cannot be used; "" where it can.
+        frames: (t, 3, R, R) uint8; empty if unusable.
+        mel: (80, m) float32 SyncNet mel of the audio.
+        mouth: (t, k) float32 mouth motion curves from the sidecar; (0, 0) if it has none.
+        problem: why the clip is unusable; "" if it is usable.
     """
 
     clip: str
@@ -46,37 +46,37 @@ class _Clips(Dataset[WholeClip]):
         try:
             length = self.inspector.require(clip).frames
             frames = self.reader.windows(clip, [0], length, self.resolution)[0]
-            return WholeClip(str(clip), frames, self.reader.mel(clip), _mouth(clip))
+            return WholeClip(str(clip), frames, self.reader.mel(clip), _read_mouth_curves(clip))
         except UnusableClip as error:
             return WholeClip(str(clip), torch.zeros(0), torch.zeros(0), torch.zeros(0, 0), error.reason)
 
 
-def _mouth(clip: Path) -> Tensor:
-    """(t, k) of a made clip's sidecar; other people's files beside a clip may hold anything."""
+def _read_mouth_curves(clip: Path) -> Tensor:
+    """Read (t, k) mouth curves from a synthetic clip's sidecar; unrelated JSON files next to a clip are ignored."""
     sidecar = clip.with_suffix(".json")
-    nothing = torch.zeros(0, 0)
+    empty = torch.zeros(0, 0)
     try:
         content = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else None
-        mouth = torch.tensor(content["mouth"], dtype=torch.float32) if isinstance(content, dict) else nothing
+        mouth = torch.tensor(content["mouth"], dtype=torch.float32) if isinstance(content, dict) else empty
     except (OSError, ValueError, TypeError, KeyError, RuntimeError):
-        return nothing
-    return mouth if mouth.ndim == 2 else nothing
+        return empty
+    return mouth if mouth.ndim == 2 else empty
 
 
 def read_whole_clips(
     clips: Sequence[Path], resolution: int, inspector: ClipInspector, reader: ClipReader, workers: int
 ) -> Iterator[WholeClip]:
-    """Every clip in the given order, those that cannot be used with their reason.
+    """Yield every clip in the given order; unusable ones have a `problem`.
 
     Args:
         clips: their paths.
         resolution: side of the frames.
-        inspector: knows which clips can be used.
-        reader: reads them.
-        workers: processes that read ahead; 0 reads in this one.
+        inspector: decides which clips are usable.
+        reader: reads the clips.
+        workers: number of worker processes; 0 reads in this process.
 
     Raises:
-        DataError: a worker was ended from outside.
+        DataError: a worker was killed.
     """
     extra: dict[str, Any] = (
         {"num_workers": workers, "multiprocessing_context": worker_context("forkserver")} if workers else {}

@@ -1,4 +1,4 @@
-"""How processes that read clips are started."""
+"""Start methods for clip-reading worker processes."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from latentsync.errors import DataError
 
 StartMethod = Literal["forkserver", "spawn", "fork"]
 
-# Imported once by the server that the workers are forked from: else each one takes seconds to start.
+# Imported once by the forkserver; otherwise each worker takes seconds to start.
 _PRELOADED = ["latentsync.data.unet_dataset", "latentsync.data.syncnet_dataset", "latentsync.data.whole_clips"]
 
 
 def worker_context(start_method: StartMethod) -> BaseContext:
-    """The context that workers are started in.
+    """Return the multiprocessing context for workers.
 
     Args:
-        start_method: "forkserver" and "spawn" are safe beside CUDA; spawned workers that are ended while they hand over
-            a batch may abort with a message. "fork" is not safe beside threads.
+        start_method: "forkserver" and "spawn" are safe with CUDA; spawned workers that are stopped while they send a
+            batch may abort with a message. "fork" is not safe with threads.
     """
     context = multiprocessing.get_context(start_method)
     if start_method == "forkserver":
@@ -29,10 +29,10 @@ def worker_context(start_method: StartMethod) -> BaseContext:
 
 @contextmanager
 def explain_worker_exit() -> Iterator[None]:
-    """Turn torch's complaint about a worker that is gone into advice.
+    """Re-raise torch's error about a killed worker as a DataError with advice.
 
     Raises:
-        DataError: a worker was ended from outside.
+        DataError: a worker was killed.
     """
     try:
         yield
@@ -40,6 +40,6 @@ def explain_worker_exit() -> Iterator[None]:
         if "exited unexpectedly" not in str(error):
             raise
         raise DataError(
-            f"A process that reads clips was ended from outside ({error}). Mostly memory ran out: use fewer workers, "
-            "or give the machine or container more memory and a larger /dev/shm."
+            f"A data worker was killed ({error}), most likely because memory ran out: use fewer workers, or give the "
+            "machine or container more memory and a larger /dev/shm."
         ) from error

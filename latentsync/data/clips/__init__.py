@@ -1,1 +1,1 @@
-"""Training clips on disk: lists, readers, inspection, caches."""
+"""Training clips on disk: lists, reading, inspection, caching."""

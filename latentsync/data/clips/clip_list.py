@@ -1,4 +1,4 @@
-"""Which clips there are: a list file or a folder."""
+"""List the training clips of a list file or a folder."""
 
 import os
 from collections.abc import Iterator
@@ -13,24 +13,24 @@ SUFFIX = ".mp4"
 
 
 def list_clips(fileslist: PathLike | None = None, folder: PathLike | None = None) -> list[Path]:
-    """Return the clips of a list file or, where none is given, of a folder.
+    """Return the clips of a list file or, if none is given, of a folder.
 
     Args:
-        fileslist: text file with one path a line; relative ones start at the list's own folder. Blank lines are left
-            out, a path given twice counts twice.
-        folder: searched with all its subfolders for .mp4 files; hidden ones, such as unfinished files, are left out.
+        fileslist: text file with one path per line; relative paths are relative to the folder of the list. Blank lines
+            are ignored, duplicates are kept.
+        folder: searched recursively for .mp4 files; hidden files, such as unfinished ones, are ignored.
 
     Returns:
-        Absolute paths: in the order of the list, or sorted.
+        Absolute paths, in list order or sorted.
 
     Raises:
-        DataError: neither was given, the given one cannot be read, or it holds no clip.
+        DataError: neither was given, the given one cannot be read, or it contains no clips.
     """
     if fileslist:
         return _from_list(Path(fileslist))
     if folder:
         return _from_folder(Path(folder))
-    raise DataError("No training clips are given: name a list file (one path a line) or a folder of .mp4 files.")
+    raise DataError("No training clips: give a list file (one path per line) or a folder of .mp4 files.")
 
 
 def _from_list(file: Path) -> list[Path]:
@@ -38,25 +38,25 @@ def _from_list(file: Path) -> list[Path]:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(
-            f"The list of clips {str(file)!r} cannot be read ({error.strerror}). Give a text file with one path a line."
+            f"Cannot read the clip list {str(file)!r} ({error.strerror}). Give a text file with one path per line."
         ) from error
     if b"\0" in content:
-        raise DataError(f"The list of clips {str(file)!r} is no text file. Give a text file with one path a line.")
+        raise DataError(f"The clip list {str(file)!r} is not a text file. Give a text file with one path per line.")
     lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
     base = Path(os.path.abspath(file)).parent
     clips = [base / os.fsdecode(line.strip()) for line in lines if line.strip()]
     if not clips:
-        raise DataError(f"The list of clips {str(file)!r} is empty. Write the path of one .mp4 file on each line.")
+        raise DataError(f"The clip list {str(file)!r} is empty. Write the path of one .mp4 file on each line.")
     return clips
 
 
 def _from_folder(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise DataError(f"The folder of clips {str(folder)!r} does not exist or is no folder. Check the path.")
+        raise DataError(f"The clip folder {str(folder)!r} does not exist or is not a folder. Check the path.")
     clips = sorted(_walk(Path(os.path.abspath(folder))))
     if not clips:
         raise DataError(
-            f"The folder of clips {str(folder)!r} and its subfolders hold no {SUFFIX} file. "
+            f"The clip folder {str(folder)!r} and its subfolders contain no {SUFFIX} file. "
             "Run the data pipeline first, or give the folder it wrote to."
         )
     return clips

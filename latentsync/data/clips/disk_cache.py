@@ -1,4 +1,4 @@
-"""Results kept on disk under a key made from the content they belong to, safe for many writers at once."""
+"""Content-addressed disk cache, safe for concurrent writers."""
 
 import hashlib
 import io
@@ -15,25 +15,23 @@ logger = logging.getLogger(__name__)
 
 
 def file_fingerprint(path: str | os.PathLike[str]) -> str:
-    """Name a file's present content by its absolute path, size and time of change.
-
-    Files of one name in different folders differ, and so does a file that was written anew.
+    """Identify the current content of a file by its absolute path, size and modification time.
 
     Raises:
-        OSError: there is no such file.
+        OSError: the file does not exist.
     """
     state = os.stat(path)
     return f"{os.path.realpath(path)}\0{state.st_size}\0{state.st_mtime_ns}"
 
 
 class DiskCache:
-    """Arrays and records by key. Entries appear whole or not at all; a damaged one counts as missing.
+    """Arrays and records by key. Entries are written atomically; a damaged entry counts as missing.
 
-    A cache must never stop a run: where it cannot be written, one warning is logged and results are made anew.
+    A cache must never abort a run: if it is not writable, one warning is logged and nothing is cached.
 
     Args:
-        folder: made when first needed; None keeps nothing.
-        kind: what is kept and how it is made, such as "syncnet-mel 1": another kind never meets these entries.
+        folder: created when first needed; None disables the cache.
+        kind: namespace and version of the entries, such as "syncnet-mel 1"; different kinds do not share entries.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, kind: str) -> None:
@@ -50,7 +48,7 @@ class DiskCache:
             return None
 
     def store_array(self, key: str, array: np.ndarray) -> None:
-        """Keep an array of numbers."""
+        """Store a numeric array under ``key``."""
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         self._write(key, ".npy", buffer.getvalue())
@@ -65,12 +63,12 @@ class DiskCache:
         return record if isinstance(record, dict) else None
 
     def store_record(self, key: str, record: dict[str, Any]) -> None:
-        """Keep a record of what JSON can hold."""
+        """Store a JSON-serializable record under ``key``."""
         self._write(key, ".json", json.dumps(record).encode())
 
     def _file(self, folder: Path, key: str, suffix: str) -> Path:
         digest = hashlib.sha256(f"{self.kind}\0{key}".encode(errors="surrogateescape")).hexdigest()[:40]
-        # Two letters of the name as a folder, so that no folder gets a million entries.
+        # Shard by the first two characters, so that no folder gets a million entries.
         return folder / digest[:2] / f"{digest}{suffix}"
 
     def _read(self, key: str, suffix: str) -> bytes | None:
@@ -95,5 +93,5 @@ class DiskCache:
                 partial.unlink(missing_ok=True)
         except OSError as error:
             if not self._has_warned:
-                logger.warning("cannot write into the cache %s (%s); going on without it", self.folder, error)
+                logger.warning("cannot write to the cache %s (%s); continuing without it", self.folder, error)
             self._has_warned = True

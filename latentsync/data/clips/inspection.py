@@ -1,4 +1,4 @@
-"""Which clips can be used, found out when they are first needed and remembered with their content."""
+"""Usability checks of clips: measured on first use, cached by content, and compared with the rules."""
 
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
@@ -12,20 +12,20 @@ from latentsync.data.clips.disk_cache import DiskCache
 from latentsync.data.clips.face_check import FaceCheck
 from latentsync.media.audio.syncnet_mel import SAMPLE_RATE, VIDEO_FPS
 
-_FACTS_KEPT = 65536
+_MAX_CACHED_INFOS = 65536
 _FACE_SIDE = 256
-_FACE_PLACES = (0.25, 0.75)
+_FACE_POSITIONS = (0.25, 0.75)
 
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What decides whether a clip can be used.
+    """Properties that decide whether a clip is usable.
 
     Attributes:
-        video_frames: frames of the picture at 25 a second.
-        audio_seconds: sound from the first frame's time on; 0 without sound.
-        loudness: root mean square of the sound, 1 = full scale.
-        has_face: whether the frames looked at show a face; None where nobody looked.
+        video_frames: number of video frames at 25 frames per second.
+        audio_seconds: duration of the audio from the first frame on; 0 without audio.
+        loudness: RMS level of the audio, 1 = full scale.
+        has_face: whether the sampled frames show a face; None if not checked.
     """
 
     video_frames: int
@@ -35,18 +35,18 @@ class ClipInfo:
 
     @property
     def frames(self) -> int:
-        """Frames that have both picture and sound; a sound that ends less than a frame early counts as whole."""
+        """Number of frames with both video and audio; audio may end up to one frame early."""
         return min(self.video_frames, int(self.audio_seconds * VIDEO_FPS) + 1 if self.audio_seconds else 0)
 
 
 @dataclass(frozen=True)
 class ClipRules:
-    """What a clip must have.
+    """Requirements on a clip.
 
     Attributes:
-        min_frames: frames with sound.
-        min_loudness: root mean square of the sound; 0.001 = -60 dB of full scale.
-        check_faces: look for a face in two frames; needs mediapipe.
+        min_frames: minimum number of frames with audio.
+        min_loudness: minimum RMS level of the audio; 0.001 = -60 dBFS.
+        check_faces: require a face in two sampled frames; needs mediapipe.
     """
 
     min_frames: int
@@ -55,13 +55,13 @@ class ClipRules:
 
 
 class ClipInspector:
-    """Judges clips by rules.
+    """Checks clips against rules.
 
     Args:
         reader: reads the clips.
-        rules: what they must have.
-        cache: folder where facts are kept from run to run; None keeps them for this process only.
-        face_check: looks for faces; None uses MediaPipe.
+        rules: requirements on the clips.
+        cache: folder that persists `ClipInfo` between runs; None caches in this process only.
+        face_check: face check to use; None uses MediaPipe.
     """
 
     def __init__(
@@ -73,22 +73,22 @@ class ClipInspector:
         self._memory_cache: OrderedDict[str, ClipInfo] = OrderedDict()
 
     def require(self, clip: Path) -> ClipInfo:
-        """Return the facts about a clip that keeps to the rules.
+        """Return the properties of a clip that satisfies the rules.
 
         Raises:
-            UnusableClip: it cannot be read or breaks a rule; the reason says which.
-            DependencyError: faces are to be checked and the detector is not installed.
+            UnusableClip: the clip cannot be read or violates a rule; the reason says which.
+            DependencyError: faces are to be checked but the detector is not installed.
         """
         info = self.info(clip)
-        objection = self._objection(info)
-        if objection:
-            raise UnusableClip(clip, objection)
+        reason = self._rejection_reason(info)
+        if reason:
+            raise UnusableClip(clip, reason)
         if self.rules.check_faces and not self._check_face(clip, info).has_face:
-            raise UnusableClip(clip, "no face in a frame that was looked at; the frames must be aligned face crops")
+            raise UnusableClip(clip, "no face in a sampled frame; the frames must be aligned face crops")
         return info
 
     def info(self, clip: Path) -> ClipInfo:
-        """Facts about a clip; faces are looked for by `require` only.
+        """Return the properties of a clip; only `require` runs the face check.
 
         Raises:
             UnusableClip: the file cannot be read.
@@ -103,33 +103,35 @@ class ClipInspector:
         self._memory_cache.move_to_end(fingerprint)
         return self._memory_cache[fingerprint]
 
-    def _objection(self, info: ClipInfo) -> str | None:
+    def _rejection_reason(self, info: ClipInfo) -> str | None:
         needed = self.rules.min_frames
         if not info.audio_seconds:
-            return "no sound beside its picture"
+            return "no audio during its video"
         if info.loudness < self.rules.min_loudness:
-            return f"silent: loudness {info.loudness:.2g} of full scale, {self.rules.min_loudness:.2g} is needed"
+            return (
+                f"silent: loudness {info.loudness:.2g} of full scale, at least {self.rules.min_loudness:.2g} required"
+            )
         if info.video_frames < needed:
-            return f"too short: {info.video_frames} frames at {VIDEO_FPS} a second, {needed} are needed"
+            return f"too short: {info.video_frames} frames at {VIDEO_FPS} fps, at least {needed} required"
         if info.frames < needed:
-            return f"sound too short: {info.audio_seconds:.2f} s, {needed / VIDEO_FPS:.2f} s are needed"
+            return f"audio too short: {info.audio_seconds:.2f} s, at least {needed / VIDEO_FPS:.2f} s required"
         return None
 
     def _check_face(self, clip: Path, info: ClipInfo) -> ClipInfo:
         if info.has_face is not None:
             return info
-        positions = [int(info.video_frames * position) for position in _FACE_PLACES]
-        windows = self.reader.windows(clip, positions, 1, _FACE_SIDE)
+        frame_indices = [int(info.video_frames * position) for position in _FACE_POSITIONS]
+        windows = self.reader.windows(clip, frame_indices, 1, _FACE_SIDE)
         images = (rearrange(window, "1 c h w -> h w c").contiguous().numpy() for window in windows)
-        looked = replace(info, has_face=self._faces.all_have_faces(images))
+        checked = replace(info, has_face=self._faces.all_have_faces(images))
         fingerprint = self.reader.fingerprint(clip)
-        self._disk.store_record(fingerprint, asdict(looked))
-        self._add_to_cache(fingerprint, looked)
-        return looked
+        self._disk.store_record(fingerprint, asdict(checked))
+        self._add_to_cache(fingerprint, checked)
+        return checked
 
     def _add_to_cache(self, fingerprint: str, info: ClipInfo) -> None:
         self._memory_cache[fingerprint] = info
-        while len(self._memory_cache) > _FACTS_KEPT:
+        while len(self._memory_cache) > _MAX_CACHED_INFOS:
             self._memory_cache.popitem(last=False)
 
 
@@ -137,6 +139,6 @@ def _measure(reader: ClipReader, clip: Path) -> ClipInfo:
     frames = reader.num_frames(clip)
     if not reader.has_audio(clip):
         return ClipInfo(frames, 0.0, 0.0)
-    sound = reader.waveform(clip)
-    loudness = float(np.sqrt(np.mean(np.square(sound, dtype=np.float64))))
-    return ClipInfo(frames, len(sound) / SAMPLE_RATE, loudness)
+    waveform = reader.waveform(clip)
+    loudness = float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
+    return ClipInfo(frames, len(waveform) / SAMPLE_RATE, loudness)

@@ -1,4 +1,4 @@
-"""Clips that come as two takes of one scene, which differ in the words."""
+"""Paired clips: two takes of one scene that differ only in the spoken words."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ from latentsync.data.clips.clip_reader import UnusableClip
 
 
 def other_take(clip: Path) -> Path:
-    """The other take that a clip's sidecar names (``"other_take": "00012_b.mp4"``), or the clip itself.
+    """Return the other take named in a clip's sidecar (``"other_take": "00012_b.mp4"``), or the clip itself.
 
     Raises:
-        UnusableClip: there is a sidecar, and it cannot be read.
+        UnusableClip: the sidecar exists but cannot be read.
     """
     sidecar = clip.with_suffix(".json")
     if not sidecar.is_file():

@@ -1,1 +1,1 @@
-"""Which samples a run draws, in which order, with which random numbers."""
+"""Sampling: the order of samples, their distribution over processes, and their random numbers."""

@@ -1,4 +1,4 @@
-"""What a data set hands over: the windows of one sample, and of a batch of them (the same fields with a leading b)."""
+"""Sample keys and the batches that the data sets return."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SampleKey:
-    """Names one sample of a run: together with the data set's seed it decides everything that is random in it.
+    """Identifies one sample of a run; together with the seed it determines every random choice in the sample.
 
     Attributes:
         epoch: from 0.
-        index: place in the epoch's order, from 0.
+        index: position in the epoch's order, from 0.
         sample_id: unique in a run: ``epoch * epoch length + index``.
     """
 
@@ -22,18 +22,18 @@ class SampleKey:
 
 @dataclass(frozen=True)
 class UNetBatch:
-    """Windows for the lip-sync network.
+    """Windows for the lip-sync U-Net.
 
     Attributes:
-        gt_frames: (b, f, 3, R, R) uint8, the faces to be painted.
-        source_frames: (b, f, 3, R, R) uint8, the faces whose lower part is blanked: those of ``gt_frames``, or the same
-            scene with other words, where the clip has a second take.
-        ref_frames: (b, f, 3, R, R) uint8, another window of the source's clip.
-        mel: (b, 1, 80, m) float32 SyncNet mel of the window, m = ceil(f / 5 * 16); m = 0 where it was not asked for.
-        clips: b paths of the clips that ``gt_frames`` come from.
-        starts: (b,) int64, the window's first frame in its clip, at 25 frames a second.
+        gt_frames: (b, f, 3, R, R) uint8, the target faces.
+        source_frames: (b, f, 3, R, R) uint8, the faces that are masked: those of ``gt_frames``, or the other take of
+            the same scene for paired clips.
+        ref_frames: (b, f, 3, R, R) uint8, the reference window from the source clip.
+        mel: (b, 1, 80, m) float32 SyncNet mel of the window, m = ceil(f / 5 * 16); m = 0 if not requested.
+        clips: b paths of the clips of ``gt_frames``.
+        starts: (b,) int64, first frame of each window in its clip, at 25 frames per second.
         sample_ids: (b,) int64, see `SampleKey`.
-        problems: clips that could not be used on the way to this batch: path -> reason.
+        problems: unusable clips encountered for this batch: path -> reason.
     """
 
     gt_frames: Tensor
@@ -48,18 +48,18 @@ class UNetBatch:
 
 @dataclass(frozen=True)
 class SyncNetBatch:
-    """Pairs of a mouth window and a speech window.
+    """Pairs of a video window and an audio window.
 
     Attributes:
         frames: (b, f, 3, R, R) uint8.
         mel: (b, 1, 80, m) float32.
-        labels: (b,) float32, 1 = in sync, 0 = the frames are from another moment than the sound.
-        shifts: (b,) int64, start of the frames minus start of the sound, in frames; 0 for pairs in sync.
+        labels: (b,) float32, 1 = in sync, 0 = the windows start at different frames.
+        shifts: (b,) int64, start of the video window minus start of the audio window, in frames; 0 if in sync.
         clips: b paths.
         sample_ids: (b,) int64, see `SampleKey`.
         problems: as in `UNetBatch`.
-        video_mouth_curves, audio_mouth_curves: (b, f, k) float32, mouth motion in video and audio, where sidecars
-            say so; else None.
+        video_mouth_curves, audio_mouth_curves: (b, f, k) float32, mouth motion during the video and the audio window,
+            from sidecars; None if unavailable.
     """
 
     frames: Tensor

@@ -1,4 +1,4 @@
-"""Generators that depend on the seed and on what is drawn, never on what was drawn before."""
+"""Stateless seeding: generators derived from the seed and the identity of what is drawn."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ _UNSIGNED = 2**64 - 1
 
 
 def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
-    """Generator of an epoch's order."""
+    """Generator for the sample order of an epoch."""
     return np.random.default_rng((_ORDER, seed & _UNSIGNED, epoch))
 
 
 def sample_generator(seed: int, epoch: int, index: int, attempt: int) -> np.random.Generator:
-    """Generator of everything that is random in one sample; ``attempt`` counts the clips tried for it, from 0."""
+    """Generator for all random choices in one sample; ``attempt`` is the 0-based number of clips tried before."""
     return np.random.default_rng((_SAMPLE, seed & _UNSIGNED, epoch, index, attempt))
