@@ -1,4 +1,4 @@
-"""Whisper features of clips: published windows, the container's clock, and caches that cannot be confused."""
+"""Whisper features of clips: published windows, container timing, and cache keys."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_windows_equal_published(golden):
     case.check("windows", gather_windows(torch.arange(length * 5 * 2).reshape(length, 5, 2).float(), rows))
 
 
-def test_windows_are_those_of_the_clips_sound(encoder, clip):
+def test_windows_equal_those_of_the_clip_audio(encoder, clip):
     embeddings = ClipAudioEmbeddings(encoder)
     waveform = torch.from_numpy(ClipReader().waveform(clip))
     expected = AudioWindows(encoder, waveform, 25, 60)
@@ -41,7 +41,7 @@ def test_windows_are_those_of_the_clips_sound(encoder, clip):
     assert torch.equal(embeddings.windows(clip, 70, 3)[1], embeddings.windows(clip, 70, 3)[2])
 
 
-def test_shifted_sound_gives_shifted_windows(encoder, clip, tmp_path):
+def test_shifted_audio_gives_shifted_windows(encoder, clip, tmp_path):
     moved = shift_sound(clip, tmp_path / "moved.mp4", 0.2)
     waveform = torch.from_numpy(ClipReader().waveform(clip))
     silence_first = torch.cat([torch.zeros(3200), waveform])
@@ -49,11 +49,11 @@ def test_shifted_sound_gives_shifted_windows(encoder, clip, tmp_path):
     moved_error, unmoved_error = (
         float((ClipAudioEmbeddings(encoder).windows(path, 20, 16) - expected).abs().mean()) for path in (moved, clip)
     )
-    # The network hears the whole clip at once, also the coder's first 64 ms, which differ.
+    # Attention spans the whole clip, including the encoder delay in the first 64 ms, which differs.
     assert moved_error < unmoved_error / 3
 
 
-def test_cache_is_by_clip_content_and_encoder(encoder, clip, tmp_path):
+def test_cache_is_keyed_by_clip_content_and_encoder(encoder, clip, tmp_path):
     other = good_clip(tmp_path / "other" / "00001.mp4", count=60, seed=2)
     cache = tmp_path / "cache"
     fresh = {path: ClipAudioEmbeddings(encoder).windows(path, 4, 8) for path in (clip, other)}
@@ -76,7 +76,7 @@ def test_memory_is_bounded(encoder, clip, tmp_path):
         assert embeddings.cached_bytes <= 2 * one
 
 
-def test_half_precision_comes_back_from_disk_as_it_was(clip, tmp_path):
+def test_half_precision_round_trips_through_the_disk_cache(clip, tmp_path):
     half = micro_encoder().to(torch.bfloat16)
     first = ClipAudioEmbeddings(half, tmp_path).windows(clip, 0, 8)
     again = ClipAudioEmbeddings(half, tmp_path).windows(clip, 0, 8)
@@ -84,6 +84,6 @@ def test_half_precision_comes_back_from_disk_as_it_was(clip, tmp_path):
     assert torch.equal(first, again)
 
 
-def test_a_clip_without_sound_is_told(encoder, tmp_path):
-    with pytest.raises(DataError, match="no sound"):
+def test_clip_without_audio_raises_data_error(encoder, tmp_path):
+    with pytest.raises(DataError, match="no audio"):
         ClipAudioEmbeddings(encoder).windows(write_clip(tmp_path / "a.mp4", frames(5), None), 0, 4)

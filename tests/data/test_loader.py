@@ -1,4 +1,4 @@
-"""The loader: one order for any number of processes and workers, and a start in the middle of an epoch."""
+"""The loader: the same order for any number of processes and workers, and starts in mid-epoch."""
 
 import multiprocessing
 
@@ -33,7 +33,7 @@ def same(first, second):
     )
 
 
-def test_batches_go_on_in_the_middle_of_an_epoch(clips):
+def test_iteration_can_start_in_mid_epoch(clips):
     source = BatchLoader(UNetDataset(clips, OPTIONS, UNetSampling(with_mel=True)), LoaderOptions(global_batch_size=3))
     assert source.steps_per_epoch == 4
     whole = list(source.batches(1, 0))
@@ -47,25 +47,25 @@ def test_batches_go_on_in_the_middle_of_an_epoch(clips):
 
 
 class Recording(UNetDataset):
-    """Notes which places of an epoch it is asked for."""
+    """Records which indices of an epoch are requested."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.asked = []
+        self.requested = []
 
     def __getitem__(self, key):
-        self.asked.append(key.index)
+        self.requested.append(key.index)
         return super().__getitem__(key)
 
 
-def test_nothing_before_the_start_is_read(clips):
+def test_batches_before_the_start_are_not_read(clips):
     dataset = Recording(clips, OPTIONS)
     list(BatchLoader(dataset, LoaderOptions(global_batch_size=3)).batches(0, 2))
-    assert dataset.asked == list(range(6, 12))
+    assert dataset.requested == list(range(6, 12))
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_processes_share_what_one_would_read(clips, world):
+def test_processes_partition_the_batches_of_one_process(clips, world):
     def all_of(rank, world):
         dataset = SyncNetDataset(clips, OPTIONS)
         return list(BatchLoader(dataset, LoaderOptions(4, rank, world)).batches(0, 0))
@@ -73,21 +73,21 @@ def test_processes_share_what_one_would_read(clips, world):
     alone = all_of(0, 1)
     parts = [all_of(rank, world) for rank in range(world)]
     for step, batch in enumerate(alone):
-        shares = [part[step] for part in parts]
-        ids = torch.cat([share.sample_ids for share in shares])
+        step_parts = [part[step] for part in parts]
+        ids = torch.cat([part_batch.sample_ids for part_batch in step_parts])
         order = ids.argsort()
         assert torch.equal(ids[order], batch.sample_ids)
-        assert torch.equal(torch.cat([share.frames for share in shares])[order], batch.frames)
-        assert torch.equal(torch.cat([share.shifts for share in shares])[order], batch.shifts)
+        assert torch.equal(torch.cat([part_batch.frames for part_batch in step_parts])[order], batch.frames)
+        assert torch.equal(torch.cat([part_batch.shifts for part_batch in step_parts])[order], batch.shifts)
 
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
-def test_workers_read_the_same_as_none(clips, start_method):
+def test_workers_give_the_same_batches_as_no_workers(clips, start_method):
     dataset = UNetDataset(clips, OPTIONS, UNetSampling(with_mel=True))
     expected = [list(BatchLoader(dataset, LoaderOptions(3)).batches(epoch, 0)) for epoch in range(2)]
     before = set(multiprocessing.active_children())
     source = BatchLoader(dataset, LoaderOptions(3, workers=2, start_method=start_method))
-    # Left in the middle of an epoch, as a run is that reaches its last step.
+    # Abandoned in mid-epoch, as by a run that reaches its last step.
     assert same(next(source.batches(0, 0)), expected[0][0])
     state = torch.random.get_rng_state()
     for epoch in (1, 0):
@@ -98,7 +98,7 @@ def test_workers_read_the_same_as_none(clips, start_method):
     assert set(multiprocessing.active_children()) <= before
 
 
-def test_an_error_in_a_worker_reads_as_one_in_this_process(tmp_path):
+def test_worker_error_has_the_same_message_as_without_workers(tmp_path):
     bad = list(bad_clips(tmp_path).values())
     dataset = UNetDataset(bad, ClipDatasetOptions(num_frames=8, resolution=SIDE))
     for workers in (0, 1):
@@ -109,7 +109,7 @@ def test_an_error_in_a_worker_reads_as_one_in_this_process(tmp_path):
         source.close()
 
 
-def test_what_cannot_work_is_refused(clips):
+def test_invalid_batch_sizes_and_workers_are_refused(clips):
     dataset = UNetDataset(clips, OPTIONS)
     with pytest.raises(DataError, match="fewer than the batch of 13"):
         BatchLoader(dataset, LoaderOptions(13))

@@ -1,4 +1,4 @@
-"""Pairs for SyncNet: labels, distances, and whose sound it is."""
+"""Pairs for SyncNet: labels, offsets, and the matching audio."""
 
 import pytest
 import torch
@@ -25,23 +25,23 @@ def samples(dataset, epochs):
     return [dataset[dataset.order.key(epoch, index)] for epoch in range(epochs) for index in range(len(dataset))]
 
 
-def sound_start(sample):
+def audio_start(sample):
     return numbers(sample.frames[0, :1].numpy())[0] - int(sample.shifts)
 
 
-def test_sound_and_frames_are_of_the_said_moments(clip):
+def test_audio_and_frames_match_labels_and_shifts(clip):
     mel = ClipReader().mel(clip)
     drawn = samples(SyncNetDataset([clip], OPTIONS), 150)
     for sample in drawn:
         assert bool(sample.labels) == (int(sample.shifts) == 0)
         start = numbers(sample.frames[0].numpy())
         assert start == list(range(start[0], start[0] + FRAMES))
-        expected = mel_window(mel, sound_start(sample), FRAMES)
+        expected = mel_window(mel, audio_start(sample), FRAMES)
         assert expected is not None
         assert torch.equal(sample.mel[0, 0], expected)
     assert 50 < sum(int(sample.labels) for sample in drawn) < 100
-    assert {sound_start(sample) for sample in drawn} == set(range(33))
-    # Published: any other start, also one that overlaps by all but a frame.
+    assert {audio_start(sample) for sample in drawn} == set(range(33))
+    # As published: any other start, including one that overlaps by all but one frame.
     distances = {abs(int(sample.shifts)) for sample in drawn}
     assert 1 in distances
     assert max(distances) > 24
@@ -59,36 +59,36 @@ def test_min_shift_and_near_negatives(clip):
     assert 40 < sum(distance <= 2 for distance in drawn) < 75
 
 
-def test_a_clip_of_the_least_length_has_distant_windows(tmp_path):
+def test_clip_of_minimum_length_has_windows_far_enough_apart(tmp_path):
     clip = good_clip(tmp_path / "a.mp4", count=FRAMES + 2 * 12)
     sampling = SyncNetSampling(positive_prob=0.0, min_shift=12)
     drawn = samples(SyncNetDataset([clip], OPTIONS, sampling), 60)
     assert {abs(int(sample.shifts)) >= 12 for sample in drawn} == {True}
 
 
-def test_sound_that_was_shifted_by_time_stamps_is_used_shifted(clip, tmp_path):
+def test_audio_shifted_by_timestamps_stays_shifted(clip, tmp_path):
     moved = shift_sound(clip, tmp_path / "moved.mp4", 0.2)
     sampling = SyncNetSampling(positive_prob=1.0)
     plain, late = (samples(SyncNetDataset([path], OPTIONS, sampling), 60) for path in (clip, moved))
-    mel_of = {sound_start(sample): sample.mel for sample in plain}
+    mel_of = {audio_start(sample): sample.mel for sample in plain}
     compared = 0
     for sample in late:
-        # The sound of frame n is what frame n - 5 has in the unmoved clip.
-        expected = mel_of.get(sound_start(sample) - 5)
-        if expected is not None and sound_start(sample) > 6:
+        # The audio of frame n is that of frame n - 5 in the original clip.
+        expected = mel_of.get(audio_start(sample) - 5)
+        if expected is not None and audio_start(sample) > 6:
             compared += 1
             assert (sample.mel - expected).abs().mean() < 0.05
     assert compared > 10
 
 
-def test_sound_that_ends_early_limits_the_windows(tmp_path):
+def test_audio_that_ends_early_limits_the_windows(tmp_path):
     clip = shift_sound(good_clip(tmp_path / "a.mp4", count=40), tmp_path / "b.mp4", -0.4)
     drawn = samples(SyncNetDataset([clip], OPTIONS), 60)
-    assert max(sound_start(sample) for sample in drawn) == 30 - FRAMES
+    assert max(audio_start(sample) for sample in drawn) == 30 - FRAMES
     assert {sample.mel.shape for sample in drawn} == {(1, 1, 80, 26)}
 
 
-def test_augmentation_changes_frames_alone(clip):
+def test_augmentation_changes_only_the_frames(clip):
     plain = samples(SyncNetDataset([clip], OPTIONS), 10)
     changed = samples(SyncNetDataset([clip], OPTIONS, SyncNetSampling(augmentation=FrameAugmentation(prob=1.0))), 10)
     again = samples(SyncNetDataset([clip], OPTIONS, SyncNetSampling(augmentation=FrameAugmentation(prob=1.0))), 10)

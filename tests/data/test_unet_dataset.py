@@ -1,4 +1,4 @@
-"""Samples of the U-Net: which windows they hold, from which take, and what is done about bad clips."""
+"""Samples of the U-Net: their windows, paired takes, and replacement of unusable clips."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def samples(dataset, epochs):
     return [dataset[dataset.order.key(epoch, index)] for epoch in range(epochs) for index in range(len(dataset))]
 
 
-def test_windows_are_where_they_are_said_to_be(clips):
+def test_windows_match_their_starts(clips):
     dataset = UNetDataset(clips, OPTIONS, UNetSampling(with_mel=True))
     seen = set()
     for sample in samples(dataset, 12):
@@ -47,7 +47,7 @@ def test_windows_are_where_they_are_said_to_be(clips):
     assert len({start for _, start in seen}) > 8
 
 
-def test_reference_is_uniform_over_all_windows_that_do_not_overlap(clips):
+def test_reference_covers_all_windows_that_do_not_overlap(clips):
     dataset = UNetDataset(clips[:1], OPTIONS)
     drawn: dict[int, set[int]] = {}
     for sample in samples(dataset, 150):
@@ -59,7 +59,7 @@ def test_reference_is_uniform_over_all_windows_that_do_not_overlap(clips):
     assert {0, last} <= set().union(*drawn.values())
 
 
-def test_same_key_same_sample_and_mel_only_when_asked(clips):
+def test_same_key_gives_the_same_sample_and_mel_only_if_requested(clips):
     first, second = (UNetDataset(clips, OPTIONS) for _ in range(2))
     key = first.order.key(5, 1)
     first[first.order.key(0, 0)]
@@ -69,16 +69,16 @@ def test_same_key_same_sample_and_mel_only_when_asked(clips):
     assert with_mel.mel.shape == (1, 1, 80, 26)
 
 
-@pytest.mark.parametrize(("share", "expected"), [(1.0, 12), (0.0, 0)])
-def test_reference_may_be_the_window_itself(clips, share, expected):
-    dataset = UNetDataset(clips, OPTIONS, UNetSampling(ref_same_prob=share))
+@pytest.mark.parametrize(("prob", "expected"), [(1.0, 12), (0.0, 0)])
+def test_reference_may_be_the_window_itself(clips, prob, expected):
+    dataset = UNetDataset(clips, OPTIONS, UNetSampling(ref_same_prob=prob))
     drawn = samples(dataset, 4)
     assert sum(torch.equal(sample.ref_frames, sample.source_frames) for sample in drawn) == expected
     plain = UNetDataset(clips, OPTIONS)
     assert [int(sample.starts) for sample in samples(plain, 4)] == [int(sample.starts) for sample in drawn]
 
 
-def test_a_second_take_is_what_is_painted_over(tmp_path):
+def test_other_take_is_the_masked_source(tmp_path):
     takes = [good_clip(tmp_path / f"0_{take}.mp4", count=40, seed=k, first=100 * k) for k, take in enumerate("ab")]
     for take, other in zip(takes, reversed(takes)):
         take.with_suffix(".json").write_text(json.dumps({"other_take": other.name}))
@@ -86,11 +86,12 @@ def test_a_second_take_is_what_is_painted_over(tmp_path):
     dataset = UNetDataset([*takes, single], OPTIONS, UNetSampling(paired_takes=True))
     for sample in samples(dataset, 4):
         start, clip = int(sample.starts), sample.clips[0]
-        own = 100 if clip == str(takes[1]) else 0
-        shown = {str(takes[0]): 100, str(takes[1]): 0, str(single): 0}[clip]
-        assert numbers(sample.gt_frames[0].numpy()) == list(range(own + start, own + start + FRAMES))
-        assert numbers(sample.source_frames[0].numpy()) == list(range(shown + start, shown + start + FRAMES))
-        reference = numbers(sample.ref_frames[0].numpy())[0] - shown
+        target_base = 100 if clip == str(takes[1]) else 0
+        source_base = {str(takes[0]): 100, str(takes[1]): 0, str(single): 0}[clip]
+        assert numbers(sample.gt_frames[0].numpy()) == list(range(target_base + start, target_base + start + FRAMES))
+        source_numbers = numbers(sample.source_frames[0].numpy())
+        assert source_numbers == list(range(source_base + start, source_base + start + FRAMES))
+        reference = numbers(sample.ref_frames[0].numpy())[0] - source_base
         assert 0 <= reference <= 32
         assert abs(reference - start) >= FRAMES
     batch = dataset.collate(samples(dataset, 1))
@@ -98,7 +99,7 @@ def test_a_second_take_is_what_is_painted_over(tmp_path):
     assert not torch.equal(batch.source_frames, batch.gt_frames)
 
 
-def test_a_missing_second_take_is_a_problem_of_that_file(tmp_path, clips):
+def test_missing_other_take_is_reported_under_its_own_path(tmp_path, clips):
     clip = good_clip(tmp_path / "0_a.mp4", count=40)
     clip.with_suffix(".json").write_text('{"other_take": "0_b.mp4"}')
     dataset = UNetDataset([clip, *clips], OPTIONS, UNetSampling(paired_takes=True))
@@ -106,7 +107,7 @@ def test_a_missing_second_take_is_a_problem_of_that_file(tmp_path, clips):
     assert list(problems) == [str(tmp_path / "0_b.mp4")]
 
 
-def test_bad_clips_make_room_for_others(tmp_path, clips):
+def test_unusable_clips_are_replaced_by_others(tmp_path, clips):
     bad = bad_clips(tmp_path)
     dataset = UNetDataset([*clips, *bad.values()], OPTIONS)
     drawn = samples(dataset, 3)
@@ -117,7 +118,7 @@ def test_bad_clips_make_room_for_others(tmp_path, clips):
         assert word in problems[str(clip)]
 
 
-def test_only_bad_clips_end_the_run(tmp_path):
+def test_only_unusable_clips_raise_data_error(tmp_path):
     bad = list(bad_clips(tmp_path).values())
     with pytest.raises(DataError, match="6 clips were tried") as caught:
         samples(UNetDataset(bad, OPTIONS), 1)

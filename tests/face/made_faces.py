@@ -1,4 +1,4 @@
-"""Detections made up for tests of what follows the detector."""
+"""Synthetic detections for tests of the stages after the detector."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ _TEMPLATE = face_template(256) / 114.8  # brows one unit apart
 
 
 def made_face(x, y, size, roll=0.0, yaw=0.0, noise=None):
-    """A square face of `size` pixels round (x, y), rolled by `roll` radians, control points shifted by `noise`."""
+    """A square face of `size` pixels around (x, y), rolled by `roll` radians, control points shifted by `noise`."""
     shape = (_TEMPLATE - _TEMPLATE.mean(axis=0)) * size / 2
     rotation = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
     points = shape @ rotation.T + (x, y)

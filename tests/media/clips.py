@@ -1,4 +1,4 @@
-"""Small clips made on the spot, whose frames carry their number so that a test can tell which one it got."""
+"""Small generated clips whose frames encode their index, so that a test can identify each decoded frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ BITS = 8
 
 @dataclass(frozen=True)
 class Clip:
-    """How a test clip is made; ``times`` are seconds, one per frame."""
+    """Parameters of a test clip; ``times`` are the frame times in seconds."""
 
     times: Sequence[Fraction]
     size: tuple[int, int] = (128, 96)
@@ -33,12 +33,12 @@ class Clip:
 
 
 def steady(count: int, fps: Fraction | int = 25) -> list[Fraction]:
-    """Times of a constant rate."""
+    """Frame times at a constant rate."""
     return [Fraction(i) / fps for i in range(count)]
 
 
 def numbered(index: int, width: int, height: int) -> np.ndarray:
-    """Picture with ``index`` in black and white blocks over its upper half, a colour ramp over the lower one."""
+    """Frame with ``index`` as black and white blocks in the upper half and a color ramp in the lower half."""
     pixels = np.zeros((height, width, 3), np.uint8)
     block = width // BITS
     for bit in range(BITS):
@@ -49,7 +49,7 @@ def numbered(index: int, width: int, height: int) -> np.ndarray:
 
 
 def number_of(pixels: np.ndarray) -> int:
-    """The number that ``numbered`` drew, from decoded (h, w, 3) pixels."""
+    """Decode the index drawn by ``numbered`` from (h, w, 3) pixels."""
     height, width = pixels.shape[:2]
     block = width // BITS
     row = pixels[height // 4, :, 1]
@@ -72,7 +72,7 @@ def write_tone(path: Path, seconds: float, rate: int = 16000, channels: int = 1)
 
 
 def make_clip(path: Path, clip: Clip) -> Path:
-    """Write the clip; frame i shows number i."""
+    """Write the clip; frame i encodes the index i."""
     width, height = clip.size
     reformatter = VideoReformatter()
     with av.open(str(path), "w", options=dict(clip.muxing)) as container:

@@ -1,4 +1,4 @@
-"""Clips with a click in their sound, and the same clips with the sound moved by time stamps only."""
+"""Clips with a click in their audio, and the same clips with the audio shifted by timestamps only."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def click_track(seconds: float, click: float, rate: int = RATE) -> np.ndarray:
 
 
 def write_clip(path: Path, frames: np.ndarray, sound: np.ndarray | None, rate: int = RATE, fps: int = 25) -> Path:
-    """Write (t, h, w, 3) uint8 frames and (n,) int16 mono sound as H.264 with B-frames and AAC."""
+    """Write (t, h, w, 3) uint8 frames and (n,) int16 mono audio as H.264 with B-frames and AAC."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=fps, options={"crf": "12", "preset": "veryfast", "g": "12"})
         video.height, video.width = frames.shape[1:3]
@@ -35,15 +35,15 @@ def write_clip(path: Path, frames: np.ndarray, sound: np.ndarray | None, rate: i
 
 
 def shift_sound(source: Path, target: Path, seconds: float) -> Path:
-    """Copy both streams, the sound's time stamps moved, as ``ffmpeg -itsoffset seconds ... -c copy`` does."""
-    with av.open(str(source)) as given, av.open(str(target), "w") as made:
-        streams = {stream.index: made.add_stream_from_template(stream) for stream in given.streams}
-        for packet in given.demux():
+    """Copy both streams with shifted audio timestamps, as ``ffmpeg -itsoffset seconds ... -c copy`` does."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        streams = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
+        for packet in reader.demux():
             if packet.dts is None:
                 continue
-            if given.streams[packet.stream_index].type == "audio":
+            if reader.streams[packet.stream_index].type == "audio":
                 ticks = round(seconds / packet.time_base)
                 packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
             packet.stream = streams[packet.stream_index]
-            made.mux(packet)
+            writer.mux(packet)
     return target

@@ -1,4 +1,4 @@
-"""Probing: facts about good files, clear refusals of bad ones."""
+"""Probing: properties of valid files, clear errors for invalid ones."""
 
 import wave
 from fractions import Fraction
@@ -14,7 +14,7 @@ from latentsync.media.video_reader import VideoReader
 from tests.media.clips import Clip, make_clip, steady, write_tone
 
 
-def test_facts_about_a_plain_clip(tmp_path):
+def test_properties_of_a_plain_clip(tmp_path):
     tags = ColorTags(1, 1, 1, 1)
     info = probe_video(make_clip(tmp_path / "clip.mp4", Clip(steady(50), color=tags, tone_seconds=2)))
     assert (info.width, info.height, info.fps, info.variable_rate) == (128, 96, Fraction(25), False)
@@ -23,7 +23,7 @@ def test_facts_about_a_plain_clip(tmp_path):
     assert info.has_audio and info.color == tags and info.bit_depth == 8 and info.sample_aspect_ratio == 1
 
 
-def test_real_clips(samples_dir):
+def test_properties_of_real_clips(samples_dir):
     info = probe_video(samples_dir / "woman_1080p25_hevc.mp4")
     assert (info.width, info.height, info.fps, info.codec, info.frame_estimate) == (
         1080,
@@ -56,7 +56,7 @@ def test_dropped_frames_do_not_lower_the_rate(tmp_path):
     assert info.fps == 30 and info.variable_rate
 
 
-def test_still_picture_is_a_video_of_one_frame(tmp_path):
+def test_still_image_is_a_video_of_one_frame(tmp_path):
     with av.open(str(tmp_path / "face.png"), "w", format="image2") as container:
         stream = container.add_stream("png")
         stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
@@ -67,7 +67,7 @@ def test_still_picture_is_a_video_of_one_frame(tmp_path):
 
 
 def fake_files(folder):
-    """Bad inputs by name, with a word that the refusal must contain, for picture and for sound."""
+    """Write invalid inputs; returns, by name, a word that the error message must contain."""
     (folder / "text.mp4").write_text("This is not a video.\n" * 500)
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "zeros.mp4").write_bytes(bytes(20000))
@@ -92,14 +92,14 @@ def test_bad_files_are_refused(tmp_path, probe):
             probe(tmp_path / name)
 
 
-def test_sound_without_picture(tmp_path):
+def test_audio_file_is_refused_as_video(tmp_path):
     path = write_tone(tmp_path / "speech.wav", 1.0)
     assert probe_audio(path).duration == pytest.approx(1.0)
     with pytest.raises(MediaError, match="no video stream"):
         probe_video(path)
 
 
-def test_cover_art_is_no_picture(tmp_path):
+def test_cover_art_is_not_a_video_stream(tmp_path):
     path = tmp_path / "song.m4a"
     with av.open(str(path), "w", format="mp4") as container:
         sound = container.add_stream("aac", rate=16000, layout="mono")
@@ -116,12 +116,12 @@ def test_cover_art_is_no_picture(tmp_path):
         probe_video(path)
 
 
-def test_picture_without_sound(tmp_path):
+def test_video_without_audio_track_is_refused_as_audio(tmp_path):
     with pytest.raises(MediaError, match="no audio track"):
         probe_audio(make_clip(tmp_path / "silent.mp4", Clip(steady(5))))
 
 
-def test_sound_of_zero_length(tmp_path):
+def test_audio_of_zero_length_is_refused(tmp_path):
     with wave.open(str(tmp_path / "zero.wav"), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

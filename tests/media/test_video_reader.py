@@ -1,4 +1,4 @@
-"""Reading: frame order and timing, rotation, odd sizes, depth, colour, backwards, damage, flat memory."""
+"""Reading: frame order and timing, rotation, odd sizes, bit depth, color, backward reading, damage, bounded memory."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def plain(tmp_path_factory):
     return make_clip(tmp_path_factory.mktemp("clips") / "plain.mp4", Clip(steady(60), options=LONG_GOP))
 
 
-def test_every_frame_once_in_order(plain):
+def test_every_frame_is_read_once_in_order(plain):
     reader = VideoReader(plain)
     frames = list(reader)
     assert [frame.index for frame in frames] == list(range(60))
@@ -51,18 +51,18 @@ def test_two_iterations_do_not_disturb_each_other(plain):
         (Fraction(30000, 1001), Fraction(30000, 1001), list(range(60))),
     ],
 )
-def test_rate_is_changed_by_time(tmp_path, source, target, expected):
+def test_rate_conversion_follows_timestamps(tmp_path, source, target, expected):
     path = make_clip(tmp_path / "clip.mp4", Clip(steady(60, source)))
     assert numbers(VideoReader(path, Fraction(target))) == expected
 
 
-def test_millisecond_time_stamps_lose_no_frame(tmp_path):
+def test_millisecond_timestamps_lose_no_frame(tmp_path):
     path = make_clip(tmp_path / "clip.mkv", Clip(steady(60, 60), time_base=Fraction(1, 1000)))
     assert numbers(VideoReader(path, Fraction(60))) == list(range(60))
     assert numbers(VideoReader(path, Fraction(30))) == list(range(0, 60, 2))
 
 
-def test_variable_rate_is_shown_as_a_player_would(tmp_path):
+def test_variable_rate_is_resampled_as_a_player_would(tmp_path):
     # Frames 0..9 at 30 fps, frame 10 held for half a second, then 30 fps again.
     times = steady(11, 30) + [Fraction(10, 30) + Fraction(1, 2) + Fraction(i, 30) for i in range(10)]
     path = make_clip(tmp_path / "vfr.mp4", Clip(times, rate=Fraction(30)))
@@ -89,7 +89,7 @@ def test_odd_size_is_kept(tmp_path):
     assert np.abs(pixels.astype(int) - numbered(0, 131, 97)).mean() < 3
 
 
-def test_ten_bit_hevc(tmp_path):
+def test_ten_bit_hevc_is_read(tmp_path):
     options = {"crf": "4", "preset": "ultrafast", "x265-params": "log-level=error"}
     clip = Clip(steady(12), codec="libx265", pix_fmt="yuv420p10le", options=options)
     reader = VideoReader(make_clip(tmp_path / "ten.mp4", clip))
@@ -104,7 +104,7 @@ def test_ten_bit_hevc(tmp_path):
     [ColorTags(m, r, p, t) for m, p, t in [(1, 1, 1), (5, 5, 6), (6, 6, 6), (9, 9, 14)] for r in (1, 2)]
     + [ColorTags(), ColorTags(range=2)],
 )
-def test_colours_follow_the_tags(tmp_path, tags):
+def test_colors_follow_the_tags(tmp_path, tags):
     options = {"crf": "1", "preset": "ultrafast"}
     reader = VideoReader(make_clip(tmp_path / "c.mp4", Clip(steady(2), pix_fmt="yuv444p", color=tags, options=options)))
     assert reader.info.color == tags
@@ -112,8 +112,8 @@ def test_colours_follow_the_tags(tmp_path, tags):
     assert np.abs(difference).mean() < 1.0
 
 
-def test_known_bt709_and_bt601_values():
-    """Pure colours through the formulas of the standards, not through our own inverse."""
+def test_bt709_and_bt601_reference_values():
+    """Pure colors computed by the formulas of the standards, not by our own inverse."""
     import av
     from av.video.reformatter import VideoReformatter
 
@@ -128,7 +128,7 @@ def test_known_bt709_and_bt601_values():
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_backward_is_forward_reversed(tmp_path, monkeypatch, codec, suffix):
+def test_backward_reading_equals_reversed_forward_reading(tmp_path, monkeypatch, codec, suffix):
     options = {"crf": "20", "preset": "ultrafast", "g": "40", "bf": "3"}
     if codec == "libx265":
         options = {"crf": "20", "preset": "medium", "x265-params": "log-level=error:keyint=40:open-gop=1:bframes=4"}
@@ -141,7 +141,7 @@ def test_backward_is_forward_reversed(tmp_path, monkeypatch, codec, suffix):
     assert all(np.array_equal(frame.pixels, forward[frame.index]) for frame in backward)
 
 
-def test_backward_with_changed_and_variable_rate(tmp_path):
+def test_backward_reading_with_converted_and_variable_rate(tmp_path):
     times = steady(20, 30) + [Fraction(1) + Fraction(i, 20) for i in range(20)]
     path = make_clip(tmp_path / "vfr.mp4", Clip(times, rate=Fraction(30), options=LONG_GOP))
     reader = VideoReader(path, Fraction(25))
@@ -149,7 +149,7 @@ def test_backward_with_changed_and_variable_rate(tmp_path):
     assert [number_of(f.pixels) for f in reader.frames_backward(len(forward) - 1)] == forward[::-1]
 
 
-def test_backward_in_a_stream_without_index(tmp_path):
+def test_backward_reading_of_a_stream_without_index(tmp_path):
     path = make_clip(tmp_path / "raw.h264", Clip(steady(30), options=LONG_GOP))
     reader = VideoReader(path, Fraction(25))
     forward = numbers(reader)
@@ -158,15 +158,15 @@ def test_backward_in_a_stream_without_index(tmp_path):
 
 
 @pytest.mark.parametrize(("suffix", "flags"), [(".mkv", {}), (".mp4", {"movflags": "frag_keyframe+empty_moov"})])
-def test_truncated_file_is_used_as_far_as_it_goes(tmp_path, suffix, flags):
+def test_truncated_file_is_read_up_to_the_damage(tmp_path, suffix, flags):
     whole = make_clip(tmp_path / f"whole{suffix}", Clip(steady(100), options={"crf": "1", "g": "10"}, muxing=flags))
     cut = tmp_path / f"cut{suffix}"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
     reader = VideoReader(cut)
     found = numbers(reader)
-    # The frame that was cut through may be concealed with its neighbour's picture.
+    # The decoder may conceal the truncated frame with the content of its neighbor.
     assert found[:-2] == list(range(len(found) - 2)) and 30 <= len(found) <= 80
-    # Fragments carry no total length, so only Matroska's header can tell that something is missing.
+    # Fragmented mp4 has no total duration, so only the Matroska header reveals that something is missing.
     assert bool(reader.warnings) == (suffix == ".mkv")
 
 
@@ -223,5 +223,5 @@ def test_memory_does_not_grow_with_length(tmp_path):
         command = [sys.executable, "-c", MEASURE, str(path), str(count)]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    # All 320 frames as RGB would take 840 MiB; ping-pong holds one stretch undisplayed.
+    # All 320 frames as RGB would take 840 MiB; ping-pong buffers only one chunk.
     assert peak(320) - peak(20) < 300

@@ -1,4 +1,4 @@
-"""Writing: exact length, colour, sound, refusals, and nothing left behind when it goes wrong."""
+"""Writing: exact length, color, audio, rejected inputs, and no files left behind after errors."""
 
 import os
 import resource
@@ -41,7 +41,7 @@ def write(path, count=10, fps=Fraction(25), size=SIZE, audio=None, options=None)
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".m4v"])
 @pytest.mark.parametrize("fps", [Fraction(25), Fraction(30000, 1001)])
-def test_exact_frames_rate_and_sound(tmp_path, suffix, fps):
+def test_frames_rate_and_audio_are_exact(tmp_path, suffix, fps):
     track = AudioTrack(write_tone(tmp_path / "speech.wav", 2.0, 44100, 2))
     path = write(tmp_path / f"out{suffix}", 37, fps, audio=track)
     info = probe_video(path)
@@ -50,22 +50,22 @@ def test_exact_frames_rate_and_sound(tmp_path, suffix, fps):
     sound = probe_audio(path)
     assert (sound.sample_rate, sound.channels, sound.codec) == (44100, 2, "flac" if suffix == ".mkv" else "aac")
     assert abs(audio_seconds(path) - 37 / fps) < Fraction(1, 16000)
-    # No shift: the decoded sound lies on the original one.
-    heard = read_audio(path)
+    # No offset: the decoded audio coincides with the original.
+    decoded = read_audio(path)
     middle = slice(4000, 16000)
-    assert np.abs(heard[middle] - tone(2.0)[0][middle] / 32768).max() < 0.02
+    assert np.abs(decoded[middle] - tone(2.0)[0][middle] / 32768).max() < 0.02
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_short_sound_is_padded_with_silence(tmp_path, suffix):
+def test_short_audio_is_padded_with_silence(tmp_path, suffix):
     path = write(tmp_path / f"out{suffix}", 50, audio=AudioTrack(write_tone(tmp_path / "a.wav", 1.0)))
-    heard = read_audio(path)
+    decoded = read_audio(path)
     assert audio_seconds(path) == 2
-    assert np.abs(heard[4000:12000]).max() > 0.2 and np.abs(heard[17500:]).max() < 0.001
+    assert np.abs(decoded[4000:12000]).max() > 0.2 and np.abs(decoded[17500:]).max() < 0.001
 
 
 @pytest.mark.parametrize("rate", [7000, 11025, 22050, 96000, 192000])
-def test_any_sample_rate_is_kept_or_raised_to_one_that_aac_knows(tmp_path, rate):
+def test_sample_rate_is_kept_or_raised_to_one_supported_by_aac(tmp_path, rate):
     path = write(tmp_path / "out.mp4", 25, audio=AudioTrack(write_tone(tmp_path / "a.wav", 1.0, rate)))
     assert probe_audio(path).sample_rate == {7000: 8000, 192000: 96000}.get(rate, rate)
     assert audio_seconds(path) == 1
@@ -81,14 +81,14 @@ def test_channels_are_kept_up_to_six(tmp_path, channels, kept, source):
     assert np.abs(read_audio(path)[4000:12000]).max() > 0.1
 
 
-def test_sound_of_a_video_file_drives_too(tmp_path):
+def test_audio_of_a_video_file_can_be_the_driving_audio(tmp_path):
     source = make_clip(tmp_path / "source.mp4", Clip(steady(30), tone_seconds=1.2))
     path = write(tmp_path / "out.mp4", 30, audio=AudioTrack(source))
     assert audio_seconds(path) == Fraction(6, 5)
 
 
 @pytest.mark.parametrize("tags", [ColorTags(), ColorTags(1, 1, 1, 1), ColorTags(1, 2, 1, 1), ColorTags(9, 1, 9, 16)])
-def test_colour_tags_and_colours_survive(tmp_path, tags):
+def test_color_tags_and_colors_survive(tmp_path, tags):
     path = write(tmp_path / "out.mp4", 5, options=WriterOptions(color=tags))
     assert probe_video(path).color == tags
     for frame in VideoReader(path):
@@ -96,7 +96,7 @@ def test_colour_tags_and_colours_survive(tmp_path, tags):
 
 
 @pytest.mark.parametrize("name", ["woman_1080p25_hevc.mp4", "drawn_man_704x1216p25_h264.mp4"])
-def test_real_pictures_survive_at_default_quality(tmp_path, samples_dir, name):
+def test_default_quality_exceeds_42_db_on_real_clips(tmp_path, samples_dir, name):
     source = VideoReader(samples_dir / name)
     frames = [frame.pixels for frame in islice(source, 12)]
     info = source.info
@@ -131,7 +131,7 @@ def test_ten_bit_and_hevc_on_request(tmp_path):
     assert (info.codec, info.bit_depth) == ("hevc", 10)
 
 
-def test_key_frames_come_as_often_as_asked(tmp_path):
+def test_keyframe_interval_is_respected(tmp_path):
     path = write(tmp_path / "out.mp4", 20, options=WriterOptions(keyframe_interval=8, threads=1))
     with av.open(str(path)) as container:
         keys = [i for i, frame in enumerate(container.decode(video=0)) if frame.key_frame]
@@ -140,18 +140,18 @@ def test_key_frames_come_as_often_as_asked(tmp_path):
         WriterOptions(keyframe_interval=-1)
 
 
-def test_pixel_shape_is_kept(tmp_path):
+def test_sample_aspect_ratio_is_kept(tmp_path):
     path = write(tmp_path / "out.mp4", options=WriterOptions(sample_aspect_ratio=Fraction(4, 3)))
     assert probe_video(path).sample_aspect_ratio == Fraction(4, 3)
 
 
-def test_options_out_of_range():
+def test_options_out_of_range_are_refused():
     for bad in ({"crf": 60}, {"preset": "best"}, {"codec": "mpeg4"}, {"pix_fmt": "rgb24"}):
         with pytest.raises(ConfigError):
             WriterOptions(**bad)
 
 
-def test_wrong_frames_are_a_bug_of_the_caller(tmp_path):
+def test_wrong_frame_shape_or_closed_writer_raises_value_error(tmp_path):
     with pytest.raises(ValueError, match="expected"), VideoWriter(tmp_path / "o.mp4", *SIZE, Fraction(25)) as writer:
         writer.write(np.zeros((10, 10, 3), np.uint8))
     with pytest.raises(ValueError, match="not open"):
@@ -162,7 +162,7 @@ def test_wrong_frames_are_a_bug_of_the_caller(tmp_path):
 @pytest.mark.parametrize(
     "name", ["two words.mp4", 'it\'s "$(touch x)" `y`; &.mp4', "видео-é-影.mp4", "a:b%d.mp4", "-o.mp4"]
 )
-def test_any_file_name(tmp_path, monkeypatch, name):
+def test_any_file_name_works(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     os.mkdir("in $(x)")
     track = AudioTrack(write_tone(tmp_path / "in $(x)" / f"{name}.wav", 0.4))
@@ -171,7 +171,7 @@ def test_any_file_name(tmp_path, monkeypatch, name):
     assert sorted(os.listdir(tmp_path)) == sorted(["in $(x)", name])
 
 
-def test_appears_only_when_whole(tmp_path):
+def test_file_appears_only_once_complete(tmp_path):
     path = tmp_path / "out.mp4"
     with VideoWriter(path, *SIZE, Fraction(25)) as writer:
         for index in range(5):
@@ -187,11 +187,14 @@ def current_umask():
     return mask
 
 
-def test_an_error_leaves_nothing(tmp_path):
+def test_error_leaves_no_file(tmp_path):
     with pytest.raises(RuntimeError, match="boom"), VideoWriter(tmp_path / "o.mp4", *SIZE, Fraction(25)) as writer:
         writer.write(numbered(0, *SIZE))
         raise RuntimeError("boom")
-    with pytest.raises(MediaError, match="no frame was generated"), VideoWriter(tmp_path / "o.mp4", *SIZE, Fraction(25)):
+    with (
+        pytest.raises(MediaError, match="no frame was generated"),
+        VideoWriter(tmp_path / "o.mp4", *SIZE, Fraction(25)),
+    ):
         pass
     silent = make_clip(tmp_path / "silent.mp4", Clip(steady(3)))
     with pytest.raises(MediaError, match="no audio track"):
@@ -213,7 +216,7 @@ def test_inputs_are_never_overwritten(tmp_path):
     assert source.read_bytes() == before
 
 
-def test_bad_output_paths(tmp_path):
+def test_bad_output_paths_are_refused(tmp_path):
     (tmp_path / "is_folder.mp4").mkdir()
     cases = {"is_folder.mp4": "folder", "out.txt": "extensions", "out": "extensions", "no/such/out.mp4": "not exist"}
     for name, word in cases.items():
@@ -222,7 +225,7 @@ def test_bad_output_paths(tmp_path):
     assert os.listdir(tmp_path) == ["is_folder.mp4"]
 
 
-def test_existing_files_only_on_request(tmp_path):
+def test_existing_file_is_replaced_only_with_overwrite(tmp_path):
     path = write(tmp_path / "out.mp4", 3)
     with pytest.raises(MediaError, match="exists already"):
         write(path, 5)
@@ -230,7 +233,7 @@ def test_existing_files_only_on_request(tmp_path):
     assert len(list(VideoReader(path))) == 5
 
 
-def test_a_name_taken_meanwhile_is_respected(tmp_path):
+def test_file_created_in_the_meantime_is_not_replaced(tmp_path):
     path = tmp_path / "out.mp4"
     with pytest.raises(MediaError, match="in the meantime"), VideoWriter(path, *SIZE, Fraction(25)) as writer:
         writer.write(numbered(0, *SIZE))
@@ -239,8 +242,8 @@ def test_a_name_taken_meanwhile_is_respected(tmp_path):
 
 
 @contextmanager
-def powerless():
-    """Give up root's right to write everywhere."""
+def unprivileged():
+    """Drop root's privilege to write everywhere."""
     if os.geteuid() != 0:
         yield
         return
@@ -251,10 +254,10 @@ def powerless():
         os.seteuid(0)
 
 
-def test_read_only_folder():
+def test_read_only_folder_is_refused():
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o555)
-        with powerless(), pytest.raises(MediaError, match="may write to"):
+        with unprivileged(), pytest.raises(MediaError, match="may write to"):
             VideoWriter(os.path.join(name, "out.mp4"), *SIZE, Fraction(25))
         assert os.listdir(name) == []
         os.chmod(name, 0o755)
@@ -279,10 +282,10 @@ except MediaError as error:
 
 
 @pytest.mark.parametrize(("limit", "frames"), [(100_000, 200), (0, 5), (3000, 1)])
-def test_full_disk_is_told_and_leaves_nothing(tmp_path, limit, frames):
+def test_full_disk_is_reported_and_leaves_no_file(tmp_path, limit, frames):
     command = [sys.executable, "-c", FILL, str(tmp_path / "out.mp4"), str(limit), str(frames)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "free disk space" in done.stdout and "out.mp4" in done.stdout
+    process_result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "free disk space" in process_result.stdout and "out.mp4" in process_result.stdout
     assert os.listdir(tmp_path) == []
 
 
@@ -299,7 +302,7 @@ with VideoWriter(sys.argv[1], 128, 96, Fraction(25), AudioTrack(sys.argv[2])) as
 """
 
 
-def test_interrupt_leaves_nothing(tmp_path):
+def test_interrupt_leaves_no_file(tmp_path):
     sound = write_tone(tmp_path / "a.wav", 1.0)
     command = [sys.executable, "-c", ENDLESS, str(tmp_path / "out.mp4"), str(sound)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -323,7 +326,7 @@ def test_two_writers_in_one_folder(tmp_path):
     assert [number_of(f.pixels) for f in VideoReader(tmp_path / "b.mp4")] == list(range(100, 106))
 
 
-def test_memory_of_writing_does_not_grow(tmp_path):
+def test_memory_does_not_grow_with_length(tmp_path):
     def grown(count):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         write(tmp_path / f"{count}.mp4", count, size=(640, 360))

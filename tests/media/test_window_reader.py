@@ -1,4 +1,4 @@
-"""Random access to frames: the same pictures as reading from the start, whatever the file looks like."""
+"""Random access to frames: the same frames as sequential reading, for any GOP structure."""
 
 from fractions import Fraction
 
@@ -42,7 +42,7 @@ def test_frames_equal_those_of_sequential_reading(clip):
 
 
 @pytest.mark.parametrize("fps", [Fraction(30), Fraction(30000, 1001), Fraction(50), Fraction(12)])
-def test_other_rates_are_resampled_by_time_stamp(tmp_path, fps):
+def test_other_rates_are_resampled_by_timestamp(tmp_path, fps):
     path = make_clip(tmp_path / "clip.mp4", Clip(steady(60, fps), size=(64, 48)))
     index = index_frames(path)
     expected = [number_of(frame.pixels) for frame in VideoReader(path, Fraction(25))]
@@ -56,7 +56,7 @@ def test_rotation_is_applied(tmp_path):
     assert np.array_equal(read_frames(index_frames(path), [3], 25)[0], expected[3])
 
 
-def test_a_damaged_frame_is_named(tmp_path):
+def test_damaged_frame_is_reported(tmp_path):
     path = make_clip(tmp_path / "clip.mp4", Clip(steady(60), size=(64, 48), options={"crf": "4", "g": "1"}))
     index = index_frames(path)
     data = bytearray(path.read_bytes())
@@ -67,31 +67,31 @@ def test_a_damaged_frame_is_named(tmp_path):
         read_frames(index, range(60), 25)
 
 
-def test_a_file_cut_off_cannot_be_indexed(tmp_path):
+def test_truncated_file_cannot_be_indexed(tmp_path):
     path = make_clip(tmp_path / "clip.mp4", Clip(steady(20), size=(64, 48)))
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(MediaError):
         index_frames(path)
 
 
-def test_sound_alone_has_no_frames(tmp_path):
+def test_audio_file_cannot_be_indexed(tmp_path):
     from tests.media.clips import write_tone
 
     with pytest.raises(MediaError, match="no video stream"):
         index_frames(write_tone(tmp_path / "tone.wav", 0.5))
 
 
-def test_frames_that_an_edit_list_hides_do_not_count(tmp_path):
+def test_frames_hidden_by_an_edit_list_do_not_count(tmp_path):
     whole = make_clip(tmp_path / "whole.mp4", Clip(steady(40), size=(64, 48), options={"crf": "12", "g": "10"}))
     cut = tmp_path / "cut.mp4"
-    # What "ffmpeg -ss 0.2 ... -c copy" does: decoding begins at the key frame, the picture five frames later.
-    with av.open(str(whole)) as given, av.open(str(cut), "w") as made:
-        stream = made.add_stream_from_template(given.streams.video[0])
-        for packet in given.demux(video=0):
+    # As "ffmpeg -ss 0.2 ... -c copy" does: decoding starts at the keyframe, display five frames later.
+    with av.open(str(whole)) as reader, av.open(str(cut), "w") as writer:
+        stream = writer.add_stream_from_template(reader.streams.video[0])
+        for packet in reader.demux(video=0):
             if packet.dts is not None:
                 ticks = round(Fraction(1, 5) / packet.time_base)
                 packet.pts, packet.dts, packet.stream = packet.pts - ticks, packet.dts - ticks, stream
-                made.mux(packet)
+                writer.mux(packet)
     index = index_frames(cut)
     expected = [number_of(frame.pixels) for frame in VideoReader(cut)]
     assert expected[0] == 5

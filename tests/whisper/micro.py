@@ -1,4 +1,4 @@
-"""A very small Whisper encoder with the golden weights, and waveforms made from a formula."""
+"""A very small Whisper encoder with the golden weights, and deterministic test waveforms."""
 
 import dataclasses
 from fractions import Fraction
@@ -13,7 +13,7 @@ from tests.golden_files import formula_u32, load_golden
 
 
 def micro_encoder(**changes: int) -> AudioEncoder:
-    """The 4-layer, 16-wide golden encoder; `changes` to its sizes give an untrained one instead."""
+    """The 4-layer, 16-wide golden encoder; with `changes` to its dimensions, an untrained one instead."""
     weights = load_golden("whisper_micro_weights")
     dims = AudioEncoderDims.from_mapping(weights.attrs)
     if changes:
@@ -24,7 +24,7 @@ def micro_encoder(**changes: int) -> AudioEncoder:
 
 
 def chirp(samples: int, seed: int) -> Tensor:
-    """The goldens' test waveform, (samples,) float32 in [-1, 1]."""
+    """The test waveform of the golden files, (samples,) float32 in [-1, 1]."""
     index = np.arange(samples, dtype=np.int64)
     phase = (index * (300 + 17 * seed + (index >> 6) % 1777)) & 0xFFFF
     triangle = np.abs(phase - 32768) - 16384

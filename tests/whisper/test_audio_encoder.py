@@ -1,4 +1,4 @@
-"""The audio encoder and its files: layers as published, both layouts load, what does not fit is refused."""
+"""The audio encoder and its files: layer outputs as published, both file layouts, rejection of invalid files."""
 
 import dataclasses
 import json
@@ -15,14 +15,14 @@ from tests.whisper.micro import chirp, micro_encoder, windows_of
 
 
 def openai_checkpoint(golden, path, **changes):
-    """Write the micro model as OpenAI does, decoder included, in half precision."""
+    """Write the micro model in OpenAI's layout, including the decoder, in half precision."""
     case = golden("whisper_micro_weights")
     state = {key: value.half() for key, value in case.weights.items()}
     torch.save({"dims": {**case.attrs, **changes}, "model_state_dict": state}, path)
     return path
 
 
-def test_tiny_features_are_published_ones(golden):
+def test_tiny_features_match_the_published_ones(golden):
     case = golden("audio2feat_tiny_formula")
     encoder = AudioEncoder(AudioEncoderDims())
     state = encoder.state_dict()
@@ -62,13 +62,13 @@ def test_openai_file_loads(golden, tmp_path, dtype):
     assert (features.float() - expected).abs().max() < tolerance * expected.abs().max()
 
 
-def test_own_file_round_trip(tmp_path):
+def test_safetensors_round_trip(tmp_path):
     encoder = micro_encoder().half().float()
     path = tmp_path / "folder" / "audio_encoder.safetensors"
     save_audio_encoder(encoder, path)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     with safe_open(path, framework="pt") as file:
-        assert "encoder.positional_embedding" not in file.keys()  # noqa: SIM118 - safe_open is no mapping
+        assert "encoder.positional_embedding" not in file.keys()  # noqa: SIM118 - safe_open is not a mapping
         assert json.loads(file.metadata()["dims"]) == dataclasses.asdict(encoder.dims)
         assert file.get_tensor("encoder.conv1.weight").dtype == torch.float16
     loaded = load_audio_encoder(path, "cpu", torch.float32, 16)
@@ -90,7 +90,7 @@ def test_gradients_flow_in_training():
     assert encoder.encoder.conv1.weight.grad.abs().sum() > 0
 
 
-def test_other_width_is_refused_with_advice(golden, tmp_path):
+def test_width_mismatch_is_refused_with_advice(golden, tmp_path):
     path = openai_checkpoint(golden, tmp_path / "micro.pt")
     with pytest.raises(CheckpointError, match=r"width 16.*cross_attention_dim 768.*small\.pt"):
         load_audio_encoder(path, "cpu", torch.float32, 768)
@@ -103,7 +103,7 @@ def test_wrong_input_shape_is_refused():
         micro_encoder()(torch.zeros(1, 80, 100))
 
 
-def test_files_that_are_no_encoder(golden, tmp_path):
+def test_files_that_are_not_an_encoder_are_refused(golden, tmp_path):
     good = openai_checkpoint(golden, tmp_path / "good.pt")
     cut = tmp_path / "cut.pt"
     cut.write_bytes(good.read_bytes()[:5000])
@@ -145,6 +145,6 @@ def test_weights_beyond_fp16_are_not_saved(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"n_mels": 0}, {"n_audio_head": 5}, {"n_audio_state": 6.0}])
-def test_impossible_sizes_are_refused(changes):
+def test_invalid_dimensions_are_refused(changes):
     with pytest.raises(ConfigError, match="audio encoder"):
         AudioEncoderDims(**changes)

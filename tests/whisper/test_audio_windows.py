@@ -1,4 +1,4 @@
-"""Feature windows: equal to the published ones where they should be, without its jump every 30 s where not."""
+"""Feature windows: equal to the published ones in published mode, without jumps every 30 s in continuous mode."""
 
 from fractions import Fraction
 
@@ -29,7 +29,7 @@ def encoder() -> AudioEncoder:
 
 
 @pytest.mark.parametrize("name", ["audio2feat_micro_short", "audio2feat_micro_30s_exact", "audio2feat_micro_31s"])
-def test_published_features(golden, encoder, name):
+def test_published_features_match_golden(golden, encoder, name):
     case = golden(name)
     windows = windows_of(encoder, chirp(case.attrs["samples"], case.attrs["chirp_seed"]), "published")
     assert windows.num_rows == case.outputs["n"].item() == feature_length(case.attrs["samples"])
@@ -39,7 +39,7 @@ def test_published_features(golden, encoder, name):
 
 
 @pytest.mark.parametrize("name", CHUNK_CASES)
-def test_published_windows(golden, name):
+def test_published_windows_match_golden(golden, name):
     case = golden(name)
     length, fps = case.attrs["length"], case.attrs["fps"]
     count = published_window_count(length, fps)
@@ -50,7 +50,7 @@ def test_published_windows(golden, name):
     case.check("row0_of_chunk1_flat", flat)
 
 
-def test_published_training_windows(golden):
+def test_published_training_windows_match_golden(golden):
     case = golden("crop_overlap")
     length, start, frames = (case.attrs[key] for key in ("length", "start", "num_frames"))
     rows = window_rows(start, start + frames, 25, length)
@@ -59,7 +59,7 @@ def test_published_training_windows(golden):
 
 
 @given(frame=st.integers(0, 10**7), fps=st.sampled_from([Fraction(25), Fraction(30000, 1001), Fraction(24000, 1001)]))
-def test_centre_is_the_row_that_sounds_at_the_frames_moment(frame, fps):
+def test_center_row_covers_the_frame_time(frame, fps):
     rows = window_rows(frame, frame + 1, fps, 10**9)[0]
     moment = frame / fps * 50
     centre = int(rows[4]) if frame * 50 / fps >= 4 else int(rows[-1]) - 5
@@ -75,8 +75,8 @@ def test_modes_agree_on_short_audio(encoder, seconds):
 
 @settings(max_examples=25)
 @given(data=st.data(), samples=st.integers(320, 130 * 160), mode=st.sampled_from(["continuous", "published"]))
-def test_any_slice_equals_one_shot(data, samples, mode):
-    # 60 rows a segment: many segments, short last ones, fades that slices begin or end in.
+def test_any_slice_equals_reading_all_at_once(data, samples, mode):
+    # 60 rows per segment: many segments, short last ones, slices that start or end inside a cross-fade.
     small = short_encoder()
     waveform = chirp(samples * 4, 5)
     frames = data.draw(st.integers(1, 140), label="frames")
@@ -99,7 +99,7 @@ def short_encoder() -> AudioEncoder:
 
 
 @given(length=st.integers(1, 20000), mode=st.sampled_from(["continuous", "published"]), size=st.integers(30, 1500))
-def test_plan_covers_every_row_and_wastes_no_segment(length, mode, size):
+def test_plan_covers_every_row_without_unused_segments(length, mode, size):
     plan = SegmentPlan.for_continuity(mode, size)
     spans = [plan.used_rows(index, length) for index in range(plan.count(length))]
     assert spans[0][0] == 0
@@ -115,7 +115,7 @@ def test_plan_covers_every_row_and_wastes_no_segment(length, mode, size):
         ) == [index]
 
 
-SOUNDS = {
+WAVEFORMS = {
     "tone": 0.3 * torch.sin(2 * torch.pi * 300 / 16000 * torch.arange(65 * 16000)),
     "noise": 0.1 * torch.randn(65 * 16000, generator=torch.Generator().manual_seed(3)),
     "chirp": chirp(65 * 16000, 3),
@@ -128,24 +128,24 @@ def row_changes(encoder: AudioEncoder, waveform: torch.Tensor, mode: str) -> tor
     return windows.features(0, windows.num_rows).diff(dim=0).abs().mean(dim=(1, 2))
 
 
-@pytest.mark.parametrize("sound", SOUNDS)
-def test_no_jump_where_segments_meet(encoder, sound):
-    changes = row_changes(encoder, SOUNDS[sound], "continuous")
-    joint = torch.zeros(len(changes), dtype=torch.bool)
+@pytest.mark.parametrize("sound", WAVEFORMS)
+def test_no_jump_at_segment_boundaries(encoder, sound):
+    changes = row_changes(encoder, WAVEFORMS[sound], "continuous")
+    boundary = torch.zeros(len(changes), dtype=torch.bool)
     for index in (1, 2):
-        joint[index * 1000 + 140 : index * 1000 + 360] = True
+        boundary[index * 1000 + 140 : index * 1000 + 360] = True
     ends = slice(20, -20)  # the recording's own start and end are real changes
-    assert changes[ends][joint[ends]].max() <= changes[ends][~joint[ends]].max()
-    assert changes[joint].median() <= 1.2 * changes[~joint].median()
+    assert changes[ends][boundary[ends]].max() <= changes[ends][~boundary[ends]].max()
+    assert changes[boundary].median() <= 1.2 * changes[~boundary].median()
 
 
-def test_published_segments_do_jump(encoder):
-    """Shows that the measure above sees what it is meant to see."""
-    changes = row_changes(encoder, SOUNDS["noise"], "published")
+def test_published_segments_jump_at_their_boundaries(encoder):
+    """Verifies that the metric of the previous test is sensitive to jumps."""
+    changes = row_changes(encoder, WAVEFORMS["noise"], "published")
     assert changes[[1499, 2999]].min() > 2 * changes[20:1480].max()
 
 
-def test_reading_forwards_encodes_each_segment_once_and_keeps_two():
+def test_sequential_reading_encodes_each_segment_once_and_caches_two():
     small = short_encoder()
     calls: list[int] = []
     small.register_forward_hook(lambda *_: calls.append(1))
@@ -192,7 +192,7 @@ def test_gpu_half_precision_is_close_to_cpu():
         assert (window.float().cpu() - full[start : start + 16]).abs().max() < 0.02 * full[:].abs().max()
 
 
-def test_refusals(encoder):
+def test_invalid_arguments_are_refused(encoder):
     with pytest.raises(MediaError, match="too short"):
         AudioWindows(encoder, torch.zeros(319), 25, 1)
     with pytest.raises(ValueError, match="continuity"):

@@ -1,4 +1,4 @@
-"""Log-mel spectrogram: equal to the published one, however it is cut."""
+"""Log-mel spectrogram: equal to the published one, for any slicing."""
 
 import functools
 import math
@@ -13,12 +13,12 @@ from torch import Tensor
 from latentsync.errors import MediaError
 from latentsync.whisper.log_mel import LogMel, log_mel
 
-LONG_COLUMNS = 7200  # three pieces of 30 s, so that the floor comes from a piece which most slices do not see
+LONG_COLUMNS = 7200  # three 30 s chunks, so that the floor comes from a chunk outside most slices
 
 
 @functools.cache
 def long_recording() -> tuple[LogMel, Tensor]:
-    """72 s of rising noise with one loud second, as a lazy and as a whole spectrogram."""
+    """72 s of rising noise with one loud second: the lazy and the full spectrogram."""
     generator = torch.Generator().manual_seed(1)
     samples = LONG_COLUMNS * 160
     waveform = torch.randn(samples, generator=generator) * torch.linspace(1e-5, 1e-3, samples)
@@ -27,7 +27,7 @@ def long_recording() -> tuple[LogMel, Tensor]:
     return spectrogram, spectrogram[:]
 
 
-def test_equals_published(golden):
+def test_log_mel_equals_the_published_one(golden):
     case = golden("whisper_logmel_2s")
     case.check("logmel", log_mel(case.inputs["waveform_i16"].float() / 32768))
 
@@ -38,7 +38,7 @@ def test_any_slice_equals_the_whole(start, length):
     torch.testing.assert_close(spectrogram[start : start + length], whole[:, start : start + length], atol=2e-5, rtol=0)
 
 
-def test_floor_follows_the_loudest_second_of_the_whole_file():
+def test_floor_follows_the_maximum_of_the_whole_file():
     _, whole = long_recording()
     assert whole.min() == pytest.approx(float(whole.max()) - 2.0, abs=1e-5)
     assert whole[:, :3000].min() == whole.min()
@@ -57,7 +57,7 @@ def test_silence_is_constant():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_samples_that_are_no_numbers_are_refused(bad):
+def test_non_finite_samples_are_refused(bad):
     waveform = torch.zeros(16000)
     waveform[9000] = bad
     with pytest.raises(MediaError, match="not finite"):

@@ -1,4 +1,4 @@
-"""Which clips a list file or a folder names."""
+"""Clips of a list file or a folder."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from latentsync.data.clips.clip_list import list_clips
 from latentsync.errors import DataError
 
 
-def test_list_has_precedence_and_its_paths_start_at_its_folder(tmp_path):
+def test_list_has_precedence_and_its_paths_are_relative_to_its_folder(tmp_path):
     elsewhere = tmp_path / "elsewhere" / "c.mp4"
     (tmp_path / "lists").mkdir()
     file = tmp_path / "lists" / "train.txt"
@@ -33,7 +33,7 @@ def test_folder_is_searched_with_its_subfolders(tmp_path):
         ({"folder": "absent"}, "absent"),
     ],
 )
-def test_nothing_to_read_is_told(tmp_path, arguments, words):
+def test_missing_or_empty_sources_are_refused(tmp_path, arguments, words):
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "bare").mkdir()
     with pytest.raises(DataError, match=words):

@@ -1,4 +1,4 @@
-"""The cache on disk: whole entries or none, and never another clip's."""
+"""The disk cache: atomic entries, and keys that never collide between clips."""
 
 import os
 
@@ -8,7 +8,7 @@ import pytest
 from latentsync.data.clips.disk_cache import DiskCache, file_fingerprint
 
 
-def test_entries_come_back(tmp_path):
+def test_entries_round_trip(tmp_path):
     array = np.arange(6, dtype=np.float16).reshape(2, 3)
     DiskCache(tmp_path, "a 1").store_array("key", array)
     DiskCache(tmp_path, "a 1").store_record("key", {"frames": 3})
@@ -32,7 +32,7 @@ def test_damaged_entries_count_as_missing(tmp_path):
     assert cache.load_record("key") is None
 
 
-def test_no_unfinished_file_stays(tmp_path, monkeypatch):
+def test_failed_write_leaves_no_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -42,7 +42,7 @@ def test_no_unfinished_file_stays(tmp_path, monkeypatch):
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
-def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path, caplog):
+def test_unwritable_folder_disables_the_cache_with_one_warning(tmp_path, caplog):
     (tmp_path / "file").touch()
     cache = DiskCache(tmp_path / "file", "a")
     cache.store_array("key", np.zeros(3))
@@ -51,7 +51,7 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     assert len(caplog.records) == 1
 
 
-def test_identity_tells_files_of_one_name_and_changed_files_apart(tmp_path):
+def test_fingerprint_distinguishes_folders_and_changed_files(tmp_path):
     paths = [tmp_path / folder / "00001.mp4" for folder in ("a", "b")]
     for path in paths:
         path.parent.mkdir()

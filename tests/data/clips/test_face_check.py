@@ -1,4 +1,4 @@
-"""Faces in aligned crops, with the bundled detector."""
+"""The face check on aligned crops, with the bundled detector."""
 
 import random
 
@@ -17,26 +17,26 @@ def crops():
     from latentsync.synthetic.clip import sample_state, sample_utterance
     from latentsync.synthetic.head.renderer import HeadRenderer
 
-    generator, renderer, made = random.Random(3), HeadRenderer(), []
+    generator, renderer, rendered = random.Random(3), HeadRenderer(), []
     for _ in range(3):
         state = sample_state(sample_utterance(generator, sentences=1), generator, 2)
-        made.append(rearrange((renderer.render_aligned(state, 128) * 255).round().byte(), "t c h w -> t h w c")[1])
-    return [np.ascontiguousarray(crop.numpy()) for crop in made]
+        rendered.append(rearrange((renderer.render_aligned(state, 128) * 255).round().byte(), "t c h w -> t h w c")[1])
+    return [np.ascontiguousarray(crop.numpy()) for crop in rendered]
 
 
-def test_crops_show_faces_and_other_pictures_none(crops):
+def test_face_crops_pass_and_other_images_fail(crops):
     check = FaceCheck()
     assert [check.all_have_faces([crop]) for crop in crops] == [True] * 3
     rng = np.random.default_rng(0)
     others = [rng.integers(0, 255, (128, 128, 3), dtype=np.uint8), np.full((128, 128, 3), 90, np.uint8)]
-    # Right after a face, too: what was seen in one clip must not help another.
+    # Also right after a face: detector state from one clip must not affect the next.
     for other in others:
         assert check.all_have_faces([crops[0]])
         assert not check.all_have_faces([other])
         assert not check.all_have_faces([crops[0], other])
 
 
-def test_a_missing_detector_is_told_at_once():
+def test_missing_detector_is_reported_immediately():
     def absent():
         raise DependencyError("mediapipe is not installed")
 

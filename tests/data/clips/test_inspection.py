@@ -1,4 +1,4 @@
-"""What makes a clip unusable, and that it is found out once."""
+"""Rules for usable clips, and caching of the results."""
 
 from pathlib import Path
 
@@ -13,25 +13,25 @@ from tests.data.corpus import bad_clips, good_clip
 
 
 class CountingDetector:
-    """Sees a face everywhere or nowhere, and writes down that it looked."""
+    """Detects a face in every image or in none, and logs each call."""
 
-    def __init__(self, log: Path, sees: bool) -> None:
-        self.log, self.sees = log, sees
+    def __init__(self, log: Path, has_face: bool) -> None:
+        self.log, self.has_face = log, has_face
 
     def search(self, frame):
         pass
 
     def detect(self, frame, candidates=None):
         with self.log.open("a") as file:
-            file.write("look\n")
+            file.write("detect\n")
         box = np.array([0, 0, frame.shape[1], frame.shape[0]], np.float32)
-        return [FaceDetection(box, 0.9, np.zeros((3, 2), np.float32))] if self.sees else []
+        return [FaceDetection(box, 0.9, np.zeros((3, 2), np.float32))] if self.has_face else []
 
     def close(self):
         pass
 
 
-def test_reasons(tmp_path):
+def test_unusable_clips_are_rejected_with_a_reason(tmp_path):
     inspector = ClipInspector(ClipReader(), ClipRules(min_frames=48), tmp_path / "cache")
     for word, clip in bad_clips(tmp_path / "clips").items():
         for _ in range(2):
@@ -42,20 +42,20 @@ def test_reasons(tmp_path):
     assert info.loudness == pytest.approx(0.2 / 3**0.5, rel=0.1)
 
 
-def test_the_length_needed_is_of_picture_and_sound_together(tmp_path):
+def test_minimum_length_applies_to_frames_with_audio(tmp_path):
     clips = bad_clips(tmp_path)
     inspector = ClipInspector(ClipReader(), ClipRules(min_frames=20))
     assert inspector.require(clips["too short: 20 frames"]).frames == 20
-    assert inspector.require(clips["sound too short"]).frames == pytest.approx(20, abs=1)
+    assert inspector.require(clips["audio too short"]).frames == pytest.approx(20, abs=1)
 
 
-@pytest.mark.parametrize("sees", [False, True])
-def test_faces_are_looked_for_once(tmp_path, sees):
-    log, cache = tmp_path / "looks", tmp_path / "cache"
+@pytest.mark.parametrize("has_face", [False, True])
+def test_face_check_runs_once_per_clip(tmp_path, has_face):
+    log, cache = tmp_path / "calls", tmp_path / "cache"
     clip = good_clip(tmp_path / "a.mp4")
 
     def usable():
-        faces = FaceCheck(lambda: CountingDetector(log, sees))
+        faces = FaceCheck(lambda: CountingDetector(log, has_face))
         inspector = ClipInspector(ClipReader(), ClipRules(48, check_faces=True), cache, faces)
         answers = []
         for _ in range(2):
@@ -66,15 +66,15 @@ def test_faces_are_looked_for_once(tmp_path, sees):
                 answers.append(False)
         return answers
 
-    assert usable() == [sees] * 2
-    looks = log.read_text()
-    assert usable() == [sees] * 2
-    assert log.read_text() == looks
-    # Who does not ask for faces gets the clip all the same.
-    assert ClipInspector(ClipReader(), ClipRules(48), cache).require(clip).has_face is sees
+    assert usable() == [has_face] * 2
+    calls = log.read_text()
+    assert usable() == [has_face] * 2
+    assert log.read_text() == calls
+    # Without the face rule the clip is usable either way.
+    assert ClipInspector(ClipReader(), ClipRules(48), cache).require(clip).has_face is has_face
 
 
-def test_a_changed_file_is_judged_anew(tmp_path):
+def test_changed_file_is_checked_again(tmp_path):
     clip = tmp_path / "a.mp4"
     inspector = ClipInspector(ClipReader(), ClipRules(48), tmp_path / "cache")
     good_clip(clip, count=20)

@@ -1,4 +1,4 @@
-"""Two takes of one scene: which one a sidecar names."""
+"""Paired clips: the other take named in a sidecar."""
 
 from pathlib import Path
 

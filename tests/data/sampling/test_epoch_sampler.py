@@ -1,4 +1,4 @@
-"""The order of samples: complete, repeatable, and the same however many processes share it."""
+"""Sample order: complete, reproducible, and independent of the number of processes."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ def test_every_clip_comes_equally_often(clips, repeats, seed, epoch):
 
 
 @given(seed=st.integers(0, 99), calls=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 59)), max_size=20))
-def test_a_place_depends_on_nothing_asked_before(seed, calls):
+def test_clip_index_does_not_depend_on_earlier_calls(seed, calls):
     order = EpochSampler(30, 2, seed)
     for epoch, index in calls:
         assert order.clip_index(epoch, index) == EpochSampler(30, 2, seed).clip_index(epoch, index)
@@ -38,22 +38,22 @@ def test_sample_ids_are_unique():
 
 
 @st.composite
-def plans(draw):
+def partitions(draw):
     world = draw(st.sampled_from([1, 2, 3, 4, 6]))
     batch = world * draw(st.integers(1, 4))
     return world, batch, batch + draw(st.integers(0, 60))
 
 
-@given(plan=plans(), data=st.data())
-def test_processes_share_the_batches_of_one(plan, data):
+@given(plan=partitions(), data=st.data())
+def test_processes_partition_the_batches_of_one_process(plan, data):
     world, batch, samples = plan
-    whole = [list(places) for places in BatchPartition(samples, batch).batches(0)]
+    whole = [list(indices) for indices in BatchPartition(samples, batch).batches(0)]
     assert whole == [list(range(k * batch, (k + 1) * batch)) for k in range(samples // batch)]
     parts = [list(BatchPartition(samples, batch, rank, world).batches(0)) for rank in range(world)]
-    for step, places in enumerate(whole):
-        shares = [list(part[step]) for part in parts]
-        assert sorted(place for share in shares for place in share) == places
-        assert {len(share) for share in shares} == {batch // world}
+    for step, indices in enumerate(whole):
+        parts_of_step = [list(part[step]) for part in parts]
+        assert sorted(index for part in parts_of_step for index in part) == indices
+        assert {len(part) for part in parts_of_step} == {batch // world}
     first = data.draw(st.integers(0, len(whole)))
     rank = data.draw(st.integers(0, world - 1))
     assert list(BatchPartition(samples, batch, rank, world).batches(first)) == parts[rank][first:]
@@ -65,9 +65,9 @@ def test_processes_share_the_batches_of_one(plan, data):
         ((7, 8, 0, 1), "more clips"),
         ((80, 6, 0, 4), "multiple of the number of processes"),
         ((80, 0, 0, 1), "batch of 0"),
-        ((80, 8, 2, 2), "number 2"),
+        ((80, 8, 2, 2), "rank 2"),
     ],
 )
-def test_plans_that_give_no_batch_are_refused(arguments, words):
+def test_partitions_without_a_full_batch_are_refused(arguments, words):
     with pytest.raises(DataError, match=words):
         BatchPartition(*arguments)

@@ -1,4 +1,4 @@
-"""Random numbers of samples: the same wherever a sample is met, and no two alike."""
+"""Random numbers per sample: reproducible in any batch, and independent between samples."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ SHAPE = (2, 3)
 
 
 def drawn(seed: int, ids: list[int]) -> list[torch.Tensor]:
-    """What a training step draws, several times over."""
+    """A sequence of draws as in a training step."""
     rng = SampleRng(seed, torch.tensor(ids), CPU)
     return [rng.uniform(), rng.normal(SHAPE), rng.uniform(), rng.normal(SHAPE), rng.normal(SHAPE)]
 
@@ -30,7 +30,7 @@ def test_a_sample_gets_the_same_numbers_in_every_batch(seed: int, ids: list[int]
             assert all(torch.equal(one, other) for one, other in zip(numbers, together[sample]))
 
 
-def test_the_global_generator_is_neither_used_nor_moved() -> None:
+def test_global_generator_is_neither_used_nor_advanced() -> None:
     torch.manual_seed(1)
     first = drawn(5, [1, 2])
     expected = torch.rand(3)
@@ -42,7 +42,7 @@ def test_the_global_generator_is_neither_used_nor_moved() -> None:
     assert all(torch.equal(one, other) for one, other in zip(first, second))
 
 
-def test_seeds_samples_and_purposes_have_nothing_in_common() -> None:
+def test_streams_of_seeds_samples_and_draws_are_uncorrelated() -> None:
     rows = []
     for seed in (1247, 1248):
         rng = SampleRng(seed, torch.arange(20), CPU)
@@ -54,7 +54,7 @@ def test_seeds_samples_and_purposes_have_nothing_in_common() -> None:
     assert correlations.abs().max() < 0.25
 
 
-def test_distributions_are_what_they_say() -> None:
+def test_numbers_follow_their_distributions() -> None:
     rng = SampleRng(0, torch.arange(4000), CPU)
     uniform, normal = rng.uniform(), rng.normal((3,))
     assert uniform.shape == (4000,) and normal.shape == (4000, 3)
@@ -65,7 +65,7 @@ def test_distributions_are_what_they_say() -> None:
         assert (law(values.sort().values) - ranks).abs().max() < 1.95 / values.numel() ** 0.5
 
 
-def test_numbers_stay_what_they_are_from_version_to_version() -> None:
+def test_numbers_are_stable_across_versions() -> None:
     rng = SampleRng(3, torch.tensor([5, 2**40]), CPU)
     assert rng.uniform().tolist() == pytest.approx([0.7393027544, 0.0439463258], abs=1e-9)
 

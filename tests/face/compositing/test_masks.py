@@ -29,7 +29,7 @@ def test_resize_and_latent_grid_match_the_published_ones(golden, resolution, ste
 
 
 @pytest.mark.parametrize("name", MASK_NAMES)
-def test_drawn_masks_repaint_what_the_published_ones_do(name):
+def test_drawn_masks_match_the_published_ones(name):
     check = json.loads(find_file("fixed_masks.json", GOLDEN_FOLDERS).read_text())["check"][name]
     image = draw_mask(name)
     assert set(np.unique(image)) == {0, 255}
@@ -47,7 +47,7 @@ def test_prepared_pixels_match_the_published_ones(golden):
     case.check("masks", masks)
 
 
-def test_the_repainted_region_is_mid_grey_and_the_rest_untouched():
+def test_masking_sets_the_repainted_region_to_mid_gray_only():
     frames = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8)
     mask = load_mask("mask", 256)
     pixels, masked, masks = prepare_masked_pixels(frames, mask)
@@ -58,14 +58,14 @@ def test_the_repainted_region_is_mid_grey_and_the_rest_untouched():
     torch.testing.assert_close(pixels, frames.float() / 127.5 - 1, atol=1e-6, rtol=0)
 
 
-def test_pixels_of_the_right_size_cover_the_whole_range():
+def test_pixels_are_normalized_to_minus_one_to_one():
     frames = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 8, 8)
     pixels = prepare_pixels(frames, 8)
     assert pixels[0].unique().tolist() == [-1.0]
     assert pixels[1].unique().tolist() == [1.0]
 
 
-def test_a_mask_of_ones_own_is_read_from_any_path(tmp_path):
+def test_custom_mask_is_read_from_a_non_ascii_path(tmp_path):
     path = tmp_path / "gesicht maske ü.png"
     image = np.full((64, 64), 255, np.uint8)
     image[32:] = 0
@@ -75,7 +75,7 @@ def test_a_mask_of_ones_own_is_read_from_any_path(tmp_path):
     assert torch.all(mask[:, 32:] == 0)
 
 
-def test_public_path_of_a_fixed_mask_finds_the_drawn_one():
+def test_published_mask_path_loads_the_drawn_mask():
     assert torch.equal(load_mask("latentsync/utils/mask2.png", 256), load_mask("mask2", 256))
 
 
@@ -85,13 +85,13 @@ def test_unknown_masks_are_refused(name):
         load_mask(name, 256)
 
 
-def test_a_file_that_is_no_picture_is_refused(tmp_path):
+def test_file_that_is_not_an_image_is_refused(tmp_path):
     path = tmp_path / "mask_of_text.png"
     path.write_text("no picture")
     with pytest.raises(ConfigError, match="Cannot read"):
         load_mask(path, 256)
 
 
-def test_latent_grid_needs_sides_of_eight():
+def test_latent_mask_requires_sides_divisible_by_eight():
     with pytest.raises(ConfigError, match="divisible by 8"):
         latent_mask(torch.ones(3, 30, 30))

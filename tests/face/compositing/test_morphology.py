@@ -27,12 +27,12 @@ def test_blur_equals_opencv(edge):
     np.testing.assert_allclose(actual.numpy(), expected, atol=1e-5)
 
 
-def test_the_blur_reaches_round_both_borders_at_once():
+def test_blur_wider_than_the_image_reflects_at_both_borders():
     masks = np.random.default_rng(0).random((6, 5), dtype=np.float32)
     expected = cv2.GaussianBlur(masks, (9, 9), 2.0)
     np.testing.assert_allclose(blur_masks(torch.from_numpy(masks)[None, None], 4, 2.0)[0, 0], expected, atol=1e-5)
 
 
-def test_no_blur_without_a_radius():
+def test_blur_of_radius_zero_is_the_identity():
     masks = torch.rand(1, 1, 5, 5)
     assert torch.equal(blur_masks(masks, 0, 0.5), masks)

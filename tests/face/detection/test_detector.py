@@ -14,7 +14,7 @@ boxes = st.tuples(st.floats(0, 100), st.floats(0, 100), st.floats(1, 100), st.fl
 
 
 @given(boxes, boxes)
-def test_overlap_is_a_share_and_symmetric(first, second):
+def test_overlap_is_symmetric_and_between_zero_and_one(first, second):
     overlap = box_overlap(first, second)
     assert 0 <= overlap <= 1 + 1e-9
     assert overlap == pytest.approx(box_overlap(second, first))
@@ -27,7 +27,7 @@ def test_overlap_of_half_shifted_squares():
 
 
 @pytest.mark.parametrize("frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8)])
-def test_other_arrays_than_pictures_are_refused(frame):
+def test_arrays_that_are_not_rgb_images_are_refused(frame):
     with pytest.raises(ConfigError, match="RGB image"):
         check_frame(frame)
 
@@ -37,7 +37,7 @@ def test_missing_insightface_files_are_named(tmp_path):
         InsightfaceDetector(root=tmp_path)
 
 
-def test_insightface_faces_keep_fractions_of_pixels(golden):
+def test_insightface_control_points_are_not_rounded(golden):
     landmarks = golden("landmarks106_to_3").inputs["landmarks106"][0].numpy().astype(np.float32)
     face = as_detection(RawFace(np.array([1, 2, 30, 40], np.float32), 0.8, landmarks))
     assert face.control_points.shape == (3, 2)

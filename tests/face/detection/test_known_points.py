@@ -1,4 +1,4 @@
-"""The detector that is told where the face is."""
+"""The detector with precomputed control points."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from latentsync.face.geometry.affine import crop_size, face_template
 FRAME = np.zeros((300, 300, 3), np.uint8)
 
 
-def test_points_come_in_the_order_of_the_frames():
+def test_points_are_returned_in_frame_order():
     points = face_template(256) + np.arange(3)[:, None, None] * 10
     detector = KnownPointsDetector(points)
     for index in range(3):
@@ -21,7 +21,7 @@ def test_points_come_in_the_order_of_the_frames():
         assert face.box == pytest.approx(np.array([shift, shift, width + shift, height + shift]), abs=0.01)
 
 
-def test_a_frame_too_many_is_an_error():
+def test_more_frames_than_points_is_an_error():
     detector = KnownPointsDetector(face_template(256)[None])
     detector.detect(FRAME)
     with pytest.raises(ConfigError, match="the video has more"):

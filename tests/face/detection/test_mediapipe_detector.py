@@ -9,7 +9,7 @@ from latentsync.face.detection.mediapipe_detector import MediapipeDetector
 pytest.importorskip("mediapipe")
 skimage_data = pytest.importorskip("skimage.data")
 
-BROWS_AND_NOSE = [[200, 88], [251, 91], [223, 124]]  # read off the portrait, in its own pixels
+BROWS_AND_NOSE = [[200, 88], [251, 91], [223, 124]]  # annotated by hand, in pixels of the portrait
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def detector():
 
 
 def scene(width, height, *parts):
-    """A grey picture with (portrait, left, top, scale) pasted in."""
+    """A gray frame with (portrait, left, top, scale) pasted in."""
     image = np.full((height, width, 3), 90, np.uint8)
     for portrait, left, top, scale in parts:
         small = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -47,14 +47,14 @@ def test_control_points_lie_on_brows_and_nose(detector, portrait):
 
 
 @pytest.mark.parametrize(("width", "height", "scale"), [(1280, 720, 0.4), (1920, 1080, 0.25)])
-def test_small_faces_in_large_pictures(detector, portrait, width, height, scale):
+def test_small_faces_in_large_frames_are_detected(detector, portrait, width, height, scale):
     frame = scene(width, height, (portrait, 900, 400, scale))
     for _ in range(2):
         (face,) = detector.detect(frame)
         np.testing.assert_allclose((face.control_points - (900, 400)) / scale, BROWS_AND_NOSE, atol=6)
 
 
-def test_several_faces(detector, portrait):
+def test_several_faces_are_detected(detector, portrait):
     flipped = np.ascontiguousarray(portrait[:, ::-1])
     faces = detector.detect(scene(1280, 600, (portrait, 20, 20, 1.0), (flipped, 700, 60, 0.8)))
     assert len(faces) == 2
@@ -64,7 +64,7 @@ def test_several_faces(detector, portrait):
 
 
 def test_frames_searched_ahead_have_the_same_faces(detector, portrait):
-    # One with a far face and an empty one too, for which the search goes on in parts of the picture.
+    # Including a distant face and an empty frame, for which detection falls back to the tiled search.
     frames = [scene(1280, 600, (portrait, 20 + 4 * step, 20, 1.0)) for step in range(5)]
     frames += [scene(1920, 1080, (portrait, 900, 400, 0.25)), np.full((600, 1280, 3), 90, np.uint8)]
     expected = [detector.detect(frame) for frame in frames]
@@ -79,7 +79,7 @@ def test_frames_searched_ahead_have_the_same_faces(detector, portrait):
             np.testing.assert_array_equal(face.control_points, before.control_points)
 
 
-def test_nothing_sticks_after_a_cut(detector, portrait):
+def test_no_stale_faces_after_a_cut(detector, portrait):
     first = scene(1280, 600, (portrait, 20, 20, 1.0))
     second = scene(1280, 600, (portrait, 700, 60, 0.8))
     for _ in range(3):
@@ -90,14 +90,14 @@ def test_nothing_sticks_after_a_cut(detector, portrait):
 
 
 @pytest.mark.parametrize("angle", [-40, 40])
-def test_tilted_heads(detector, portrait, angle):
-    yaw = cv2.getRotationMatrix2D((223, 130), angle, 1.0)
-    (face,) = detector.detect(cv2.warpAffine(portrait, yaw, (512, 512)))
-    expected = np.array(BROWS_AND_NOSE) @ yaw[:, :2].T + yaw[:, 2]
+def test_tilted_heads_are_detected(detector, portrait, angle):
+    rotation = cv2.getRotationMatrix2D((223, 130), angle, 1.0)
+    (face,) = detector.detect(cv2.warpAffine(portrait, rotation, (512, 512)))
+    expected = np.array(BROWS_AND_NOSE) @ rotation[:, :2].T + rotation[:, 2]
     np.testing.assert_allclose(face.control_points, expected, atol=6)
 
 
-def test_pictures_without_faces(detector):
+def test_images_without_faces_give_no_detections(detector):
     noise = np.random.default_rng(0).integers(0, 256, (360, 480, 3), dtype=np.uint8)
     assert detector.detect(noise) == []
     assert detector.detect(np.zeros((20, 2000, 3), np.uint8)) == []

@@ -30,7 +30,7 @@ def test_matrices_match_the_published_ones(golden, resolution):
     np.testing.assert_allclose(states, case.outputs[f"bias_state_{resolution}"], atol=1e-5)
 
 
-def test_published_smoothing_goes_on_from_its_state(golden):
+def test_published_smoothing_resumes_from_its_state(golden):
     points = golden("affine_sequence").inputs["landmarks3"].numpy()
     template = face_template(256)
     whole, _ = published_smoothing(points, template)
@@ -44,7 +44,7 @@ def test_published_smoothing_goes_on_from_its_state(golden):
     roll=st.floats(-3.1, 3.1),
     shift=st.tuples(st.floats(-4000, 4000), st.floats(-4000, 4000)),
 )
-def test_a_moved_template_is_found_exactly(scale, roll, shift):
+def test_fit_recovers_a_transformed_template(scale, roll, shift):
     template = face_template(256)
     turn = scale * np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
     points = template @ turn.T + np.array(shift)
@@ -68,12 +68,12 @@ def test_square_matrix_keeps_the_outer_edges():
     np.testing.assert_allclose(moved, [[-0.5, -0.5], [255.5, 255.5]], atol=1e-4)
 
 
-def test_points_that_coincide_are_refused():
+def test_coincident_points_are_refused():
     with pytest.raises(FaceNotFoundError, match="coincide"):
         fit_affine(np.ones((1, 3, 2)), face_template(256))
 
 
-def test_points_that_are_no_numbers_are_refused():
+def test_non_finite_points_are_refused():
     with pytest.raises(FaceNotFoundError):
         fit_affine(np.full((1, 3, 2), np.nan), face_template(256))
 

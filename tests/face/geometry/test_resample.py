@@ -17,11 +17,11 @@ def test_equals_opencv(height, width):
     assert (difference == 0).mean() > 0.99
 
 
-def test_same_size_is_the_same_picture():
+def test_same_size_returns_the_input():
     image = torch.randint(0, 256, (2, 3, 9, 9), dtype=torch.uint8)
     assert torch.equal(lanczos4_resize(image, 9, 9), image)
 
 
-def test_a_flat_picture_stays_flat():
+def test_constant_image_stays_constant():
     image = torch.full((1, 3, 20, 15), 77, dtype=torch.uint8)
     assert torch.all((lanczos4_resize(image, 31, 40).int() - 77).abs() <= 1)

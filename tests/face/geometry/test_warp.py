@@ -12,10 +12,10 @@ from latentsync.face.geometry.patches import Patches
 from latentsync.face.geometry.warp import FILL, crop_boxes, invert_matrices, warp_crops, warp_faces, warp_patches
 
 
-def assert_same_picture(actual: Tensor, expected: Tensor, share: float) -> None:
+def assert_nearly_equal(actual: Tensor, expected: Tensor, min_equal_fraction: float) -> None:
     difference = (actual.int() - expected.int()).abs()
     assert int(difference.max()) <= 1
-    assert float((difference == 0).float().mean()) >= share
+    assert float((difference == 0).float().mean()) >= min_equal_fraction
 
 
 @pytest.mark.parametrize("resolution", [256, 512])
@@ -25,15 +25,15 @@ def test_matches_the_published_crop(golden, resolution):
     matrices = case.outputs[f"M_{resolution}"]
     crop = rearrange(warp_crops(frames, matrices, resolution)[0], "c h w -> h w c")
     face = warp_faces(frames, matrices, resolution)[0]
-    share = case.tol["frac_within_0"]
+    min_equal_fraction = case.tol["frac_within_0"]
     if resolution == 256:
-        assert_same_picture(crop, case.outputs["crop_256"], share)
-        assert_same_picture(face, case.outputs["face_256"], share)
+        assert_nearly_equal(crop, case.outputs["crop_256"], min_equal_fraction)
+        assert_nearly_equal(face, case.outputs["face_256"], min_equal_fraction)
         return
-    assert_same_picture(crop[::4, ::4], case.outputs["crop_512_every4"], share)
-    assert_same_picture(face[:, ::4, ::4], case.outputs["face_512_every4"], share)
-    # Truncation turns rounding errors of the sampling grid into whole levels; in this small patch a few more show.
-    assert_same_picture(face[:, 224:288, 224:288], case.outputs["face_512_patch64"], 0.99)
+    assert_nearly_equal(crop[::4, ::4], case.outputs["crop_512_every4"], min_equal_fraction)
+    assert_nearly_equal(face[:, ::4, ::4], case.outputs["face_512_every4"], min_equal_fraction)
+    # Truncation turns rounding errors of the sampling grid into whole levels, and this small patch has a few more.
+    assert_nearly_equal(face[:, 224:288, 224:288], case.outputs["face_512_patch64"], 0.99)
 
 
 def test_matrices_of_the_golden_crop_come_from_its_points(golden):
@@ -52,7 +52,7 @@ def test_frames_of_a_window_are_independent():
     assert torch.equal(together, torch.cat(alone))
 
 
-def test_outside_the_picture_is_grey():
+def test_outside_the_frame_is_gray():
     frames = torch.zeros(1, 3, 50, 50, dtype=torch.uint8)
     faraway = torch.tensor([[[1.0, 0, 5000], [0, 1, 5000]]])
     assert torch.all(warp_faces(frames, faraway, 64) == FILL)
@@ -65,13 +65,13 @@ def test_identity_copies_pixels():
     assert torch.equal(warp_crops(frames, identity, 64), frames[:, :, :height, :width])
 
 
-def test_inverse_matrices():
+def test_inverting_twice_gives_the_matrices():
     matrices = torch.randn(5, 2, 3) + torch.tensor([[3.0, 0, 0], [0, 3, 0]])
     twice = invert_matrices(invert_matrices(matrices))
     torch.testing.assert_close(twice, matrices, atol=1e-3, rtol=1e-3)
 
 
-def test_wrong_kinds_of_frames_are_refused():
+def test_wrong_dtype_or_matrix_count_is_refused():
     with pytest.raises(ConfigError, match="uint8"):
         warp_faces(torch.zeros(1, 3, 50, 50), torch.zeros(1, 2, 3), 64)
     with pytest.raises(ConfigError, match="one"):
@@ -86,8 +86,8 @@ def test_wrong_kinds_of_frames_are_refused():
     roll=st.floats(-3.2, 3.2),
     step=st.floats(0, 9),
 )
-def test_parts_of_pictures_give_the_same_faces_as_whole_ones(x, y, size, roll, step):
-    """Over the border, rotated, a pixel small, larger than the picture, and outside."""
+def test_patches_give_the_same_faces_as_full_frames(x, y, size, roll, step):
+    """Across the border, rotated, as small as a pixel, larger than the frame, and outside."""
     frames = torch.randint(0, 256, (3, 120, 160, 3), dtype=torch.uint8)
     linear = 2.0**-size * np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
     middles = np.array([[x, y], [x + step, y - step], [160 - x, 120 - y]])
@@ -99,7 +99,7 @@ def test_parts_of_pictures_give_the_same_faces_as_whole_ones(x, y, size, roll, s
     assert torch.equal(warp_patches(patches, matrices, 64), whole)
 
 
-def test_no_more_of_a_picture_than_its_face_travels():
+def test_crop_boxes_are_barely_larger_than_the_face():
     matrices = fit_affine(np.array([[[2040.0, 1000], [2120, 1000], [2080, 1040]]]), face_template(256))
     boxes = crop_boxes(matrices, 256, (3840, 2160))
     crop_pixels = np.prod(crop_size(256)) / abs(np.linalg.det(matrices[0, :, :2]))
@@ -112,4 +112,4 @@ def test_the_gpu_gives_the_same_faces(golden):
     frames = rearrange(case.inputs["image"], "h w c -> 1 c h w")
     matrices = case.outputs["M_256"]
     there = warp_faces(frames.to("cuda"), matrices.to("cuda"), 256).cpu()
-    assert_same_picture(there, warp_faces(frames, matrices, 256), 0.99)
+    assert_nearly_equal(there, warp_faces(frames, matrices, 256), 0.99)

@@ -8,7 +8,7 @@ from tests.face.made_faces import made_face
 
 
 @given(x=st.floats(0, 1900), y=st.floats(0, 1000), size=st.floats(40, 800), roll=st.floats(-3, 3))
-def test_places_say_the_same_as_matrices(x, y, size, roll):
+def test_poses_round_trip_to_the_fitted_matrices(x, y, size, roll):
     points = made_face(x, y, size, roll).control_points[None]
     matrices = to_matrices(to_poses(points, 256), 256)
     direct = fit_affine(points, face_template(256))
@@ -16,13 +16,13 @@ def test_places_say_the_same_as_matrices(x, y, size, roll):
     np.testing.assert_allclose(corners @ matrices[0].T, corners @ direct[0].T, atol=0.05)
 
 
-def test_a_straight_motion_passes_unchanged():
+def test_linear_motion_is_unchanged():
     offsets = np.arange(-7, 8)
     poses = np.stack([300 + 4.0 * offsets, 200 - 2.0 * offsets, 0.1 + 0.002 * offsets, 0.003 * offsets], axis=1)
     np.testing.assert_allclose(smooth_pose(offsets, poses, 7, 256), poses[7], atol=1e-6)
 
 
-def test_quick_motion_is_followed():
+def test_fast_motion_is_followed():
     times = np.arange(200)
     poses = np.zeros((200, 4))
     poses[:, 0] = 400 + 60 * np.sin(2 * np.pi * 2 * times / 25)  # twice a second, 120 pixels from end to end
@@ -43,7 +43,7 @@ def test_noise_on_a_still_face_is_removed():
     assert np.all(steps < 0.2)
 
 
-def test_one_sided_neighbours_do_not_pull_a_moving_face_back():
+def test_one_sided_neighbors_do_not_cause_lag():
     offsets = np.arange(-7, 1)
     poses = np.stack([300 + 5.0 * offsets, 200 + 0.0 * offsets, 0.0 * offsets, 0.0 * offsets], axis=1)
     np.testing.assert_allclose(smooth_pose(offsets, poses, 7, 256)[0], 300, atol=1e-6)

@@ -31,7 +31,7 @@ def weights(tracked):
     return [round(face.weight, 3) for face in tracked]
 
 
-def test_a_still_face_gives_its_own_matrix_throughout():
+def test_still_face_keeps_its_measured_matrix():
     tracked = track(still(30))
     expected = fit_affine(still(1)[0][0].control_points[None], face_template(256))[0]
     for face in tracked:
@@ -51,7 +51,7 @@ def test_jitter_of_a_still_face_is_removed():
 
 
 @pytest.mark.parametrize("missing", [1, 6, 12])
-def test_short_gaps_are_bridged_in_a_straight_line(missing):
+def test_short_gaps_are_interpolated_linearly(missing):
     frames = [[made_face(200 + 2 * step, 220, 150)] for step in range(60)]
     whole = track(frames)
     for step in range(30, 30 + missing):
@@ -62,7 +62,7 @@ def test_short_gaps_are_bridged_in_a_straight_line(missing):
         np.testing.assert_allclose(face.matrix, expected.matrix, atol=0.05)
 
 
-def test_long_gaps_stay_as_they_are_and_fade_on_both_sides():
+def test_long_gaps_stay_unchanged_and_fade_on_both_sides():
     frames = still(30) + [[]] * 20 + still(30)
     tracked = track(frames)
     assert weights(tracked)[24:31] == [1.0, 0.833, 0.667, 0.5, 0.333, 0.167, 0.0]
@@ -82,26 +82,26 @@ def test_a_cut_is_not_smoothed_across():
         assert face.weight == 1
 
 
-def test_a_cut_to_a_picture_without_faces_and_back_elsewhere():
+def test_gap_between_faces_at_different_positions_is_not_bridged():
     tracked = track(still(30, x=150) + [[]] * 5 + still(30, x=500))
     assert all(face.weight == 0 for face in tracked[30:35])
     assert np.allclose(tracked[29].matrix, tracked[20].matrix, atol=1e-2)
 
 
-def test_a_head_that_turns_away_is_left_alone_until_it_is_back():
-    turns = [0.0] * 20 + [0.95] * 20 + [0.85] * 5 + [0.0] * 20
-    tracked = track([[made_face(300, 220, 150, yaw=yaw)] for yaw in turns])
+def test_head_turned_away_is_unusable_until_it_is_well_back():
+    yaws = [0.0] * 20 + [0.95] * 20 + [0.85] * 5 + [0.0] * 20
+    tracked = track([[made_face(300, 220, 150, yaw=yaw)] for yaw in yaws])
     assert [face.index for face in tracked if face.reason == TURNED_AWAY] == list(range(20, 45))
 
 
-def test_reasons_from_the_first_frame():
+def test_unusable_faces_have_a_reason_from_the_first_frame():
     assert {face.reason for face in track(still(5, size=20.0))} == {TOO_SMALL}
     assert {face.reason for face in track(still(5, x=637.0))} == {OUTSIDE}
     assert {face.reason for face in track(still(5, yaw=0.95))} == {TURNED_AWAY}
 
 
 @given(st.lists(st.sampled_from(["a", "b", "ab", ""]), max_size=70), st.sampled_from([10.0, 25.0, 29.97]))
-def test_every_frame_leaves_once_and_says_why_not(kinds, fps):
+def test_every_frame_is_returned_once_with_a_matrix_or_a_reason(kinds, fps):
     faces = {"a": made_face(150, 220, 150), "b": made_face(500, 220, 120)}
     for face in track([[faces[letter] for letter in kind] for kind in kinds], fps=fps):
         assert 0 <= face.weight <= 1
@@ -109,7 +109,7 @@ def test_every_frame_leaves_once_and_says_why_not(kinds, fps):
         assert face.matrix is None or np.isfinite(face.matrix).all()
 
 
-def test_without_smoothing_the_measured_place_is_used():
+def test_without_smoothing_the_measured_pose_is_used():
     rng = np.random.default_rng(5)
     frames = [[made_face(300, 220, 150, noise=rng.normal(0, 0.5, (3, 2)))] for _ in range(20)]
     expected = fit_affine(np.stack([faces[0].control_points for faces in frames]), face_template(256))
@@ -117,7 +117,7 @@ def test_without_smoothing_the_measured_place_is_used():
     np.testing.assert_allclose(np.stack([face.matrix for face in tracked]), expected, atol=2e-2)
 
 
-def test_a_roll_through_half_a_turn_is_continuous():
+def test_roll_is_continuous_across_pi():
     frames = [[made_face(300, 220, 150, roll=2.9 + 0.02 * step)] for step in range(30)]
     expected = fit_affine(np.stack([faces[0].control_points for faces in frames]), face_template(256))
     np.testing.assert_allclose(np.stack([face.matrix for face in track(frames)]), expected, atol=0.2)

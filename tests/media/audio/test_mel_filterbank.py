@@ -1,11 +1,11 @@
-"""The mel filters, against the tables of others."""
+"""The mel filterbank against reference tables."""
 
 import torch
 
 from latentsync.media.audio.mel_filterbank import mel_filterbank
 
 
-def test_whisper_filters():
+def test_filters_equal_those_of_whisper():
     """The filters must be the ones that openai-whisper ships as a table."""
     from whisper.audio import mel_filters
 

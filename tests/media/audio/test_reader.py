@@ -1,4 +1,4 @@
-"""Sound: exact values and lengths, any container, refusals."""
+"""Audio reading: exact values and durations, any container, rejected inputs."""
 
 import wave
 from fractions import Fraction
@@ -29,18 +29,18 @@ def test_resampling_keeps_length_pitch_and_level(tmp_path):
         assert np.abs(speech.waveform[middle] - tone(1.0)[0][middle] / 32768).max() < 0.01
 
 
-def test_quantised_to_sixteen_bits(tmp_path):
+def test_samples_are_quantized_to_sixteen_bits(tmp_path):
     scaled = read_audio(write_tone(tmp_path / "a.wav", 0.5, 44100, 2)) * 32768
     assert np.array_equal(scaled, np.round(scaled)) and np.abs(scaled).max() > 1000
 
 
-def test_sound_of_a_video_and_padding_of_aac(tmp_path):
+def test_audio_of_a_video_has_no_aac_padding(tmp_path):
     path = make_clip(tmp_path / "clip.mp4", Clip(steady(20), tone_seconds=0.8))
     assert audio_seconds(path) == Fraction(4, 5)
     assert len(read_audio(path)) == 12800
 
 
-def test_truncated_wav_is_read_as_far_as_it_goes(tmp_path):
+def test_truncated_wav_is_read_up_to_its_end(tmp_path):
     whole = write_tone(tmp_path / "whole.wav", 2.0)
     cut = tmp_path / "cut.wav"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -57,21 +57,21 @@ def damaged(tmp_path):
     return path
 
 
-def test_damaged_aac_keeps_the_rest(damaged):
+def test_undamaged_part_of_aac_is_kept(damaged):
     assert load_speech(damaged).seconds > 2
 
 
-def test_damage_told_before_is_not_told_again_while_muxing(damaged, tmp_path, caplog):
-    told = list(load_speech(damaged).warnings)
-    track = AudioTrack(damaged, warnings=told)
+def test_damage_already_reported_is_not_reported_again_by_the_muxer(damaged, tmp_path, caplog):
+    warnings = list(load_speech(damaged).warnings)
+    track = AudioTrack(damaged, warnings=warnings)
     with VideoWriter(tmp_path / "out.mp4", 64, 64, Fraction(25), track) as writer:
         for _ in range(80):
             writer.write(np.zeros((64, 64, 3), np.uint8))
-    assert len(told) == 1
-    assert [record.getMessage() for record in caplog.records] == told
+    assert len(warnings) == 1
+    assert [record.getMessage() for record in caplog.records] == warnings
 
 
-def test_refusals(tmp_path):
+def test_unusable_audio_is_refused(tmp_path):
     with wave.open(str(tmp_path / "zero.wav"), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -84,6 +84,6 @@ def test_refusals(tmp_path):
         read_audio(tmp_path / "missing.wav")
 
 
-def test_real_speech(samples_dir):
+def test_real_speech_has_the_expected_length(samples_dir):
     speech = load_speech(samples_dir / "speech_c.wav")
     assert speech.seconds == 8 and speech.waveform.shape == (128000,)

@@ -1,4 +1,4 @@
-"""Sound on the container's clock: what was moved by time stamps stays moved."""
+"""Audio on the container clock: shifts by timestamps are preserved."""
 
 from fractions import Fraction
 
@@ -27,21 +27,21 @@ def test_a_shifted_track_stays_shifted(tmp_path, rate, shift):
     assert click_time(moved) == pytest.approx(1.0 + shift, abs=0.004)
 
 
-def test_sound_of_a_later_origin_begins_there(tmp_path):
+def test_later_origin_drops_earlier_audio(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", FRAMES, click_track(3, 1.0))
     sound = read_timed_audio(clip, Fraction(3, 4))
     assert float(np.abs(sound).argmax()) / 16000 == pytest.approx(0.25, abs=0.004)
     assert len(sound) == pytest.approx(2.25 * 16000, abs=2)
 
 
-def test_a_hole_in_the_track_is_silence(tmp_path):
+def test_gap_in_the_track_becomes_silence(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", FRAMES, click_track(3, 2.0))
     holed = tmp_path / "holed.mp4"
     drop_sound(clip, holed, 0.5, 1.5)
     assert click_time(holed) == pytest.approx(2.0, abs=0.004)
 
 
-def test_no_sound_beside_the_picture(tmp_path):
+def test_track_without_audio_during_the_video_is_refused(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", FRAMES, click_track(3, 1.0))
     with pytest.raises(MediaError, match="no audio during"):
         read_timed_audio(clip, Fraction(10))
