@@ -1,8 +1,9 @@
 """Usability checks of clips: measured on first use, cached by content, and compared with the rules."""
 
 from collections import OrderedDict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -95,10 +96,10 @@ class ClipInspector:
         """
         fingerprint = self.reader.fingerprint(clip)
         if fingerprint not in self._memory_cache:
-            record = self._disk.load_record(fingerprint)
-            info = _measure(self.reader, clip) if record is None else ClipInfo(**record)
-            if record is None:
-                self._disk.store_record(fingerprint, asdict(info))
+            info = _from_record(self._disk.load_record(fingerprint))
+            if info is None:
+                info = _measure(self.reader, clip)
+                self._disk.store_record(fingerprint, _to_record(info))
             self._add_to_cache(fingerprint, info)
         self._memory_cache.move_to_end(fingerprint)
         return self._memory_cache[fingerprint]
@@ -125,7 +126,7 @@ class ClipInspector:
         images = (rearrange(window, "1 c h w -> h w c").contiguous().numpy() for window in windows)
         checked = replace(info, has_face=self._faces.all_have_faces(images))
         fingerprint = self.reader.fingerprint(clip)
-        self._disk.store_record(fingerprint, asdict(checked))
+        self._disk.store_record(fingerprint, _to_record(checked))
         self._add_to_cache(fingerprint, checked)
         return checked
 
@@ -133,6 +134,26 @@ class ClipInspector:
         self._memory_cache[fingerprint] = info
         while len(self._memory_cache) > _MAX_CACHED_INFOS:
             self._memory_cache.popitem(last=False)
+
+
+def _to_record(info: ClipInfo) -> dict[str, Any]:
+    """The on-disk form, whose keys must not change: existing caches contain them."""
+    return {
+        "video_frames": info.video_frames,
+        "sound_seconds": info.audio_seconds,
+        "loudness": info.loudness,
+        "has_face": info.has_face,
+    }
+
+
+def _from_record(record: dict[str, Any] | None) -> ClipInfo | None:
+    """Inverse of `_to_record`; None if there is no record or it is incomplete."""
+    if record is None:
+        return None
+    try:
+        return ClipInfo(record["video_frames"], record["sound_seconds"], record["loudness"], record["has_face"])
+    except KeyError:
+        return None
 
 
 def _measure(reader: ClipReader, clip: Path) -> ClipInfo:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from latentsync.data.clips.clip_reader import ClipReader, UnusableClip
+from latentsync.data.clips.disk_cache import DiskCache
 from latentsync.data.clips.face_check import FaceCheck
 from latentsync.data.clips.inspection import ClipInspector, ClipRules
 from latentsync.face.detection.detector import FaceDetection
@@ -72,6 +73,21 @@ def test_face_check_runs_once_per_clip(tmp_path, has_face):
     assert log.read_text() == calls
     # Without the face rule the clip is usable either way.
     assert ClipInspector(ClipReader(), ClipRules(48), cache).require(clip).has_face is has_face
+
+
+@pytest.mark.parametrize(
+    ("record", "loudness"),
+    [
+        ({"video_frames": 60, "sound_seconds": 2.4, "loudness": 0.5, "has_face": None}, 0.5),
+        ({"video_frames": 60, "loudness": 0.5}, 0.2 / 3**0.5),
+    ],
+    ids=["existing cache", "incomplete"],
+)
+def test_cached_records_are_used_if_complete(tmp_path, record, loudness):
+    clip, reader = good_clip(tmp_path / "a.mp4"), ClipReader()
+    DiskCache(tmp_path / "cache", "clip-facts 1").store_record(reader.fingerprint(clip), record)
+    info = ClipInspector(reader, ClipRules(48), tmp_path / "cache").require(clip)
+    assert info.loudness == pytest.approx(loudness, rel=0.1)
 
 
 def test_changed_file_is_checked_again(tmp_path):
