@@ -15,10 +15,10 @@ from latentsync.media.window_reader import read_frames
 from tests.media.clips import Clip, make_clip, number_of, steady
 
 LAYOUTS = {
-    "one key frame": {"crf": "12", "preset": "veryfast", "g": "250"},
-    "short groups with B-frames": {"crf": "12", "preset": "medium", "g": "12", "bf": "3"},
-    "open groups": {"crf": "12", "preset": "medium", "g": "10", "bf": "3", "x264-params": "open-gop=1"},
-    "key frames only": {"crf": "12", "preset": "ultrafast", "g": "1"},
+    "one keyframe": {"crf": "12", "preset": "veryfast", "g": "250"},
+    "short GOPs with B-frames": {"crf": "12", "preset": "medium", "g": "12", "bf": "3"},
+    "open GOPs": {"crf": "12", "preset": "medium", "g": "10", "bf": "3", "x264-params": "open-gop=1"},
+    "keyframes only": {"crf": "12", "preset": "ultrafast", "g": "1"},
 }
 
 

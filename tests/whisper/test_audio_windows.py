@@ -62,8 +62,8 @@ def test_published_training_windows_match_golden(golden):
 def test_center_row_covers_the_frame_time(frame, fps):
     rows = window_rows(frame, frame + 1, fps, 10**9)[0]
     moment = frame / fps * 50
-    centre = int(rows[4]) if frame * 50 / fps >= 4 else int(rows[-1]) - 5
-    assert centre <= moment < centre + 1
+    center = int(rows[4]) if frame * 50 / fps >= 4 else int(rows[-1]) - 5
+    assert center <= moment < center + 1
 
 
 @pytest.mark.parametrize("seconds", [0.02, 1.2345, 29.99])

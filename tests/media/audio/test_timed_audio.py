@@ -37,7 +37,7 @@ def test_later_origin_drops_earlier_audio(tmp_path):
 def test_gap_in_the_track_becomes_silence(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", FRAMES, click_track(3, 2.0))
     holed = tmp_path / "holed.mp4"
-    drop_sound(clip, holed, 0.5, 1.5)
+    drop_audio(clip, holed, 0.5, 1.5)
     assert click_time(holed) == pytest.approx(2.0, abs=0.004)
 
 
@@ -50,8 +50,8 @@ def test_track_without_audio_during_the_video_is_refused(tmp_path):
         read_timed_audio(silent, Fraction(0))
 
 
-def drop_sound(source, target, start, stop):
-    """Copy a clip without the sound packets between two times."""
+def drop_audio(source, target, start, stop):
+    """Copy a clip without the audio packets between two times."""
     import av
 
     with av.open(str(source)) as given, av.open(str(target), "w") as made:
