@@ -39,7 +39,7 @@ def test_phases_go_on_from_one_folder(models: TinyModels, tmp_path: Path, capsys
     assert {"r", "psnr_mouth", "flicker", "sync_conf", "sync_conf_true"} <= clip.keys()
     # Random networks paint noise: worse than to leave the source as it is.
     assert clip["psnr_mouth"] < clip["psnr_mouth_source"]
-    assert report["mean"]["held_out"]["sync_share"] > 0
+    assert report["mean"]["held_out"]["sync_ratio"] > 0
     assert [path.name for path in strips.iterdir()] == ["held_out_5_000.jpg"]
 
 
