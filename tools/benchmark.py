@@ -82,8 +82,8 @@ def _run(tool_args: argparse.Namespace, options: argparse.Namespace) -> None:
         print(json.dumps(report, indent=2))
         limits = Limits(tool_args.tolerance, tool_args.min_psnr)
         # Compare before saving, which may replace the earlier video.
-        base_video = None if base is None else tool_args.compare.with_suffix(".mp4")
-        regressions = None if base is None else compare(report, base, video, base_video, limits)
+        base_video = tool_args.compare.with_suffix(".mp4") if tool_args.compare else None
+        regressions = compare(report, base, video, base_video, limits) if base and base_video else None
         if tool_args.out:
             _save(report, video, tool_args.out, options.overwrite)
         if regressions is not None:
