@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from latentsync.errors import ConfigError
 
-FloatArray = npt.NDArray[np.float64]
+ScoreArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _BINS = 50
@@ -49,7 +49,7 @@ class Histogram:
         negatives: (n,) counts of pairs out of sync.
     """
 
-    edges: FloatArray
+    edges: ScoreArray
     positives: IntArray
     negatives: IntArray
 
@@ -97,7 +97,7 @@ def pair_accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike) -> PairAccuracy:
     )
 
 
-def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[ScoreArray, npt.NDArray[np.bool_]]:
     values, is_synced = np.asarray(scores, np.float64), np.asarray(labels, np.float64) > 0.5
     if values.shape != is_synced.shape or values.ndim != 1 or not 0 < is_synced.sum() < len(is_synced):
         raise ConfigError(
@@ -107,7 +107,7 @@ def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, 
     return values, is_synced
 
 
-def _accuracy_at_thresholds(values: FloatArray, is_synced: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+def _accuracy_at_thresholds(values: ScoreArray, is_synced: npt.NDArray[np.bool_]) -> tuple[ScoreArray, ScoreArray]:
     """Thresholds halfway between neighboring scores (ascending), and the accuracy at each."""
     # Scores below the threshold are classified as out of sync, scores above it as in sync.
     below = np.concatenate([[0], np.cumsum(~is_synced)])
@@ -117,7 +117,7 @@ def _accuracy_at_thresholds(values: FloatArray, is_synced: npt.NDArray[np.bool_]
     return thresholds[usable], ((below + above) / len(values))[usable]
 
 
-def _area(values: FloatArray, is_synced: npt.NDArray[np.bool_]) -> float:
+def _area(values: ScoreArray, is_synced: npt.NDArray[np.bool_]) -> float:
     """Area under the ROC curve from ranks (Mann-Whitney); ties get their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]

@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from latentsync.errors import ConfigError, MediaError
@@ -19,11 +18,10 @@ from latentsync.synthetic.clip import ClipFormat, ground_truth, write_clip
 from latentsync.synthetic.demo_scene import SIZE, demo_speech, demo_video
 from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
 from latentsync.synthetic.population import sample_speaker, sample_speaker_utterance
-from latentsync.synthetic.scene_writer import make_scene_script
+from latentsync.synthetic.scene_writer import FPS, make_scene_script
 from latentsync.synthetic.speech.tts import Utterance
 from latentsync.synthetic.speech.visemes import mouth_curve
 
-FPS = Fraction(25)
 _TRUTH_CRF = 10  # keeps the compression error far below the differences being measured
 
 

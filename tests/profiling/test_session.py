@@ -31,10 +31,10 @@ def test_all_threads_are_recorded(tmp_path: Path) -> None:
         thread.start()
         multiply(clock, "decode", 2)
         thread.join()
-        return "made"
+        return "result"
 
     recording = record(run, CPU, tmp_path / "trace.json.gz")
-    assert recording.result == "made" and recording.all_threads
+    assert recording.result == "result" and recording.all_threads
     stages = summarize_trace(recording.trace)["stages"]
     assert {name: stage["ranges"] for name, stage in stages.items()} == {"detect": 3, "decode": 2}
     assert len({span.lane for span in recording.trace.stages}) == 2

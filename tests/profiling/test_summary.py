@@ -8,11 +8,11 @@ import pytest
 
 from latentsync.profiling.summary import OperatorTime, format_operators, summarize_trace, union_seconds
 from latentsync.profiling.trace import RunTrace, Span, parse_trace
-from tests.profiling.made_trace import made_events
+from tests.profiling.sample_trace import sample_events
 
 
 def test_stages_have_host_and_device_seconds() -> None:
-    stages = summarize_trace(parse_trace(made_events()))["stages"]
+    stages = summarize_trace(parse_trace(sample_events()))["stages"]
     assert list(stages) == ["decode", "read", "denoise", "other"]
     assert stages["read"]["ranges"] == 2 and stages["read"]["host_seconds"] == pytest.approx(400e-6)
     assert stages["denoise"]["host_seconds"] == pytest.approx(200e-6)
@@ -26,20 +26,20 @@ def test_stages_have_host_and_device_seconds() -> None:
 
 
 def test_gpu_busy_fraction_counts_kernels_and_copies() -> None:
-    metrics = summarize_trace(parse_trace(made_events()))
+    metrics = summarize_trace(parse_trace(sample_events()))
     assert metrics["gpu_busy_fraction"] == pytest.approx(0.47)
     assert metrics["kernels"] == {"launched": 3, "seconds": pytest.approx(370e-6)}
 
 
 def test_copies_are_counted_by_direction() -> None:
-    copies = summarize_trace(parse_trace(made_events()))["copies"]
+    copies = summarize_trace(parse_trace(sample_events()))["copies"]
     assert copies["host_to_device"] == {"copies": 1, "bytes": 4096, "seconds": pytest.approx(50e-6), "pageable": 1}
     assert copies["device_to_host"] == {"copies": 2, "bytes": 100, "seconds": pytest.approx(100e-6), "pageable": 1}
     assert copies["device_to_device"]["copies"] == 0
 
 
 def test_synchronizing_calls_are_counted_by_name() -> None:
-    metrics = summarize_trace(parse_trace(made_events()))
+    metrics = summarize_trace(parse_trace(sample_events()))
     waits = metrics["synchronisations"]
     assert waits["calls"] == 2 and waits["seconds"] == pytest.approx(210e-6)
     assert waits["by_name"]["cudaEventSynchronize"] == {"calls": 1, "seconds": pytest.approx(10e-6)}
@@ -47,7 +47,7 @@ def test_synchronizing_calls_are_counted_by_name() -> None:
 
 
 def test_gpu_metrics_are_empty_without_a_gpu_and_serializable() -> None:
-    host_only = [each for each in made_events() if each.get("cat") == "user_annotation"]
+    host_only = [each for each in sample_events() if each.get("cat") == "user_annotation"]
     metrics = summarize_trace(parse_trace(host_only))
     assert metrics["gpu_busy_fraction"] is None and metrics["kernels"]["launched"] == 0
     assert metrics["stages"]["read"]["device_seconds"] == 0

@@ -54,8 +54,8 @@ def test_video_audio_and_ground_truth_of_clips_have_the_same_length(corpus):
         other = json.loads((folder / truth["other_take"]).with_suffix(".json").read_text())
         assert other["other_take"] == path.name and truth["split"] == "train"
         assert other["text"] != truth["text"] and other["mouth"] != truth["mouth"]
-        for shared in ("identity", "scene", "motion", "jitter"):
-            assert other[shared] == truth[shared]
+        for key in ("identity", "scene", "motion", "jitter"):
+            assert other[key] == truth[key]
 
 
 def test_lips_close_in_bilabials_and_audio_is_silent_in_pauses(corpus):

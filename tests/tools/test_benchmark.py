@@ -101,7 +101,7 @@ def test_failed_save_leaves_no_files(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    options = ["--preview", "0.2", "--repeats", "1", "--out", str(tmp_path / "figures.json")]
+    options = ["--preview", "0.2", "--repeats", "1", "--out", str(tmp_path / "report.json")]
     assert main([*models.options, *options]) == 1
     assert "No space left on device" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 

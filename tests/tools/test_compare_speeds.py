@@ -23,10 +23,10 @@ def test_requested_rows_and_their_baselines_are_measured(tmp_path: Path, capsys:
     models = write_tiny_models(tmp_path / "models")
     config, weights = write_tiny_syncnet(tmp_path)
     out, table = tmp_path / "speeds.json", tmp_path / "speeds.md"
-    judge = ["--syncnet_config_path", str(config), "--syncnet_ckpt_path", str(weights)]
+    syncnet = ["--syncnet_config_path", str(config), "--syncnet_ckpt_path", str(weights)]
     files = ["--out", str(out), "--table", str(table), "--keep", str(tmp_path / "kept")]
     rows = ["--only", "cache_interval 2", "guidance_interval 0 0.5"]
-    assert main([*models.options, *judge, *files, *rows, "--seconds", "1.4"]) == 0
+    assert main([*models.options, *syncnet, *files, *rows, "--seconds", "1.4"]) == 0
     measured = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
     assert list(measured) == ["exact", "cache_interval 2", "guidance 1.5", "guidance_interval 0 0.5"]
     assert measured["exact"]["calls"]["full"] == measured["guidance 1.5"]["calls"]["full guided"] == 1

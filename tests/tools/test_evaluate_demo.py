@@ -29,8 +29,8 @@ def test_phases_resume_from_a_shared_folder(models: TinyModels, tmp_path: Path, 
     assert capsys.readouterr().out == ""
 
     config, weights = write_tiny_syncnet(tmp_path)
-    judge = ["--syncnet_config_path", str(config), "--syncnet_ckpt_path", str(weights)]
-    assert main(["--measure_only", "--keep", str(keep), *judge, "--strips", str(strips), "--out", str(out)]) == 0
+    syncnet = ["--syncnet_config_path", str(config), "--syncnet_ckpt_path", str(weights)]
+    assert main(["--measure_only", "--keep", str(keep), *syncnet, "--strips", str(strips), "--out", str(out)]) == 0
     report = json.loads(out.read_text())
     assert report["settings"]["detector"] == "known"
     assert report["settings"]["steps"] == 1

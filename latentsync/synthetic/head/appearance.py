@@ -49,8 +49,11 @@ class Identity:
         clothes: factor on each channel of the clothes.
         smoothness: 0 keeps wrinkles and pores, 1 removes them.
         skin_contrast: how much of the photograph's shading on the skin is kept when ``skin`` is given.
-        beard: darkness of the beard area, 0 to 1; ``beard_colour`` is its tint, ``beard_grain`` its coarseness.
-        teeth: color; ``teeth_size`` is a factor on their visible length.
+        beard: darkness of the beard area, 0 to 1.
+        beard_colour: color of the beard.
+        beard_grain: coarseness of the beard texture, 1 = normal.
+        teeth: color of the teeth.
+        teeth_size: factor on their visible length.
         grain: strength of the fine skin texture.
         seed: random seed of the textures.
     """

@@ -15,10 +15,8 @@ import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
 
 from latentsync.synthetic.head.portrait import FACE_OVAL, Portrait, load_portrait, smoothstep
-from latentsync.synthetic.head.spline import ThinPlateSpline
+from latentsync.synthetic.head.spline import Array, ThinPlateSpline
 from latentsync.synthetic.head.texture import blur_image, sharpen_portrait
-
-Array = npt.NDArray[np.float64]
 
 _GRID = 96
 _LIGHT_SIGMA = 36.0  # pixels: coarser structure is treated as lighting and matched between the two images

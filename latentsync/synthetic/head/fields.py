@@ -25,7 +25,7 @@ from latentsync.synthetic.head.portrait import (
     Portrait,
     smoothstep,
 )
-from latentsync.synthetic.head.spline import ThinPlateSpline, squared_distances
+from latentsync.synthetic.head.spline import Array, ThinPlateSpline, squared_distances
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
 
 GRID = 128
@@ -98,8 +98,6 @@ _JAW = (
     367,
 )
 _UNDER_LIP = (18, 83, 313, 182, 406, 201, 421)
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def event(category: str, name: str, lane: tuple[int, int], times: tuple[float, f
     return fields | {"ts": START + start, "dur": stop - start}
 
 
-def made_events() -> list[dict[str, Any]]:
+def sample_events() -> list[dict[str, Any]]:
     """Events of a run of 1000 us.
 
     In "denoise", the main thread copies 4096 bytes to the GPU and launches two kernels, one of which still runs when
