@@ -1,10 +1,10 @@
-"""Judge a SyncNet on clips that it was not trained on.
+"""Evaluate a SyncNet on clips that it was not trained on.
 
     python -m eval.eval_syncnet_acc --config_path configs/syncnet/demo.yaml \
         --data_dir data/synthetic/val --out outputs/syncnet_accuracy
 
-Accuracy on pairs in and out of sync, and how often the offset of shifted sound is found. Prints JSON; with --out also
-writes OUT.json and the chart OUT.png. docs/evaluation.md explains the figures.
+Measures the accuracy on pairs in and out of sync, and on the offsets of shifted audio. Prints JSON; --out also writes
+OUT.json and the chart OUT.png. docs/evaluation.md explains the metrics.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from latentsync.runtime.resources import REPOSITORY
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the command line, judge, print; returns the exit code."""
+    """Parse the command line, evaluate and print; returns the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -44,16 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_path", type=Path, default=REPOSITORY / "configs/syncnet/demo.yaml")
-    parser.add_argument("--checkpoint", type=Path, help="default: ckpt.inference_ckpt_path of the configuration")
-    parser.add_argument("--data_dir", type=Path, help="folder of aligned clips; default: the configuration's val data")
+    parser.add_argument("--checkpoint", type=Path, help="default: ckpt.inference_ckpt_path of the config")
+    parser.add_argument("--data_dir", type=Path, help="folder of aligned clips; default: the val data of the config")
     parser.add_argument("--num_pairs", type=int, default=2048)
-    parser.add_argument("--min_shift", type=int, help="smallest shift in frames of a pair out of sync")
-    parser.add_argument("--num_clips", type=int, help="clips whose sound is shifted (default: all; 0: none)")
+    parser.add_argument("--min_shift", type=int, help="smallest shift in frames of a negative pair")
+    parser.add_argument("--num_clips", type=int, help="clips whose audio is shifted (default: all; 0: none)")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--num_workers", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="stem of the JSON file and the chart")
+    parser.add_argument("--out", type=Path, help="path of the JSON file and the chart, without suffix")
     return parser
 
 
@@ -88,7 +88,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         offsets = judge_offsets(meter, clips[: arguments.num_clips], options)
         problems = problems | offsets.problems
         report["offsets"], chart = offsets.metrics(), (offsets.true, offsets.found)
-    report["left_out"] = problems
+    report["unusable_clips"] = problems
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         draw_accuracy_chart(arguments.out.with_name(arguments.out.name + ".png"), pairs.scores, pairs.labels, chart)

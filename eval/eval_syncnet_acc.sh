@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Judge a SyncNet on clips that it was not trained on. Installs what is missing at the first run.
+# Evaluate a SyncNet on clips that it was not trained on. The first run installs missing dependencies.
 #
-#   eval/eval_syncnet_acc.sh --data_dir data/synthetic/val    the bundled SyncNet, or another by --checkpoint
+#   eval/eval_syncnet_acc.sh --data_dir data/synthetic/val    the bundled SyncNet, or another one with --checkpoint
 #   eval/eval_syncnet_acc.sh --help                           all options
 #
-# Environment: LATENTSYNC_PYTHON  use this Python, which has everything, instead of .venv
+# Environment: LATENTSYNC_PYTHON  use this Python, with all dependencies installed, instead of .venv
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,5 +16,5 @@ else
     python=$root/.venv/bin/python
 fi
 
-# Relative paths keep the meaning they have where the user stands, so the folder is not changed.
+# Do not change the working directory: relative paths on the command line refer to it.
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m eval.eval_syncnet_acc "$@"

@@ -1,11 +1,11 @@
-"""Measure how fast a model lip-syncs from file to file, and compare with an earlier measurement.
+"""Measure the end-to-end speed of a model from file to file, and compare it with an earlier measurement.
 
     python -m tools.benchmark --preset demo --out outputs/before.json
     python -m tools.benchmark --preset demo --compare outputs/before.json
 
-One run to warm up, then --repeats runs; figures are medians. --out keeps the figures, and beside them the video.
---compare fails where a rate fell by more than --tolerance or the video is another one. Every option of
-scripts.inference chooses what is measured; without paths it is the bundled clip.
+After one warm-up run, --repeats runs are timed; the report has their medians. --out saves the report and, beside it,
+the video. --compare fails if a rate dropped by more than --tolerance or the video changed. All options of
+scripts.inference are accepted; without paths, the bundled clip is used.
 """
 
 import argparse
@@ -35,20 +35,20 @@ from tools.command import with_inference_options
 
 logger = logging.getLogger("benchmark")
 
-_MIN_STAGE_FRACTION = 0.02  # of the whole; rates of shorter stages say little
+_MIN_STAGE_FRACTION = 0.02  # of the total time; rates of shorter stages are too noisy to compare
 
 
 class RegressionError(LatentSyncError):
-    """A rate fell, or the result is another one."""
+    """A rate dropped, or the result changed."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a comparison lets pass.
+    """Thresholds of a comparison.
 
     Attributes:
-        tolerance: share by which a rate may fall.
-        min_psnr: dB that every frame must reach against the earlier video.
+        tolerance: fraction by which a rate may drop.
+        min_psnr: minimum PSNR in dB of every frame against the earlier video.
     """
 
     tolerance: float = 0.1
@@ -56,7 +56,7 @@ class Limits:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the command line and measure; returns the exit code, 1 also after a regression."""
+    """Parse the command line and measure; returns the exit code, which is 1 also for a regression."""
     return with_inference_options(_parser(), argv, _run)
 
 
@@ -65,10 +65,12 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--repeats", type=int, default=3, help="timed runs (%(default)s)")
-    parser.add_argument("--out", type=Path, help="file for the figures (.json); the video comes beside it")
-    parser.add_argument("--compare", type=Path, help="figures of an earlier --out")
-    parser.add_argument("--tolerance", type=float, default=0.1, help="share by which a rate may fall (%(default)s)")
-    parser.add_argument("--min_psnr", type=float, default=40.0, help="dB of every frame against the earlier video")
+    parser.add_argument("--out", type=Path, help="report to write (.json); the video is saved beside it")
+    parser.add_argument("--compare", type=Path, help="report of an earlier --out")
+    parser.add_argument("--tolerance", type=float, default=0.1, help="fraction by which a rate may drop (%(default)s)")
+    parser.add_argument(
+        "--min_psnr", type=float, default=40.0, help="minimum PSNR in dB against the earlier video (%(default)s)"
+    )
     return parser
 
 
@@ -79,19 +81,23 @@ def _run(tool_args: argparse.Namespace, options: argparse.Namespace) -> None:
         report, video = measure(options, tool_args.repeats, Path(folder))
         print(json.dumps(report, indent=2))
         limits = Limits(tool_args.tolerance, tool_args.min_psnr)
-        # Before anything is kept, which may replace the earlier video.
-        worse = None if base is None else compare(report, base, video, tool_args.compare.with_suffix(".mp4"), limits)
+        # Compare before saving, which may replace the earlier video.
+        base_video = tool_args.compare.with_suffix(".mp4") if tool_args.compare else None
+        regressions = compare(report, base, video, base_video, limits) if base and base_video else None
         if tool_args.out:
-            _keep(report, video, tool_args.out, options.overwrite)
-        if worse is not None:
-            _raise_on_regression(worse)
+            _save(report, video, tool_args.out, options.overwrite)
+        if regressions is not None:
+            _raise_on_regression(regressions)
 
 
 def _check(tool_args: argparse.Namespace, options: argparse.Namespace) -> None:
     if tool_args.repeats < 1 or not 0 <= tool_args.tolerance < 1:
-        raise ConfigError(f"--repeats 1 or more and --tolerance from 0 to below 1 are needed, got {tool_args}")
+        raise ConfigError(
+            f"Got --repeats {tool_args.repeats} --tolerance {tool_args.tolerance}; expected at least 1 repeat and a "
+            "tolerance from 0 to below 1"
+        )
     if options.video_out_path:
-        raise ConfigError(f"--video_out_path {options.video_out_path}: the video is kept beside --out; give that")
+        raise ConfigError(f"--video_out_path {options.video_out_path}: the video is saved beside --out; give --out")
     if tool_args.out:
         tool_args.out.parent.mkdir(parents=True, exist_ok=True)
         check_output(tool_args.out.with_suffix(".mp4"), overwrite=options.overwrite)
@@ -100,7 +106,16 @@ def _check(tool_args: argparse.Namespace, options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace, repeats: int, folder: Path) -> tuple[dict[str, Any], Path]:
-    """Run once to warm up and ``repeats`` times; returns the figures and the last video, which lies in ``folder``."""
+    """Run once to warm up, then ``repeats`` times.
+
+    Args:
+        options: options of scripts.inference.
+        repeats: number of timed runs.
+        folder: folder for the videos.
+
+    Returns:
+        The report, and the path of the last video in ``folder``.
+    """
     pipeline, job = prepare_benchmark(options, folder / "warm_up.mp4")
     reset_peak_memory(pipeline.device)
     pipeline(job)
@@ -120,7 +135,7 @@ def _report(device: torch.device, results: Sequence[LipsyncResult]) -> dict[str,
     return {
         "machine": machine_info(device),
         "settings": {key: str(value) for key, value in results[-1].settings.items() if not key.endswith("_path")},
-        "picture": [results[0].width, results[0].height],
+        "frame_size": [results[0].width, results[0].height],
         "frames": frames,
         "seconds": seconds,
         "frames_per_second": round(frames / seconds, 3),
@@ -129,7 +144,7 @@ def _report(device: torch.device, results: Sequence[LipsyncResult]) -> dict[str,
         "stages": {
             name: {
                 "seconds": value,
-                "share": round(value / seconds, 3),
+                "fraction": round(value / seconds, 3),
                 "frames_per_second": round(frames / value, 3) if value else None,
             }
             for name, value in sorted(stages.items(), key=lambda item: -item[1])
@@ -141,26 +156,28 @@ def _report(device: torch.device, results: Sequence[LipsyncResult]) -> dict[str,
 def compare(
     report: Mapping[str, Any], base: Mapping[str, Any], video: Path, base_video: Path, limits: Limits
 ) -> list[str]:
-    """What became worse, a line each; none where all is well.
+    """Regressions against an earlier report, one line each; empty if there are none.
 
     Raises:
-        ConfigError: the earlier measurement is of something else.
+        ConfigError: the earlier report is of a different run.
     """
-    for what in ("frames", "picture"):
-        if report[what] != base[what]:
+    for key in ("frames", "frame_size"):
+        if report[key] != base[key]:
             raise ConfigError(
-                f"The earlier measurement is of another run: {what} {base[what]}, now {report[what]}; give the same "
+                f"The earlier report is of a different run: {key} {base[key]}, now {report[key]}; give the same "
                 "options to both"
             )
-    worse = [
+    regressions = [
         f"{name}: {now:.3g} frames/s, {before:.3g} before"
         for name, now, before in _rates(report, base)
         if now < before * (1 - limits.tolerance)
     ]
-    nearest = min(_frame_psnr(video, base_video))
-    if nearest < limits.min_psnr:
-        worse.append(f"the video differs: a frame reaches {nearest:.1f} dB only, {limits.min_psnr:g} are expected")
-    return worse
+    lowest = min(_frame_psnr(video, base_video))
+    if lowest < limits.min_psnr:
+        regressions.append(
+            f"the video differs: the PSNR of a frame is {lowest:.1f} dB, expected at least {limits.min_psnr:g}"
+        )
+    return regressions
 
 
 def _rates(report: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
@@ -173,22 +190,24 @@ def _rates(report: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple
 
 def _frame_psnr(video: Path, other: Path) -> Iterator[float]:
     for frame, before in zip(VideoReader(video), VideoReader(other)):
-        made, true = (rearrange(torch.from_numpy(each.pixels), "h w c -> 1 c h w") for each in (frame, before))
-        yield psnr(made, true)
+        pred, true = (rearrange(torch.from_numpy(each.pixels), "h w c -> 1 c h w") for each in (frame, before))
+        yield psnr(pred, true)
 
 
-def _raise_on_regression(worse: Sequence[str]) -> None:
-    if worse:
-        raise RegressionError("Worse than before: " + "; ".join(worse))
-    logger.info("no worse than before")
+def _raise_on_regression(regressions: Sequence[str]) -> None:
+    if regressions:
+        raise RegressionError("Regression: " + "; ".join(regressions))
+    logger.info("no regression")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         base: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        base["frames"], base["stages"], base["frames_per_second"]
+        base["frames"], base["frame_size"], base["stages"], base["frames_per_second"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--compare {path}: these are no figures of --out ({error!r})") from error
+        raise ConfigError(
+            f"--compare {path}: not a report written by --out ({error!r}); measure again with --out"
+        ) from error
     if not path.with_suffix(".mp4").is_file():
         raise ConfigError(
             f"--compare {path}: its video {path.with_suffix('.mp4')} is missing; measure again with --out"
@@ -196,7 +215,7 @@ def _read(path: Path) -> dict[str, Any]:
     return base
 
 
-def _keep(report: Mapping[str, Any], video: Path, out: Path, overwrite: bool) -> None:
+def _save(report: Mapping[str, Any], video: Path, out: Path, overwrite: bool) -> None:
     with atomic_output(out.with_suffix(".mp4"), overwrite) as unfinished:
         shutil.copyfile(video, unfinished)
     with atomic_output(out, overwrite) as unfinished:

@@ -1,9 +1,9 @@
-"""Measure how many training samples a second the loader reads, by number of workers; prints JSON.
+"""Measure the throughput of the training data loader by number of workers; prints JSON.
 
     python -m tools.benchmark_loader --data CORPUS/train --kind unet --batch 8 --workers 0 2 4 8
 
-The first epoch of a run also finds out about every clip and fills the caches: give cache folders that have been used
-before to measure the later epochs.
+In the first epoch, the loader also inspects every clip and fills the caches. To measure later epochs, give cache
+folders filled by an earlier run.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from latentsync.data.unet_dataset import UNetDataset, UNetSampling
 
 
 def main() -> None:
-    """Run the measurement that the command line asks for."""
+    """Run the measurement and print the report."""
     arguments = parse_arguments()
     dataset = make_dataset(arguments)
     rows = [measure(dataset, arguments, workers) for workers in arguments.workers]
@@ -40,31 +40,31 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of aligned clips, searched with its subfolders")
-    parser.add_argument("--fileslist", type=Path, help="list of clips, one path a line; goes before --data")
+    parser.add_argument("--data", type=Path, help="folder of aligned clips, searched recursively")
+    parser.add_argument("--fileslist", type=Path, help="list of clips, one path per line; takes precedence over --data")
     parser.add_argument("--kind", choices=("unet", "syncnet"), default="unet")
     parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--frames", type=int, default=16, help="frames of a window")
-    parser.add_argument("--batch", type=int, default=8, help="samples of a batch")
-    parser.add_argument("--batches", type=int, default=30, help="batches that are timed for each number of workers")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of workers to try")
+    parser.add_argument("--frames", type=int, default=16, help="frames per window")
+    parser.add_argument("--batch", type=int, default=8, help="samples per batch")
+    parser.add_argument("--batches", type=int, default=30, help="timed batches for each number of workers")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of workers to measure")
     parser.add_argument("--with-mel", action="store_true", help="load the SyncNet mel for the U-Net too")
-    parser.add_argument("--paired-takes", action="store_true", help="take the source from the clip's other take")
+    parser.add_argument("--paired-takes", action="store_true", help="use the clip's other take as source")
     parser.add_argument("--mel-cache", type=Path)
     parser.add_argument("--clip-info-cache", type=Path)
     return parser.parse_args()
 
 
 def make_dataset(arguments: argparse.Namespace) -> ClipDataset[Any]:
-    """The data set to read, with epochs long enough for the measurement."""
+    """Build the dataset, with epochs long enough for the measurement."""
     clips = list_clips(arguments.fileslist, arguments.data)
-    needed = arguments.batch * (arguments.batches + 1 + 2 * max(arguments.workers))
+    num_samples = arguments.batch * (arguments.batches + 1 + 2 * max(arguments.workers))
     options = ClipDatasetOptions(
         num_frames=arguments.frames,
         resolution=arguments.resolution,
-        windows_per_clip=-(-needed // len(clips)),
+        windows_per_clip=-(-num_samples // len(clips)),
         mel_cache=arguments.mel_cache,
         clip_info_cache=arguments.clip_info_cache,
     )
@@ -74,25 +74,25 @@ def make_dataset(arguments: argparse.Namespace) -> ClipDataset[Any]:
 
 
 def measure(dataset: ClipDataset[Any], arguments: argparse.Namespace, workers: int) -> dict[str, Any]:
-    """Samples a second once the loader is running; what its workers prepared ahead is not counted."""
+    """Throughput of the running loader, excluding the batches that its workers prefetched."""
     options = LoaderOptions(arguments.batch, workers=workers)
-    source: BatchLoader[Any] = BatchLoader(dataset, options)
-    batches = source.batches(0, 0)
-    began = time.perf_counter()
+    loader: BatchLoader[Any] = BatchLoader(dataset, options)
+    batches = loader.batches(0, 0)
+    started = time.perf_counter()
     next(batches)
-    first = time.perf_counter() - began
+    first_batch_seconds = time.perf_counter() - started
     for _ in itertools.islice(batches, workers * options.prefetch):
         pass
-    began = time.perf_counter()
+    started = time.perf_counter()
     count = sum(1 for _ in itertools.islice(batches, arguments.batches))
-    seconds = time.perf_counter() - began
-    source.close()
+    seconds = time.perf_counter() - started
+    loader.close()
     return {
         **{key: value for key, value in dataclasses.asdict(options).items() if key in ("workers", "prefetch")},
-        "first_batch_seconds": round(first, 3),
+        "first_batch_seconds": round(first_batch_seconds, 3),
         "samples_per_second": round(count * arguments.batch / seconds, 2),
         "milliseconds_per_sample": round(1000 * seconds / (count * arguments.batch), 2),
-        "clips_left_out": len(source.problems()),
+        "unusable_clips": len(loader.problems()),
     }
 
 

@@ -1,4 +1,4 @@
-"""What the command lines of this folder share."""
+"""Shared helpers of the command-line tools."""
 
 import argparse
 import logging
@@ -10,7 +10,7 @@ from latentsync.errors import LatentSyncError
 
 
 def exit_code(work: Callable[[], object]) -> int:
-    """Do the work of a command line: 0, or 1 with a line on standard error after a mistake that a user can mend."""
+    """Run ``work`` and return the exit code: 0, or 1 with a message on standard error for a `LatentSyncError`."""
     try:
         work()
     except LatentSyncError as error:
@@ -24,7 +24,16 @@ def with_inference_options(
     argv: Sequence[str] | None,
     work: Callable[[argparse.Namespace, argparse.Namespace], object],
 ) -> int:
-    """Do the work of a command that has its own options beside those of inference; both are handed to it."""
+    """Run a tool that accepts the options of inference in addition to its own.
+
+    Args:
+        parser: parser of the tool's own options.
+        argv: command line; None uses that of the process.
+        work: called with the tool's options and the inference options.
+
+    Returns:
+        The exit code.
+    """
     tool_args, rest = parser.parse_known_args(argv)
     options = inference_parser().parse_args(rest)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -1,9 +1,9 @@
-"""What each way of sampling costs and what it changes, on a clip whose true dub is known.
+"""Compare sampler settings in cost and output, on a clip with a known ground-truth dub.
 
     python -m tools.compare_speeds --preset demo --out outputs/speeds.json --table outputs/speeds.md
 
-Lip-syncs the beginning of the bundled clip once for every row: the three speeds, and single options. Every mouth is
-compared with the one that all steps of the model make under the same guidance. docs/speed.md explains the columns.
+Lip-syncs the beginning of the bundled clip once per row: the three speeds, and individual options. The mouth region of
+each result is compared with that of a run with all steps and the same guidance. docs/speed.md explains the columns.
 """
 
 import argparse
@@ -46,13 +46,13 @@ from tools.command import exit_code
 logger = logging.getLogger("compare_speeds")
 
 GUIDED = 1.5
-"""Guidance of the rows about guidance, for models that have none of their own."""
+"""Guidance scale of the rows about guidance, for models that use none by default."""
 _KINDS = ("full guided", "full", "shallow guided", "shallow")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the table: a way of sampling, and the name of the row that it is compared with."""
+    """A row of the table: a sampler setting, and the name of the row that it is compared with."""
 
     name: str
     request: SamplerRequest
@@ -60,27 +60,27 @@ class Variant:
 
 
 def variants(model_steps: int, model_guidance: float) -> list[Variant]:
-    """The rows for a model with those steps and guidance of its own; what others are compared with comes first."""
+    """The rows for a model with these default steps and guidance scale; baselines come before their variants."""
     half = max(model_steps // 2, 1)
     rows = [Variant(name, SamplerRequest(name)) for name in SPEEDS]
     for solver in ("ddim", "dpm++", "unipc"):
         rows.append(Variant(f"{solver}, {half} steps", SamplerRequest(solver=solver, steps=half)))
     rows += [Variant(f"cache_interval {n}", SamplerRequest(cache_interval=n)) for n in (2, 3)]
-    whole, scale = "exact", model_guidance
+    baseline, scale = "exact", model_guidance
     if model_guidance <= 1:
-        whole, scale = f"guidance {GUIDED}", GUIDED
+        baseline, scale = f"guidance {GUIDED}", GUIDED
         rows += [
-            Variant(whole, SamplerRequest(guidance_scale=scale), whole),
-            Variant(f"{whole}, realtime", SamplerRequest("realtime", guidance_scale=scale), whole),
+            Variant(baseline, SamplerRequest(guidance_scale=scale), baseline),
+            Variant(f"{baseline}, realtime", SamplerRequest("realtime", guidance_scale=scale), baseline),
         ]
     for interval in ((0.0, 0.5), (0.5, 1.0)):
         request = SamplerRequest(guidance_scale=scale, guidance_interval=interval)
-        rows.append(Variant(f"guidance_interval {interval[0]:g} {interval[1]:g}", request, whole))
+        rows.append(Variant(f"guidance_interval {interval[0]:g} {interval[1]:g}", request, baseline))
     return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the command line and measure; returns the exit code."""
+    """Parse the command line and measure; returns the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with tempfile.TemporaryDirectory() as temporary:
@@ -90,21 +90,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--preset", help="default: the best one whose weights are here")
+    add("--preset", help="default: the best one whose weights are present")
     add("--checkpoints", type=Path, default=REPOSITORY / "checkpoints")
-    add("--unet_config_path", type=Path, help="a U-Net of your own, with --inference_ckpt_path")
+    add("--unet_config_path", type=Path, help="config of a custom U-Net, with --inference_ckpt_path")
     add("--inference_ckpt_path", type=Path)
-    add("--inference_steps", type=int, help="instead of the model's own")
-    add("--guidance_scale", type=float, help="instead of the model's own")
+    add("--inference_steps", type=int, help="default: that of the model")
+    add("--guidance_scale", type=float, help="default: that of the model")
     add("--syncnet_config_path", type=Path, default=REPOSITORY / "configs/syncnet/demo.yaml")
     add("--syncnet_ckpt_path", type=Path, help="default: demo/syncnet.safetensors of --checkpoints")
     add("--device", default="auto", help="auto, cpu, cuda (default %(default)s)")
-    add("--dtype", default="auto", help="as of scripts.inference (default %(default)s)")
-    add("--seconds", type=float, default=2.0, help="of the bundled clip, at least 1.3 (default %(default)s)")
-    add("--only", nargs="+", metavar="NAME", help="only these rows, and those that they are compared with")
-    add("--keep", type=Path, help="folder to leave the videos in")
-    add("--out", type=Path, help="file for the figures (.json)")
-    add("--table", type=Path, help="file for the table (.md); it is printed anyway")
+    add("--dtype", default="auto", help="as in scripts.inference (default %(default)s)")
+    add("--seconds", type=float, default=2.0, help="duration, at least 1.3 (default %(default)s)")
+    add("--only", nargs="+", metavar="NAME", help="only these rows and their baselines")
+    add("--keep", type=Path, help="folder to keep the videos in")
+    add("--out", type=Path, help="report to write (.json)")
+    add("--table", type=Path, help="table to write (.md); it is also printed")
     return parser
 
 
@@ -112,17 +112,17 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     files, config = _model(arguments)
     run, placement = config.run, choose_placement(arguments.device, arguments.dtype)
     device = placement.devices[0]
-    chosen = _chosen(variants(run.inference_steps, run.guidance_scale), arguments.only)
+    selected = _select(variants(run.inference_steps, run.guidance_scale), arguments.only)
     with torch.inference_mode():
         case = write_case(bundled_case(REPOSITORY / "assets/demo_video.mp4", 0, 0), folder, HeadRenderer(device))
     meter = _sync_meter(arguments, device)
-    rows = [_plan_row(variant, config) for variant in chosen]
+    rows = [_plan_row(variant, config) for variant in selected]
     pipeline = build_pipeline(files, placement, _detector(case))
-    for variant, row in zip(chosen, rows):
+    for variant, row in zip(selected, rows):
         sampler = variant.request.options(run.inference_steps, run.guidance_scale)
         row["denoise_seconds"] = _generate(pipeline, _dub(variant.name, case), sampler, arguments.seconds)
         logger.info("%s: %.1f seconds of denoising", variant.name, row["denoise_seconds"])
-    for variant, row in zip(chosen, rows):
+    for variant, row in zip(selected, rows):
         row |= _measure(variant, case, config.data.resolution, meter)
         logger.info("%s", row)
     settings = {
@@ -136,7 +136,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def _model(arguments: argparse.Namespace) -> tuple[ModelFiles, Config]:
-    """The files of the model, and its configuration with the steps and the guidance asked for."""
+    """The files of the model, and its config with the requested steps and guidance."""
     if arguments.unet_config_path and arguments.inference_ckpt_path:
         files = custom_files(arguments.unet_config_path, arguments.inference_ckpt_path, arguments.checkpoints)
     else:
@@ -157,25 +157,25 @@ def _write(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
         arguments.out.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _chosen(rows: list[Variant], only: list[str] | None) -> list[Variant]:
-    """The rows asked for, and those that they are compared with."""
+def _select(rows: list[Variant], only: list[str] | None) -> list[Variant]:
+    """The requested rows and their baselines."""
     if only is None:
         return rows
     unknown = set(only) - {row.name for row in rows}
     if unknown:
         known = ", ".join(repr(row.name) for row in rows)
-        raise ConfigError(f"--only: unknown {', '.join(sorted(unknown))}; the rows of this model are {known}")
+        raise ConfigError(f"--only: unknown rows {', '.join(sorted(unknown))}; the rows of this model are {known}")
     needed = {*only, *(row.baseline for row in rows if row.name in only)}
     return [row for row in rows if row.name in needed]
 
 
 def _plan_row(variant: Variant, config: Config) -> dict[str, Any]:
-    """What is known before anything is made."""
+    """The columns of a row that are known before generation."""
     options = variant.request.options(config.run.inference_steps, config.run.guidance_scale)
     calls = network_calls(plan_window(build_schedule(config), options))
     return {
         "name": variant.name,
-        "like": variant.baseline,
+        "baseline": variant.baseline,
         "solver": options.solver,
         "steps": options.steps,
         "calls": {kind: calls.get(kind, 0) for kind in _KINDS},
@@ -187,13 +187,13 @@ def _detector(case: Path) -> Callable[[], KnownPointsDetector]:
 
 
 def _generate(pipeline: LipsyncPipeline, dub: DubFolder, sampler: SamplerOptions, seconds: float) -> float:
-    """Lip-sync the case; returns how long denoising took in seconds."""
+    """Lip-sync the case; returns the denoising time in seconds."""
     job = LipsyncJob(dub.source, dub.speech, dub.result, sampler, preview_seconds=seconds, overwrite=True)
     return pipeline(job).stage_seconds.get("denoise", 0.0)
 
 
 def _measure(variant: Variant, case: Path, resolution: int, meter: tuple[SyncMeter, int] | None) -> dict[str, Any]:
-    """All figures of a row, rounded; None where one cannot be measured."""
+    """All metrics of a row, rounded; None for a metric that is not finite."""
     dub = _dub(variant.name, case)
     metrics: Metrics = {}
     if variant.name != variant.baseline:
@@ -205,7 +205,7 @@ def _measure(variant: Variant, case: Path, resolution: int, meter: tuple[SyncMet
     try:
         metrics["r"] = mouth_opening_metrics(dub)["r"]
     except DependencyError as error:
-        logger.warning("The opening of the mouth is not measured: %s", error)
+        logger.warning("The mouth opening is not measured: %s", error)
     return {name: round(value, 4) if math.isfinite(value) else None for name, value in metrics.items()}
 
 
@@ -215,7 +215,7 @@ def _dub(name: str, case: Path) -> DubFolder:
 
 
 def _sync_meter(arguments: argparse.Namespace, device: torch.device) -> tuple[SyncMeter, int] | None:
-    """A SyncNet with the resolution it judges at; None where there is none."""
+    """The SyncNet and the resolution of its crops; None if its weights are missing."""
     weights = arguments.syncnet_ckpt_path or checkpoints.find("demo-syncnet", arguments.checkpoints)
     if weights is None:
         return None
@@ -225,20 +225,20 @@ def _sync_meter(arguments: argparse.Namespace, device: torch.device) -> tuple[Sy
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table in Markdown; a figure that a row lacks is a dash."""
-    heads = ["way", "steps", "network calls per window", "compared with", "PSNR", "SSIM", "`sync_conf`", "`r`"]
-    lines = [heads, ["---"] * len(heads)]
+    """The table in Markdown; a dash stands for a missing value."""
+    headers = ["sampler", "steps", "network calls per window", "compared with", "PSNR", "SSIM", "`sync_conf`", "`r`"]
+    lines = [headers, ["---"] * len(headers)]
     for row in rows:
         calls = ", ".join(f"{count} {kind}" for kind, count in row["calls"].items() if count)
-        own = row["like"] == row["name"]
-        lines.append([row["name"], str(row["steps"]), calls, "-" if own else row["like"]])
-        lines[-1] += [_shown(row.get("psnr_mouth"), ".1f", " dB"), _shown(row.get("ssim_mouth"), ".3f")]
-        lines[-1] += [_shown(row.get(name), ".3f") for name in ("sync_conf", "r")]
+        is_baseline = row["baseline"] == row["name"]
+        lines.append([row["name"], str(row["steps"]), calls, "-" if is_baseline else row["baseline"]])
+        lines[-1] += [_format(row.get("psnr_mouth"), ".1f", " dB"), _format(row.get("ssim_mouth"), ".3f")]
+        lines[-1] += [_format(row.get(name), ".3f") for name in ("sync_conf", "r")]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _shown(value: float | None, form: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{form}}{unit}"
+def _format(value: float | None, spec: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{spec}}{unit}"
 
 
 if __name__ == "__main__":

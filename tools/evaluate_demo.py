@@ -1,10 +1,10 @@
-"""Measure finished videos of a model: do the lips follow the speech, how near do they come to the true picture?
+"""Evaluate finished videos of a model: lip sync, similarity to the ground truth, and flicker.
 
     python -m tools.evaluate_demo --clips 3 --seconds 4 --strips /tmp/strips
 
-Draws the bundled scene and scenes of people that training did not have, drives each with other held-out speech through
-the whole pipeline, and compares the result with the drawn true dub. Prints JSON; docs/evaluation.md explains the
-figures. The three phases (draw, generate, measure) may run on different machines over one --keep folder.
+Renders the bundled scene and scenes of held-out people, lip-syncs each to other held-out speech with the complete
+pipeline, and compares the result with the rendered ground-truth dub. Prints JSON; docs/evaluation.md explains the
+metrics. The three phases (render, generate, measure) can run on different machines that share a --keep folder.
 """
 
 import argparse
@@ -52,7 +52,7 @@ _ROWS = ("source", "truth", "generated")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the command line and run the phases; returns the exit code."""
+    """Parse the command line and run the phases; returns the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with tempfile.TemporaryDirectory() as temporary:
@@ -61,42 +61,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_argument_group("what to measure")
+    what = parser.add_argument_group("model")
     what.add_argument("--preset", default="demo")
     what.add_argument("--checkpoints", type=Path, default=REPOSITORY / "checkpoints")
-    what.add_argument("--unet_config_path", type=Path, help="a U-Net of your own, with --inference_ckpt_path")
+    what.add_argument("--unet_config_path", type=Path, help="config of a custom U-Net, with --inference_ckpt_path")
     what.add_argument("--inference_ckpt_path", type=Path)
     what.add_argument("--inference_steps", type=int, help="default: the preset's")
     what.add_argument("--guidance_scale", type=float, help="default: the preset's")
     what.add_argument("--syncnet_config_path", type=Path, default=REPOSITORY / "configs/syncnet/demo.yaml")
     what.add_argument("--syncnet_ckpt_path", type=Path, help="default: demo/syncnet.safetensors of --checkpoints")
-    scenes = parser.add_argument_group("on what")
-    scenes.add_argument("--clips", type=int, default=3, help="held-out people (default %(default)s)")
+    scenes = parser.add_argument_group("scenes")
+    scenes.add_argument("--clips", type=int, default=3, help="clips of held-out people (default %(default)s)")
     scenes.add_argument("--bundled_clips", type=int, default=1, help="dubs of the bundled clip (default %(default)s)")
-    scenes.add_argument("--seconds", type=float, default=4.0, help="of each held-out clip (default %(default)s)")
-    scenes.add_argument("--size", type=int, default=512, help="side of their frames (default %(default)s)")
+    scenes.add_argument("--seconds", type=float, default=4.0, help="duration of held-out clips (default %(default)s)")
+    scenes.add_argument("--size", type=int, default=512, help="side of their frames in pixels (default %(default)s)")
     scenes.add_argument("--seed", type=int, default=90210)
-    how = parser.add_argument_group("how")
+    how = parser.add_argument_group("execution and output")
     how.add_argument("--device", default="cpu", help="auto, cpu, cuda (default %(default)s)")
-    how.add_argument("--dtype", default="auto", help="as of scripts.inference (default %(default)s)")
+    how.add_argument("--dtype", default="auto", help="as in scripts.inference (default %(default)s)")
     how.add_argument(
-        "--detector", default="mediapipe", choices=(*DETECTORS[1:], "known"), help="known: use the true points"
+        "--detector", default="mediapipe", choices=(*DETECTORS[1:], "known"), help="known: use the ground-truth points"
     )
-    how.add_argument("--keep", type=Path, help="folder to leave all clips and results in, and to go on from")
+    how.add_argument("--keep", type=Path, help="folder to keep all clips and results in, and to resume from")
     only = how.add_mutually_exclusive_group()
-    only.add_argument("--prepare_only", action="store_true", help="draw the scenes in --keep and stop")
-    only.add_argument("--generate_only", action="store_true", help="draw and lip-sync in --keep and stop")
-    only.add_argument("--measure_only", action="store_true", help="measure what is in --keep")
+    only.add_argument("--prepare_only", action="store_true", help="only render the scenes, into --keep")
+    only.add_argument("--generate_only", action="store_true", help="only render and lip-sync, in --keep")
+    only.add_argument("--measure_only", action="store_true", help="only measure the results in --keep")
     how.add_argument("--strips", type=Path, help="folder for a film strip of each clip")
-    how.add_argument("--out", type=Path, help="file for the JSON (default: print it)")
+    how.add_argument("--out", type=Path, help="report to write (.json; default: print it)")
     return parser
 
 
 def _folder(arguments: argparse.Namespace, temporary: Path) -> Path:
-    """Where the cases lie."""
+    """Folder of the cases; raises ConfigError if a single phase is requested without --keep."""
     partial_run = arguments.prepare_only or arguments.generate_only or arguments.measure_only
     if partial_run and arguments.keep is None:
-        raise ConfigError("--prepare_only, --generate_only and --measure_only need a folder: give --keep FOLDER")
+        raise ConfigError("--prepare_only, --generate_only and --measure_only need --keep FOLDER; give that option")
     folder: Path = arguments.keep or temporary
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -113,7 +113,10 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
         if arguments.generate_only:
             return
     if not cases:
-        raise ConfigError(f"Nothing to measure in {folder}: expected folders with a result.mp4, or ask for --clips")
+        raise ConfigError(
+            f"Nothing to measure in {folder}: expected subfolders with a result.mp4; run --generate_only first, or "
+            "give --clips"
+        )
     report = _measure(arguments, cases, json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
     text = json.dumps(_without_nan(report), indent=1, allow_nan=False) + "\n"
     if arguments.out:
@@ -123,12 +126,12 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def _prepare(arguments: argparse.Namespace, folder: Path) -> list[DubFolder]:
-    """Draw what is not there yet; scenes that another machine drew are taken as they are."""
-    asked = {name: getattr(arguments, name) for name in ("seed", "clips", "bundled_clips", "seconds", "size")}
-    drawn = folder / _SCENES
-    if drawn.is_file():
-        scenes = json.loads(drawn.read_text(encoding="utf-8"))
-        if scenes["asked"] == asked:
+    """Render the cases that are missing; a complete set, also from another machine, is used as it is."""
+    options = {name: getattr(arguments, name) for name in ("seed", "clips", "bundled_clips", "seconds", "size")}
+    scenes_path = folder / _SCENES
+    if scenes_path.is_file():
+        scenes = json.loads(scenes_path.read_text(encoding="utf-8"))
+        if scenes.get("options") == options:
             return [DubFolder(folder / name) for name in scenes["cases"]]
     video, seed = REPOSITORY / "assets" / "demo_video.mp4", arguments.seed
     makers = [partial(bundled_case, video, seed, number) for number in range(arguments.bundled_clips)]
@@ -141,13 +144,13 @@ def _prepare(arguments: argparse.Namespace, folder: Path) -> list[DubFolder]:
         with torch.inference_mode():
             cases.append(DubFolder(write_case(make(), folder, renderer)))
         logger.info("scene %d of %d: %s", number, len(makers), cases[-1].path.name)
-    scenes = {"asked": asked, "cases": [case.path.name for case in cases]}
-    drawn.write_text(json.dumps(scenes, indent=1) + "\n", encoding="utf-8")
+    scenes = {"options": options, "cases": [case.path.name for case in cases]}
+    scenes_path.write_text(json.dumps(scenes, indent=1) + "\n", encoding="utf-8")
     return cases
 
 
 def _generate(arguments: argparse.Namespace, cases: list[DubFolder], folder: Path) -> None:
-    """Lip-sync every case as ./inference.sh does, and note how."""
+    """Lip-sync every case as ./inference.sh does, and record the settings."""
     placement = choose_placement(arguments.device, arguments.dtype)
     device = placement.devices[0]
     if arguments.unet_config_path and arguments.inference_ckpt_path:
@@ -181,9 +184,9 @@ def _generate(arguments: argparse.Namespace, cases: list[DubFolder], folder: Pat
 
 
 def _measure(arguments: argparse.Namespace, cases: list[DubFolder], settings: dict[str, Any]) -> dict[str, Any]:
-    """All figures, and the strips where asked."""
+    """Compute all metrics and, if requested, write the strips."""
     repaint_mask = 1 - load_mask(settings["mask"], settings["resolution"])[0]
-    judge = _sync_judge(arguments)
+    judge = _syncnet_judge(arguments)
     clips: list[dict[str, Any]] = []
     for case in cases:
         metrics = image_metrics(case, repaint_mask)
@@ -192,7 +195,7 @@ def _measure(arguments: argparse.Namespace, cases: list[DubFolder], settings: di
         try:
             metrics |= mouth_opening_metrics(case)
         except DependencyError as error:
-            logger.warning("The opening of the mouth is not measured: %s", error)
+            logger.warning("The mouth opening is not measured: %s", error)
         clips.append({"clip": case.path.name} | {name: round(value, 4) for name, value in metrics.items()})
         logger.info("%s", clips[-1])
         if arguments.strips:
@@ -206,11 +209,11 @@ def _means(clips: list[dict[str, Any]]) -> dict[str, float]:
     return mean_metrics([{name: value for name, value in clip.items() if name != "clip"} for clip in clips])
 
 
-def _sync_judge(arguments: argparse.Namespace) -> tuple[SyncMeter, int] | None:
-    """A SyncNet with the resolution it judges at; None where there is none."""
+def _syncnet_judge(arguments: argparse.Namespace) -> tuple[SyncMeter, int] | None:
+    """The SyncNet and the resolution of its crops; None if its weights are missing."""
     weights = arguments.syncnet_ckpt_path or checkpoints.find("demo-syncnet", arguments.checkpoints)
     if weights is None:
-        logger.warning("Without demo-syncnet in %s the lips are not judged by a SyncNet", arguments.checkpoints)
+        logger.warning("No SyncNet metrics: demo-syncnet is missing in %s", arguments.checkpoints)
         return None
     config = load_syncnet_config(arguments.syncnet_config_path)
     network = load_syncnet(config, weights).to(choose_device(arguments.device))
@@ -224,7 +227,7 @@ def _write_strip(case: DubFolder, folder: Path) -> None:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON knows no NaN: null instead."""
+    """Replace NaN and infinity, which JSON cannot represent, by None."""
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
     if isinstance(value, list):

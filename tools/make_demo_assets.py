@@ -1,6 +1,6 @@
-"""Make the demo clip and the other speech that drives it: assets/demo_video.mp4 and assets/demo_speech.wav.
+"""Generate the demo clip and its driving speech: assets/demo_video.mp4 and assets/demo_speech.wav.
 
-Run from the repository root, where espeakng-loader is installed (a minute on two cores):
+Run from the repository root; needs espeakng-loader (a minute on two cores):
 
     python -m tools.make_demo_assets
 """

@@ -1,9 +1,9 @@
-"""Write seeded random weights in the published file layout, for full-size runs where the real ones are absent.
+"""Write seeded random weights in the published file layout, for full-size runs without the real weights.
 
     python -m tools.make_random_checkpoints --out /tmp/random --dtype float16
 
-Then ``--checkpoints /tmp/random --preset 1.6`` runs the whole pipeline at full size: right for memory and speed, and
-for nothing that looks like a face.
+Then ``--checkpoints /tmp/random --preset 1.6`` runs the complete pipeline at full size. Memory and speed are realistic;
+the generated faces are noise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _VAE_SHAPE = {
 
 
 def fill_zeros(module: nn.Module) -> None:
-    """Give layers that start at zero small random weights, so that they take part in the result."""
+    """Give zero-initialized layers small random weights, so that they contribute to the result."""
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1 and not parameter.any():
@@ -44,9 +44,9 @@ def fill_zeros(module: nn.Module) -> None:
 
 
 def main() -> int:
-    """Write U-Net, Whisper encoder and VAE of a preset."""
+    """Write the U-Net, the Whisper encoder and the VAE of a preset; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to make; must not exist")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to create; must not exist")
     parser.add_argument("--preset", choices=[name for name in PRESETS if name != "demo"], default="1.6")
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="precision of the U-Net file"

@@ -1,9 +1,9 @@
-"""Compare the peak memory of a long video with that of a short one, everything running but the networks.
+"""Compare the peak memory of a long video with that of a short one, without the U-Net and the VAE.
 
     python -m tools.measure_memory --seconds 10 300 --size 1080x1920
 
-Makes videos that show the bundled clip to and fro, with speech of the same length, runs the pipeline with a
-generator that gives every face back, each in a process of its own, and prints the peaks as JSON.
+Writes videos that play the bundled clip forward and backward, with speech of the same length, runs each through the
+pipeline with a pass-through generator in a separate process, and prints the peaks as JSON.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RESOLUTION = 256
 
 
 def make_clip(folder: Path, seconds: float, size: tuple[int, int]) -> Path:
-    """Write the bundled clip, to and fro, scaled into a picture of (width, height) for that many seconds."""
+    """Write the bundled clip, played forward and backward, in frames of size (width, height) for ``seconds``."""
     path = folder / f"{seconds:g}.mp4"
     width, height = size
     side = min(size)
@@ -55,7 +55,7 @@ def make_clip(folder: Path, seconds: float, size: tuple[int, int]) -> Path:
 
 
 def run(video: Path, audio: Path, out: Path) -> None:
-    """Lip-sync with the pass-through generator."""
+    """Run the pipeline with the pass-through generator."""
     cpu = torch.device("cpu")
     encoder = load_audio_encoder(resolve("demo-audio-encoder", default_root()), cpu, torch.float32)
     make_detector = build_face_detector("auto", default_root(), cpu)
@@ -68,7 +68,7 @@ def peak_mebibytes(video: Path, audio: Path, out: Path) -> float:
     """Peak resident memory of `run` in a fresh process."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measured, args=(sender, video, audio, out))
+    process = context.Process(target=_measure, args=(sender, video, audio, out))
     process.start()
     process.join()
     if process.exitcode:
@@ -76,25 +76,25 @@ def peak_mebibytes(video: Path, audio: Path, out: Path) -> float:
     return float(receiver.recv())
 
 
-def _measured(sender: Connection, video: Path, audio: Path, out: Path) -> None:
+def _measure(sender: Connection, video: Path, audio: Path, out: Path) -> None:
     run(video, audio, out)
     sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def make_speech(folder: Path, seconds: float) -> Path:
-    """Write the bundled speech, repeated, for that many seconds."""
+    """Write the bundled speech, repeated to last ``seconds``."""
     path = folder / f"{seconds:g}.wav"
     with wave.open(str(REPOSITORY / "assets" / "demo_speech.wav")) as source:
-        layout = source.getparams()
-        samples = np.frombuffer(source.readframes(layout.nframes), np.int16)
+        params = source.getparams()
+        samples = np.frombuffer(source.readframes(params.nframes), np.int16)
     with wave.open(str(path), "wb") as target:
-        target.setparams(layout)
-        target.writeframes(np.resize(samples, round(seconds * layout.framerate)).tobytes())
+        target.setparams(params)
+        target.writeframes(np.resize(samples, round(seconds * params.framerate)).tobytes())
     return path
 
 
 def main() -> None:
-    """Measure and print."""
+    """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 300])
     parser.add_argument("--size", default="1080x1920", help="WIDTHxHEIGHT (%(default)s)")

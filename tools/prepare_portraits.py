@@ -1,8 +1,8 @@
-"""Make assets/portraits/ from two public-domain photographs that installed packages carry.
+"""Create assets/portraits/ from two public-domain photographs that ship with installed packages.
 
 For each portrait: NAME.jpg (768 x 768), NAME_regions.png (red = person, green = skin, blue = lips, alpha = beard area)
-and NAME.json (478 face-mesh points: x, y in pixels, z in pixels, smaller is nearer). Run it once, from the repository
-root, where mediapipe, scikit-image and matplotlib are installed:
+and NAME.json (478 face-mesh points: x, y, z in pixels, smaller z is nearer). Run it once from the repository root;
+needs mediapipe, scikit-image and matplotlib:
 
     python -m tools.prepare_portraits
 """
@@ -33,7 +33,7 @@ BEARD = (
 
 
 def photographs() -> dict[str, np.ndarray]:
-    """The two sources as square RGB pictures (SIZE, SIZE, 3) uint8."""
+    """The two photographs as square RGB images (SIZE, SIZE, 3) uint8."""
     import matplotlib
     from skimage import data
 
@@ -54,8 +54,8 @@ def face_mesh(image: np.ndarray) -> np.ndarray:
     return np.array([(p.x * SIZE, p.y * SIZE, p.z * SIZE) for p in result.multi_face_landmarks[0].landmark])
 
 
-def person(image: np.ndarray) -> np.ndarray:
-    """(SIZE, SIZE) float32 in 0..1: 1 on the person, drawn in a little so that no old background shows."""
+def person_matte(image: np.ndarray) -> np.ndarray:
+    """(SIZE, SIZE) float32 in [0, 1]: 1 on the person, eroded slightly so that no background shows at its edge."""
     import mediapipe as mp
 
     with mp.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0) as segmentation:
@@ -66,40 +66,40 @@ def person(image: np.ndarray) -> np.ndarray:
     mask[cv2.erode(solid, np.ones((25, 25))) > 0] = cv2.GC_FGD
     mask[cv2.dilate(solid, np.ones((25, 25))) == 0] = cv2.GC_BGD
     models = np.zeros((2, 1, 65))
-    whole = (0, 0, SIZE, SIZE)
-    cv2.grabCut(image[..., ::-1].copy(), mask, whole, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK)
-    sure: Any = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
-    sure = cv2.morphologyEx(sure, cv2.MORPH_OPEN, np.ones((7, 7)))
-    sure = cv2.morphologyEx(sure, cv2.MORPH_CLOSE, np.ones((9, 9)))
-    return cv2.GaussianBlur(cv2.erode(sure, np.ones((3, 3))).astype(np.float32), (0, 0), 1.6)
+    full_frame = (0, 0, SIZE, SIZE)
+    cv2.grabCut(image[..., ::-1].copy(), mask, full_frame, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK)
+    foreground: Any = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    foreground = cv2.morphologyEx(foreground, cv2.MORPH_OPEN, np.ones((7, 7)))
+    foreground = cv2.morphologyEx(foreground, cv2.MORPH_CLOSE, np.ones((9, 9)))
+    return cv2.GaussianBlur(cv2.erode(foreground, np.ones((3, 3))).astype(np.float32), (0, 0), 1.6)
 
 
 def polygon(points: np.ndarray, indices: tuple[int, ...], blur: float) -> np.ndarray:
-    """(SIZE, SIZE) float32: 1 inside the polygon through the given mesh points, with a soft edge."""
+    """(SIZE, SIZE) float32: 1 inside the polygon through the given mesh points, with an edge blurred by ``blur``."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
     cv2.fillPoly(mask, [np.rint(points[list(indices), :2] * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
     return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), blur)
 
 
-def skin(image: np.ndarray, points: np.ndarray, matte: np.ndarray) -> np.ndarray:
-    """(SIZE, SIZE) float32: pixels whose colour is that of the face, on face, ears and neck."""
+def skin_mask(image: np.ndarray, points: np.ndarray, matte: np.ndarray) -> np.ndarray:
+    """(SIZE, SIZE) float32: skin-colored pixels on face, ears and neck."""
     oval = polygon(points, FACE_OVAL, 1.0)
-    colours = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 1.5), cv2.COLOR_RGB2YCrCb).astype(np.float64)
+    colors = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 1.5), cv2.COLOR_RGB2YCrCb).astype(np.float64)
     inside = cv2.erode((oval > 0.9).astype(np.uint8), np.ones((31, 31))) > 0
-    samples = colours[inside]
+    samples = colors[inside]
     samples = samples[samples[:, 0] > np.percentile(samples[:, 0], 15)]
     center = np.median(samples, axis=0)
     rows, columns = np.mgrid[0:SIZE, 0:SIZE]
-    # Fair hair differs from skin by its brightness only, and hair hangs over the forehead, not over the cheeks.
+    # Fair hair differs from skin only in brightness, and hair covers the forehead, not the cheeks.
     forehead = 1 / (1 + np.exp((rows - points[[105, 334], 1].mean() + 14) / 4))
     spread = np.stack([95.0 - 75.0 * forehead, np.full(forehead.shape, 9.0), np.full(forehead.shape, 9.0)], axis=-1)
-    colours[..., 0] = np.minimum(colours[..., 0], center[0])
-    distance = (((colours - center) / spread) ** 2).sum(-1)
+    colors[..., 0] = np.minimum(colors[..., 0], center[0])
+    distance = (((colors - center) / spread) ** 2).sum(-1)
     likely = 1 / (1 + np.exp(np.clip((distance - 5.0) * 1.2, -50, 50)))
     chin, height = points[152, 1], points[152, 1] - points[10, 1]
     middle, width = points[[234, 454], 0].mean(), points[454, 0] - points[234, 0]
     near = (np.abs(columns - middle) < 0.62 * width) & (rows < chin + 0.3 * height) & (rows > points[10, 1] - 20)
-    # Above the eyes only the mesh's own outline counts.
+    # Above the eyes, restrict the mask to the outline of the mesh.
     near = near & ((rows > points[[33, 263], 1].mean()) | (cv2.dilate(oval, np.ones((7, 7))) > 0.5))
     result = np.maximum(likely * near, cv2.erode(oval, np.ones((9, 9))) * (likely > 0.05) * (forehead < 0.5))
     for eye in EYES:
@@ -115,10 +115,10 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in photographs().items():
         points = face_mesh(image)
-        matte = person(image)
+        matte = person_matte(image)
         lips = polygon(points, LIPS, 1.5) * (1 - polygon(points, INNER, 0.7))
         beard = polygon(points, BEARD, 7.0) * (1 - polygon(points, LIPS, 2.5))
-        regions = np.stack([lips, skin(image, points, matte), matte, beard], axis=-1)
+        regions = np.stack([lips, skin_mask(image, points, matte), matte, beard], axis=-1)
         cv2.imwrite(str(folder / f"{name}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
         cv2.imwrite(str(folder / f"{name}_regions.png"), np.rint(regions * 255).clip(0, 255).astype(np.uint8))
         rounded = [[round(float(value), 2) for value in point] for point in points]

@@ -1,1 +1,1 @@
-"""Measures of what the pipeline makes."""
+"""Metrics of generated videos and of SyncNets."""

@@ -1,4 +1,4 @@
-"""Film strips: the same moments of several videos of one scene, a row for each video."""
+"""Film strips: corresponding frames of several videos of one scene, one row per video."""
 
 import os
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ _LABEL_SIZE = 14
 
 @dataclass(frozen=True)
 class StripLayout:
-    """What a strip shows.
+    """Layout of a film strip.
 
     Attributes:
-        crop: left, top, width and height in pixels of the videos; None takes the whole picture.
-        columns: moments, spread evenly over the shortest video.
-        width: of a cell in pixels.
-        labels: what to write beside each row, empty for nothing.
+        crop: left, top, width and height in pixels of the videos; None shows whole frames.
+        columns: number of frames, spaced evenly over the shortest video.
+        width: width of a cell in pixels.
+        labels: text to write beside each row; empty for none.
     """
 
     crop: Box | None = None
@@ -38,53 +38,62 @@ class StripLayout:
 
     def __post_init__(self) -> None:
         if self.columns < 1 or self.width < 1:
-            raise ConfigError(f"A strip of {self.columns} columns, {self.width} pixels each: expected at least 1 each")
+            raise ConfigError(
+                f"Cannot lay out a strip of {self.columns} columns of {self.width} pixels; expected at least 1 each"
+            )
 
 
-def spread(count: int, columns: int) -> list[int]:
-    """Frame numbers of ``columns`` moments spread evenly over ``count`` frames, none at the very ends."""
+def evenly_spaced(count: int, columns: int) -> list[int]:
+    """Indices of ``columns`` frames spaced evenly over ``count`` frames, excluding the ends."""
     return [count * (2 * column + 1) // (2 * columns) for column in range(columns)]
 
 
 def frame_count(path: Path, fps: Fraction) -> int:
-    """Number of frames of a video at that rate, found by reading it."""
+    """Number of frames of a video when read at ``fps``, counted by decoding it."""
     return sum(1 for _ in VideoReader(path, fps))
 
 
 def cell(pixels: ImageArray, crop: Box | None, width: int) -> ImageArray:
-    """Cut a box out of an (h, w, 3) picture and scale it to a width; raises ConfigError when the box does not fit."""
-    left, top, across, down = crop or (0, 0, pixels.shape[1], pixels.shape[0])
-    if min(left, top) < 0 or min(across, down) < 1 or left + across > pixels.shape[1] or top + down > pixels.shape[0]:
+    """Crop a frame (h, w, 3) and scale it to ``width``, keeping its aspect ratio.
+
+    Raises:
+        ConfigError: the crop does not fit into the frame.
+    """
+    frame_height, frame_width = pixels.shape[:2]
+    left, top, crop_width, crop_height = crop or (0, 0, frame_width, frame_height)
+    right, bottom = left + crop_width, top + crop_height
+    if min(left, top) < 0 or min(crop_width, crop_height) < 1 or right > frame_width or bottom > frame_height:
         raise ConfigError(
-            f"--crop {left} {top} {across} {down} does not fit into a picture of {pixels.shape[1]} x {pixels.shape[0]}"
+            f"--crop {left} {top} {crop_width} {crop_height} does not fit into a frame of {frame_width} x "
+            f"{frame_height}; expected LEFT TOP WIDTH HEIGHT within it"
         )
-    piece = Image.fromarray(pixels[top : top + down, left : left + across])
-    return np.asarray(piece.resize((width, max(1, round(width * down / across))), Image.Resampling.LANCZOS))
+    image = Image.fromarray(pixels[top:bottom, left:right])
+    return np.asarray(image.resize((width, max(1, round(width * crop_height / crop_width))), Image.Resampling.LANCZOS))
 
 
 def make_strip(videos: Sequence[Path], layout: StripLayout) -> ImageArray:
-    """Frames of the same moments, a row for each video: (rows * h, columns * w, 3) uint8 RGB.
+    """Corresponding frames of several videos, one row per video: (rows * h, columns * w, 3) uint8 RGB.
 
     Args:
-        videos: at least one, of one picture size; the last one's frame rate counts the moments.
-        layout: what to show; with ``labels`` a margin on the left names the rows.
+        videos: at least one, all of the same frame size; all are read at the frame rate of the last one.
+        layout: layout of the strip; with ``labels``, a margin on the left names the rows.
 
     Raises:
-        ConfigError: the crop reaches out of a picture, or there are not as many labels as videos.
+        ConfigError: the crop does not fit into a frame, or the numbers of labels and videos differ.
         MediaError: a video cannot be read.
     """
     if layout.labels and len(layout.labels) != len(videos):
         raise ConfigError(f"Got {len(layout.labels)} labels for {len(videos)} videos; give one for each or none")
     fps = VideoReader(videos[-1]).fps
-    wanted = spread(min(frame_count(video, fps) for video in videos), layout.columns)
-    rows = [np.concatenate(_read_cells(video, fps, wanted, layout), axis=1) for video in videos]
+    indices = evenly_spaced(min(frame_count(video, fps) for video in videos), layout.columns)
+    rows = [np.concatenate(_read_cells(video, fps, indices, layout), axis=1) for video in videos]
     if layout.labels:
         rows = [np.concatenate([_label(text, len(row)), row], axis=1) for text, row in zip(layout.labels, rows)]
     return np.concatenate(rows)
 
 
 def save_image(image: ImageArray, path: Path, quality: int = 88) -> None:
-    """Write (h, w, 3) uint8 RGB under its final name in one step, replacing what is there; quality is a JPEG's."""
+    """Write (h, w, 3) uint8 RGB atomically, replacing an existing file; ``quality`` applies to JPEG."""
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         Image.fromarray(image).save(partial, quality=quality)
@@ -93,15 +102,15 @@ def save_image(image: ImageArray, path: Path, quality: int = 88) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _read_cells(path: Path, fps: Fraction, wanted: Sequence[int], layout: StripLayout) -> list[ImageArray]:
-    """The cells (h, width, 3) of the frames ``wanted``, ascending numbers at rate ``fps``."""
+def _read_cells(path: Path, fps: Fraction, indices: Sequence[int], layout: StripLayout) -> list[ImageArray]:
+    """Cells (h, width, 3) of the frames with the given ascending indices at rate ``fps``."""
     cells: dict[int, ImageArray] = {}
     for frame in VideoReader(path, fps):
-        if frame.index in wanted:
+        if frame.index in indices:
             cells[frame.index] = cell(frame.pixels, layout.crop, layout.width)
-        if frame.index >= wanted[-1]:
-            return [cells[index] for index in wanted]
-    raise MediaError(f"{path} ends before frame {wanted[-1]}; give a result that was made from this source")
+        if frame.index >= indices[-1]:
+            return [cells[index] for index in indices]
+    raise MediaError(f"{path} ends before frame {indices[-1]}; give a result that was generated from this source")
 
 
 def _label(text: str, height: int) -> ImageArray:

@@ -1,4 +1,4 @@
-"""How far a mouth is open, measured in pictures by the face mesh, and how well two such curves agree."""
+"""Mouth opening measured in frames by the face mesh, and the correlation of two such curves."""
 
 from types import TracebackType
 
@@ -14,9 +14,10 @@ _EYES = (33, 263)  # outer corners
 
 
 class MouthMeter:
-    """Reads the mouth of the one face in a picture; a context manager.
+    """Measures the mouth opening of the single face in a frame; a context manager.
 
-    Raises DependencyError when mediapipe is missing or of a release without bundled models.
+    Raises:
+        DependencyError: mediapipe is missing, or its release does not bundle the models.
     """
 
     def __init__(self) -> None:
@@ -24,7 +25,7 @@ class MouthMeter:
             from mediapipe.python.solutions.face_mesh import FaceMesh
         except ImportError as error:
             raise DependencyError(
-                "Measuring mouths needs mediapipe 0.10.21, which cannot be imported "
+                "Measuring the mouth opening needs mediapipe 0.10.21, which cannot be imported "
                 f"({error}); install it with: pip install --no-deps mediapipe==0.10.21"
             ) from error
         self._mesh = FaceMesh(static_image_mode=True, max_num_faces=1, refine_landmarks=True)
@@ -38,7 +39,7 @@ class MouthMeter:
         self._mesh.close()
 
     def opening(self, frame: npt.NDArray[np.uint8]) -> float:
-        """Gap between the inner lips over the distance of the outer eye corners; NaN where no face is found.
+        """Gap between the inner lips relative to the distance of the outer eye corners; NaN if no face is found.
 
         Args:
             frame: (h, w, 3) uint8 RGB.
@@ -55,18 +56,21 @@ class MouthMeter:
 
 
 def correlation(measured: Curve, true: Curve, shift: int = 0) -> float:
-    """Pearson correlation of two curves (t,), NaN samples left out; NaN where fewer than three samples are left.
+    """Pearson correlation of two curves (t,), ignoring NaN samples.
 
     Args:
-        measured: may contain NaN.
-        true: the same length.
-        shift: compares ``measured[i + shift]`` with ``true[i]``, either sign.
+        measured: curve that may contain NaN.
+        true: curve of the same length.
+        shift: compares ``measured[i + shift]`` with ``true[i]``; either sign.
+
+    Returns:
+        The correlation; NaN if fewer than three samples are left or a curve is constant.
     """
     if shift >= 0:
         measured, true = measured[shift:], true[: max(0, len(true) - shift)]
     else:
         measured, true = measured[:shift], true[-shift:]
-    known = np.isfinite(measured) & np.isfinite(true)
-    if known.sum() < 3 or np.ptp(measured[known]) == 0 or np.ptp(true[known]) == 0:
+    valid = np.isfinite(measured) & np.isfinite(true)
+    if valid.sum() < 3 or np.ptp(measured[valid]) == 0 or np.ptp(true[valid]) == 0:
         return float("nan")
-    return float(np.corrcoef(measured[known], true[known])[0, 1])
+    return float(np.corrcoef(measured[valid], true[valid])[0, 1])

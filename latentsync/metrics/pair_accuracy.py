@@ -1,4 +1,4 @@
-"""How well a score tells pairs in sync from pairs that are not, and how often an offset is found."""
+"""Accuracy of sync scores in classifying pairs, and of estimated audio-video offsets."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from latentsync.errors import ConfigError
 
-FloatArray = npt.NDArray[np.float64]
+ScoreArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _BINS = 50
@@ -15,17 +15,18 @@ _BINS = 50
 
 @dataclass(frozen=True)
 class PairAccuracy:
-    """How well scores in [0, 1] separate two kinds of pairs.
+    """How well scores in [0, 1] separate positive pairs (in sync) from negative ones (out of sync).
 
     Attributes:
-        pairs: how many were judged.
-        positives: how many of them are in sync.
-        accuracy: share judged rightly when a score above 0.5 counts as in sync, as the published evaluation does.
-        best_threshold: the threshold with the largest share of right judgements.
-        best_accuracy: that share; found on the same pairs, so a little flattering.
-        area_under_curve: chance that a pair in sync scores above one that is not; 0.5 is guessing.
-        mean_positive: mean score of pairs in sync.
-        mean_negative: mean score of the others.
+        pairs: number of pairs.
+        positives: number of pairs in sync.
+        accuracy: fraction classified correctly at the threshold 0.5 of the published evaluation.
+        best_threshold: threshold with the highest accuracy.
+        best_accuracy: accuracy at that threshold; slightly optimistic, since it is chosen on the same pairs.
+        area_under_curve: area under the ROC curve, the probability that a positive pair scores above a negative one;
+            0.5 is chance level.
+        mean_positive: mean score of positive pairs.
+        mean_negative: mean score of negative pairs.
     """
 
     pairs: int
@@ -40,27 +41,27 @@ class PairAccuracy:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of scores in equal bins between 0 and 1.
+    """Histogram of scores in equal bins between 0 and 1.
 
     Attributes:
-        edges: (n + 1,) borders of the bins.
-        positives: (n,) pairs in sync.
-        negatives: (n,) the others.
+        edges: (n + 1,) edges of the bins.
+        positives: (n,) counts of pairs in sync.
+        negatives: (n,) counts of pairs out of sync.
     """
 
-    edges: FloatArray
+    edges: ScoreArray
     positives: IntArray
     negatives: IntArray
 
 
 @dataclass(frozen=True)
 class OffsetAccuracy:
-    """How often the offset of shifted clips is found.
+    """Accuracy of estimated audio-video offsets.
 
     Attributes:
-        clips: how many were judged.
-        exact: share found to the frame.
-        within_one: share found within one frame, sign included.
+        clips: number of clips.
+        exact: fraction estimated exactly.
+        within_one: fraction with an error of at most one frame; the sign counts.
         mean_error: mean absolute error in frames.
     """
 
@@ -71,14 +72,14 @@ class OffsetAccuracy:
 
 
 def pair_accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike) -> PairAccuracy:
-    """Judge scores.
+    """Classification accuracy of scores.
 
     Args:
-        scores: (n,) in [0, 1], higher means in sync.
-        labels: (n,) 1 = in sync, 0 = not; both kinds occur.
+        scores: (n,) in [0, 1], higher for pairs in sync.
+        labels: (n,) 1 = in sync, 0 = out of sync; both must occur.
 
     Raises:
-        ConfigError: shapes differ, or a kind is missing.
+        ConfigError: shapes differ, or there are no positive or no negative pairs.
     """
     values, is_synced = _checked(scores, labels)
     order = np.argsort(values, kind="stable")
@@ -96,36 +97,40 @@ def pair_accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike) -> PairAccuracy:
     )
 
 
-def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[ScoreArray, npt.NDArray[np.bool_]]:
     values, is_synced = np.asarray(scores, np.float64), np.asarray(labels, np.float64) > 0.5
     if values.shape != is_synced.shape or values.ndim != 1 or not 0 < is_synced.sum() < len(is_synced):
         raise ConfigError(
-            f"Cannot rate scores {values.shape} with labels {is_synced.shape}, {int(is_synced.sum())} of them in sync: "
-            "expected two equal rows of numbers with both kinds of pairs"
+            f"Cannot evaluate scores {values.shape} with labels {is_synced.shape}, {int(is_synced.sum())} of them "
+            "positive: expected two one-dimensional arrays of equal length with both positive and negative pairs"
         )
     return values, is_synced
 
 
-def _accuracy_at_thresholds(values: FloatArray, is_synced: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    """Thresholds halfway between neighbouring scores (ascending) and the accuracy at each."""
-    # Everything up to a place counts as "not in sync", everything after as "in sync".
+def _accuracy_at_thresholds(values: ScoreArray, is_synced: npt.NDArray[np.bool_]) -> tuple[ScoreArray, ScoreArray]:
+    """Thresholds halfway between neighboring scores (ascending), and the accuracy at each."""
+    # Scores below the threshold are classified as out of sync, scores above it as in sync.
     below = np.concatenate([[0], np.cumsum(~is_synced)])
     above = is_synced.sum() - np.concatenate([[0], np.cumsum(is_synced)])
-    borders = np.concatenate([[values[0] - 1e-9], (values[1:] + values[:-1]) / 2, [values[-1]]])
+    thresholds = np.concatenate([[values[0] - 1e-9], (values[1:] + values[:-1]) / 2, [values[-1]]])
     usable = np.concatenate([[True], values[1:] > values[:-1], [True]])
-    return borders[usable], ((below + above) / len(values))[usable]
+    return thresholds[usable], ((below + above) / len(values))[usable]
 
 
-def _area(values: FloatArray, is_synced: npt.NDArray[np.bool_]) -> float:
-    """Area under the ROC curve from ranks (Mann-Whitney); equal scores share their rank."""
-    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+def _area(values: ScoreArray, is_synced: npt.NDArray[np.bool_]) -> float:
+    """Area under the ROC curve from ranks (Mann-Whitney); ties get their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     positives, negatives = int(is_synced.sum()), int((~is_synced).sum())
     return float((ranks[is_synced].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def score_histogram(scores: npt.ArrayLike, labels: npt.ArrayLike, bins: int = _BINS) -> Histogram:
-    """Count scores (n,) in [0, 1] per bin and kind; raises ConfigError as `pair_accuracy` does."""
+    """Histogram of scores (n,) in [0, 1] for positive and negative pairs.
+
+    Raises:
+        ConfigError: see `pair_accuracy`.
+    """
     values, is_synced = _checked(scores, labels)
     edges = np.linspace(0, 1, bins + 1)
     positives, negatives = (np.histogram(part, edges)[0] for part in (values[is_synced], values[~is_synced]))
@@ -133,22 +138,23 @@ def score_histogram(scores: npt.ArrayLike, labels: npt.ArrayLike, bins: int = _B
 
 
 def offset_accuracy(true: npt.ArrayLike, found: npt.ArrayLike) -> OffsetAccuracy:
-    """Compare offsets (n,) in frames with the true ones (n,), n >= 1.
+    """Compare estimated offsets ``found`` (n,) in frames with the true ones (n,), n >= 1.
 
     Raises:
-        ConfigError: shapes differ or nothing was given.
+        ConfigError: shapes differ, or the arrays are empty.
     """
-    expected, answers = np.asarray(true, np.int64), np.asarray(found, np.int64)
-    if expected.shape != answers.shape or expected.ndim != 1 or not len(expected):
+    expected, estimated = np.asarray(true, np.int64), np.asarray(found, np.int64)
+    if expected.shape != estimated.shape or expected.ndim != 1 or not len(expected):
         raise ConfigError(
-            f"Cannot compare offsets {answers.shape} with true ones {expected.shape}: expected two equal rows"
+            f"Cannot compare offsets {estimated.shape} with true offsets {expected.shape}: expected two non-empty "
+            "one-dimensional arrays of equal length"
         )
-    errors = np.abs(expected - answers)
+    errors = np.abs(expected - estimated)
     return OffsetAccuracy(len(errors), float((errors == 0).mean()), float((errors <= 1).mean()), float(errors.mean()))
 
 
 def shift_audio(waveform: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.float32]:
-    """The same length of sound, later by ``samples`` (earlier if negative); the gap is filled with silence."""
+    """Delay audio by ``samples`` (advance it if negative), keeping its length; the gap is filled with silence."""
     result = np.zeros_like(waveform)
     kept = max(0, len(waveform) - abs(samples))
     if samples >= 0:

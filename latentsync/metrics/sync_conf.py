@@ -1,8 +1,8 @@
-"""How well lips and sound of a clip belong together, and by how many frames the sound is early or late.
+"""Sync confidence of a clip and its audio-video offset in frames, estimated by a SyncNet.
 
-Every window of mouths is compared with the windows of sound around it, as Chung and Zisserman do ("Out of time:
-automated lip sync in the wild", 2016): the shift at which they agree best tells the offset, and how far that agreement
-stands out among all shifts tells how sure the network is.
+Every window of frames is compared with the audio windows around it, following Chung and Zisserman ("Out of time:
+automated lip sync in the wild", 2016): the shift with the highest similarity is the offset, and its margin over the
+median of all shifts is the confidence.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ Curve = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SyncScore:
-    """What the network says of one clip.
+    """Scores of one clip.
 
     Attributes:
-        av_offset: frames by which the sound is early (above 0) or late (below 0).
-        sync_conf: best agreement less the median over all shifts; cosines, so between 0 and 1.
-        cosine: mean agreement of frames and sound as they are, 0 to 1.
-        curve: (2 * shifts + 1,) mean agreement of frame i with the sound of frame i + s, s from -shifts to shifts.
-        windows: windows of frames that were looked at.
+        av_offset: frames by which the audio is early (positive) or late (negative).
+        sync_conf: highest similarity minus the median over all shifts; a difference of cosines, between 0 and 1.
+        cosine: mean similarity of frames and audio without a shift, 0 to 1.
+        curve: (2 * shifts + 1,) mean similarity of frame i with the audio of frame i + s, s from -shifts to shifts.
+        windows: number of windows of frames.
     """
 
     av_offset: int
@@ -40,25 +40,25 @@ class SyncScore:
 
 
 def offset_and_confidence(curve: npt.ArrayLike) -> tuple[int, float]:
-    """Read a curve of agreement.
+    """Offset and confidence from a similarity curve.
 
     Args:
-        curve: (2 * shifts + 1,) agreement of frame i with the sound of frame i + s, s from -shifts to shifts; higher
-            is better (give distances with a minus sign).
+        curve: (2 * shifts + 1,) similarity of frame i with the audio of frame i + s, s from -shifts to shifts; higher
+            is better (negate distances).
 
     Returns:
-        Frames by which the sound is early (negative: late), and the best agreement less the median.
+        Frames by which the audio is early (negative: late), and the highest similarity minus the median.
     """
     values = np.asarray(curve, np.float64)
     best = int(values.argmax())
     return len(values) // 2 - best, float(values[best] - np.median(values))
 
 
-def agreement_curve(vision: Tensor, audio: Tensor, shifts: int = 15) -> Curve:
-    """Mean agreement of two series of embeddings at every shift; pairs that one series lacks are left out.
+def similarity_curve(vision: Tensor, audio: Tensor, shifts: int = 15) -> Curve:
+    """Mean cosine similarity of two series of embeddings at every shift, over the pairs that exist in both.
 
     Args:
-        vision: (n, d) unit vectors, one for each frame.
+        vision: (n, d) unit vectors, one per frame.
         audio: (m, d) unit vectors for the same frames.
         shifts: largest shift in frames.
 
@@ -66,41 +66,41 @@ def agreement_curve(vision: Tensor, audio: Tensor, shifts: int = 15) -> Curve:
         (2 * shifts + 1,) float64 in [0, 1], see `offset_and_confidence`.
 
     Raises:
-        MediaError: too few windows to shift by that much.
+        MediaError: there are too few windows for that shift.
     """
     if min(len(vision), len(audio)) <= shifts:
         raise MediaError(
-            f"Cannot look for an offset of up to {shifts} frames in {len(vision)} windows of frames and {len(audio)} "
-            f"of sound; give a clip with more than {shifts} windows of each"
+            f"Cannot search for offsets of up to {shifts} frames in {len(vision)} video windows and {len(audio)} audio "
+            f"windows; give a clip with more than {shifts} windows of each"
         )
     return np.array([_diagonal_mean(vision, audio, shift) for shift in range(-shifts, shifts + 1)])
 
 
 def _diagonal_mean(vision: Tensor, audio: Tensor, shift: int) -> float:
-    """Mean cosine of vision[i] and audio[i + shift] where both exist."""
+    """Mean cosine similarity of vision[i] and audio[i + shift] where both exist."""
     vision, audio = vision[max(0, -shift) :], audio[max(0, shift) :]
     count = min(len(vision), len(audio))
     return float(cosine(vision[:count], audio[:count]).mean())
 
 
 def syncnet_input(frames: Tensor, lower: bool = True) -> Tensor:
-    """What StableSyncNet sees of (b, f, 3, R, R) uint8: (b, f * 3, h, R) float32 in [-1, 1]; h = R / 2 if ``lower``."""
+    """Input of StableSyncNet: (b, f, 3, R, R) uint8 -> (b, f * 3, h, R) float32 in [-1, 1]; h = R / 2 if ``lower``."""
     frames = lower_half(frames) if lower else frames
     return frames.flatten(1, 2).float() / 127.5 - 1.0
 
 
 class SyncMeter:
-    """Measures clips with one network, in bounded memory.
+    """Scores clips with a SyncNet, in bounded memory.
 
     Args:
-        network: a StableSyncNet of pixels (not of latents), in evaluation mode, on its device.
-        num_frames: frames f of its window.
-        lower: whether it sees the lower half of the pictures only.
-        batch_size: windows embedded at once.
-        shifts: largest offset that is looked for, in frames.
+        network: a pixel-space (not latent-space) StableSyncNet in evaluation mode, on its device.
+        num_frames: number of frames f of its window.
+        lower: whether its input is the lower half of the face only.
+        batch_size: number of windows embedded at once.
+        shifts: largest offset to search for, in frames.
 
     Raises:
-        ConfigError: the network does not take windows of that many pictures.
+        ConfigError: the network does not take windows of that many frames.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class SyncMeter:
         channels = network.spec.visual_encoder.in_channels
         if channels != 3 * num_frames:
             raise ConfigError(
-                f"A SyncNet of {channels} input channels cannot judge windows of {num_frames} pictures; expected "
-                f"{3 * num_frames}. Give the network of pixels (not of latents) and its own number of frames"
+                f"A SyncNet with {channels} input channels cannot score windows of {num_frames} frames; expected "
+                f"{3 * num_frames} channels. Give a pixel-space (not latent-space) SyncNet and its number of frames"
             )
         self.network, self.num_frames, self.lower = network, num_frames, lower
         self.batch_size, self.shifts = batch_size, shifts
@@ -119,12 +119,9 @@ class SyncMeter:
 
     @torch.inference_mode()
     def pair_cosines(self, frames: Tensor, mel: Tensor) -> Tensor:
-        """Agreement of pairs: frames (b, f, 3, R, R) uint8, mel (b, 1, 80, m) -> (b,) float32 in [0, 1] on the CPU."""
-        parts = [
-            cosine(self._embed_video(images), self._embed_audio(sound)).cpu()
-            for images, sound in zip(frames.split(self.batch_size), mel.split(self.batch_size), strict=True)
-        ]
-        return torch.cat(parts)
+        """Cosines of pairs: frames (b, f, 3, R, R) uint8, mel (b, 1, 80, m) -> (b,) float32 in [0, 1] on the CPU."""
+        batches = zip(frames.split(self.batch_size), mel.split(self.batch_size), strict=True)
+        return torch.cat([cosine(self._embed_video(images), self._embed_audio(mels)).cpu() for images, mels in batches])
 
     @torch.inference_mode()
     def vision(self, frames: Tensor) -> Tensor:
@@ -137,9 +134,9 @@ class SyncMeter:
 
     @torch.inference_mode()
     def audio(self, mel: Tensor) -> Tensor:
-        """Embed the sound that goes with every frame: SyncNet mel (80, m) -> (k, d) on the CPU.
+        """Embed the audio window of every frame: SyncNet mel (80, m) -> (k, d) on the CPU.
 
-        Window i begins at column int(3.2 i), as frame i does; k is how many fit.
+        Window i starts at column int(3.2 i), the time of frame i; k windows fit.
         """
         columns = torch.arange(mel_columns(self.num_frames))
         frames = torch.arange(num_mel_windows(mel.shape[-1], self.num_frames))
@@ -151,11 +148,11 @@ class SyncMeter:
         return torch.cat([self._embed_audio(window).cpu() for window in windows])
 
     def score(self, frames: Tensor, mel: Tensor) -> SyncScore:
-        """Judge one clip.
+        """Score one clip.
 
         Args:
-            frames: (t, 3, R, R) uint8 aligned faces at 25 frames a second, on any device.
-            mel: (80, m) SyncNet mel of its sound, 80 columns a second.
+            frames: (t, 3, R, R) uint8 aligned faces at 25 fps, on any device.
+            mel: (80, m) SyncNet mel of its audio, 80 columns per second.
 
         Raises:
             MediaError: the clip is too short; at least f + shifts frames are needed.
@@ -163,11 +160,11 @@ class SyncMeter:
         needed = self.num_frames + self.shifts
         if len(frames) < needed or num_mel_windows(mel.shape[-1], self.num_frames) <= self.shifts:
             raise MediaError(
-                f"{len(frames)} frames with {mel.shape[-1]} columns of sound are too short to judge; expected at "
-                f"least {needed} frames ({needed / VIDEO_FPS:.2f} s) and their sound"
+                f"{len(frames)} frames with {mel.shape[-1]} mel columns are too short to score; expected at least "
+                f"{needed} frames ({needed / VIDEO_FPS:.2f} s) with their audio"
             )
         vision = self.vision(frames)
-        curve = agreement_curve(vision, self.audio(mel), self.shifts)
+        curve = similarity_curve(vision, self.audio(mel), self.shifts)
         offset, confidence = offset_and_confidence(curve)
         return SyncScore(offset, confidence, float(curve[self.shifts]), tuple(curve.tolist()), len(vision))
 

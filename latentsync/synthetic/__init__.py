@@ -1,1 +1,1 @@
-"""Synthetic talking heads with ground truth: speech with phoneme times, mouth curves and a batched torch renderer."""
+"""Synthetic talking heads with ground truth: speech with phoneme timing, mouth curves and a batched torch renderer."""

@@ -1,4 +1,4 @@
-"""Clips of the synthetic head as files: video with sound, the sound alone, and a JSON sidecar with the ground truth."""
+"""Write a clip of the synthetic head: video with audio, the audio alone, and a JSON sidecar with the ground truth."""
 
 import json
 import random
@@ -24,7 +24,7 @@ _RENDER_BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class ClipFormat:
-    """Format of a clip: square frames of ``size`` pixels at ``fps``; ``zoom`` > 1 comes closer to the head."""
+    """Format of a clip: square frames with a side of ``size`` pixels at ``fps``; ``zoom`` > 1 magnifies the head."""
 
     size: int = 768
     fps: Fraction = Fraction(25)
@@ -33,7 +33,7 @@ class ClipFormat:
 
 
 def write_wav(path: Path, waveform: npt.NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> None:
-    """Write mono sound (n,) float32 in [-1, 1] as 16-bit PCM."""
+    """Write mono audio (n,) float32 in [-1, 1] as 16-bit PCM."""
     samples = np.rint(np.clip(waveform, -1, 1) * 32767).astype("<i2")
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
@@ -43,7 +43,7 @@ def write_wav(path: Path, waveform: npt.NDArray[np.float32], sample_rate: int = 
 
 
 def sample_utterance(generator: random.Random, split: Split = "train", sentences: int = 2) -> Utterance:
-    """Random words by a random voice at a random speed and pitch, with a little silence before and after."""
+    """Synthesize random sentences with a random voice, speed and pitch, padded with a little silence at both ends."""
     language = generator.choice(LANGUAGES) if generator.random() < 0.5 else "en-us"
     voice = f"{language}+{generator.choice(VARIANTS)}"
     text = passage(generator, language, split, sentences)
@@ -54,7 +54,7 @@ def sample_utterance(generator: random.Random, split: Split = "train", sentences
 def sample_state(
     utterance: Utterance, generator: random.Random, num_frames: int | None = None, fps: Fraction = Fraction(25)
 ) -> HeadState:
-    """A random person in a random scene who says ``utterance``; as many frames as the sound lasts by default."""
+    """Sample a random person in a random scene speaking ``utterance``; ``num_frames`` defaults to its duration."""
     count = num_frames or max(1, round(utterance.seconds * fps))
     return HeadState(
         mouth=mouth_curve(utterance.phonemes, count, fps),
@@ -70,16 +70,16 @@ def write_clip(
     """Write ``path`` (.mp4) and, beside it, ``.wav`` and ``.json`` of the same name.
 
     Args:
-        path: of the video; its folder exists.
-        state: what is seen; its number of frames decides the length of all files.
-        utterance: what is heard; cut or filled with silence to the length of the video.
-        renderer: draws the frames.
-        options: format.
+        path: video to write; its folder must exist.
+        state: visual content; its number of frames determines the length of all files.
+        utterance: audio content; trimmed or padded with silence to the length of the video.
+        renderer: renders the frames.
+        options: clip format.
 
     Returns:
-        What the sidecar holds: ``phonemes`` (symbol, start, end in seconds), ``mouth`` (t, 7) with the names of its
-        columns, ``mouth_opening`` (t,) over eye distance, ``control_points`` (t, 3, 2) in frame pixels, ``identity``
-        and ``scene``.
+        The content of the sidecar: ``phonemes`` (symbol, start, end in seconds), ``mouth`` (t, 7) with the names of
+        its columns, ``mouth_opening`` (t,) relative to the eye distance, ``control_points`` (t, 3, 2) in frame pixels,
+        ``identity`` and ``scene``.
 
     Raises:
         MediaError: a file cannot be written, or exists and ``options.writer.overwrite`` is not set.
@@ -88,9 +88,9 @@ def write_clip(
     length = round(state.num_frames / options.fps * SAMPLE_RATE)
     waveform = np.zeros(length, np.float32)
     waveform[: min(length, len(utterance.waveform))] = utterance.waveform[:length]
-    sound = path.with_suffix(".wav")
-    write_wav(sound, waveform)
-    with VideoWriter(path, options.size, options.size, options.fps, AudioTrack(sound), options.writer) as writer:
+    audio_path = path.with_suffix(".wav")
+    write_wav(audio_path, waveform)
+    with VideoWriter(path, options.size, options.size, options.fps, AudioTrack(audio_path), options.writer) as writer:
         for start in range(0, state.num_frames, _RENDER_BATCH_SIZE):
             frames = renderer.render(state.frames(start, start + _RENDER_BATCH_SIZE), options.size, options.zoom)
             for image in rearrange((frames * 255).round().byte(), "t c h w -> t h w c").cpu().numpy():
@@ -101,10 +101,10 @@ def write_clip(
 
 
 def ground_truth(state: HeadState, utterance: Utterance, renderer: HeadRenderer, options: ClipFormat) -> dict[str, Any]:
-    """What a clip shows and says, ready for JSON; see `write_clip`."""
-    whole = renderer.frame_size(state)
-    scale = (options.size - 1) / (whole - 1) * options.zoom
-    controls = (renderer.control_points(state) - (whole - 1) / 2) * scale + (options.size - 1) / 2
+    """Ground truth of a clip as JSON-serializable values; see `write_clip`."""
+    frame_size = renderer.frame_size(state)
+    scale = (options.size - 1) / (frame_size - 1) * options.zoom
+    controls = (renderer.control_points(state) - (frame_size - 1) / 2) * scale + (options.size - 1) / 2
     return {
         "fps": str(options.fps),
         "text": utterance.text,

@@ -1,4 +1,4 @@
-"""The scene of the bundled clip and the speech that drives it, so that both can be made again and judged."""
+"""The scene of the bundled demo clip and its driving speech, so that both can be regenerated and evaluated."""
 
 import random
 from fractions import Fraction
@@ -42,12 +42,16 @@ SCENE = Scene(
 
 
 def demo_video() -> tuple[HeadState, Utterance]:
-    """What ``assets/demo_video.mp4`` shows, 120 frames, and says. Raises DependencyError without espeakng-loader."""
-    spoken = _fitted(synthesize(VIDEO_TEXT, "en-us+Alicia", 215, 55), VIDEO_SECONDS)
-    frames = int(VIDEO_SECONDS * FPS)
+    """Head state (120 frames) and speech of ``assets/demo_video.mp4``.
+
+    Raises:
+        DependencyError: espeakng-loader is missing.
+    """
+    spoken = _pad_to(synthesize(VIDEO_TEXT, "en-us+Alicia", 215, 55), VIDEO_SECONDS)
+    num_frames = int(VIDEO_SECONDS * FPS)
     state = HeadState(
-        mouth=mouth_curve(spoken.phonemes, frames, FPS),
-        motion=sample_motion(frames, float(FPS), random.Random(11), 0.9, smile=0.2),
+        mouth=mouth_curve(spoken.phonemes, num_frames, FPS),
+        motion=sample_motion(num_frames, float(FPS), random.Random(11), 0.9, smile=0.2),
         identity=IDENTITY,
         scene=SCENE,
     )
@@ -55,13 +59,20 @@ def demo_video() -> tuple[HeadState, Utterance]:
 
 
 def demo_speech() -> Utterance:
-    """What ``assets/demo_speech.wav`` says. Raises DependencyError without espeakng-loader."""
-    return _fitted(synthesize(SPEECH_TEXT, "en+Michael", 175, 40), SPEECH_SECONDS)
+    """Speech of ``assets/demo_speech.wav``.
+
+    Raises:
+        DependencyError: espeakng-loader is missing.
+    """
+    return _pad_to(synthesize(SPEECH_TEXT, "en+Michael", 175, 40), SPEECH_SECONDS)
 
 
-def _fitted(utterance: Utterance, seconds: Fraction) -> Utterance:
-    """Silence before and after so that the sound lasts ``seconds``."""
-    spare = float(seconds) - utterance.seconds
-    if spare < 0.1:
-        raise ConfigError(f"The text takes {utterance.seconds:.2f} s, which leaves no pause within {float(seconds)} s.")
-    return join([silence(0.4 * spare), utterance, silence(0.6 * spare)])
+def _pad_to(utterance: Utterance, seconds: Fraction) -> Utterance:
+    """Pad with silence at both ends to a duration of ``seconds``."""
+    padding = float(seconds) - utterance.seconds
+    if padding < 0.1:
+        raise ConfigError(
+            f"The spoken text lasts {utterance.seconds:.2f} s, which leaves less than 0.1 s of silence within "
+            f"{float(seconds)} s; shorten the text or raise its speed."
+        )
+    return join([silence(0.4 * padding), utterance, silence(0.6 * padding)])

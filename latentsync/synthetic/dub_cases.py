@@ -1,7 +1,8 @@
-"""Cases for judging a finished lip-sync video: a source clip, other speech, and the true picture of that dub.
+"""Test cases for evaluating finished lip-sync videos: a source clip, driving speech, and the ground-truth dub.
 
-A case is a folder: ``source.mp4`` (what to lip-sync), ``truth.mp4`` (the same scene saying the other words) with
-``truth.wav`` (their sound), and a JSON sidecar of each clip with its ground truth (see `latentsync.synthetic.clip`).
+A case is a folder: ``source.mp4`` (the clip to lip-sync), ``truth.mp4`` (the same scene with the driving speech),
+``truth.wav`` (the driving speech), and a JSON sidecar of each clip with its ground truth (see
+`latentsync.synthetic.clip`).
 """
 
 import json
@@ -9,7 +10,6 @@ import os
 import random
 import shutil
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from latentsync.errors import ConfigError, MediaError
@@ -18,26 +18,25 @@ from latentsync.synthetic.clip import ClipFormat, ground_truth, write_clip
 from latentsync.synthetic.demo_scene import SIZE, demo_speech, demo_video
 from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
 from latentsync.synthetic.population import sample_speaker, sample_speaker_utterance
-from latentsync.synthetic.scene_writer import make_scene_script
+from latentsync.synthetic.scene_writer import FPS, make_scene_script
 from latentsync.synthetic.speech.tts import Utterance
 from latentsync.synthetic.speech.visemes import mouth_curve
 
-FPS = Fraction(25)
-_TRUTH_CRF = 10  # the encoder's own error is to stay far below what is measured
+_TRUTH_CRF = 10  # keeps the compression error far below the differences being measured
 
 
 @dataclass(frozen=True)
 class DubCase:
-    """One case before it is drawn.
+    """One case before it is rendered.
 
     Attributes:
-        name: of its folder.
-        source: what the clip to lip-sync shows.
-        source_utterance: what it says.
-        dubbed: the perfect dub, no longer than the source.
-        driving_utterance: what the dub says.
+        name: name of its folder.
+        source: head state of the clip to lip-sync.
+        source_utterance: speech of that clip.
+        dubbed: head state of the ground-truth dub, no longer than the source.
+        driving_utterance: speech of the dub.
         size: side of the frames in pixels.
-        video: a file that shows ``source`` already; None draws it.
+        video: existing video of ``source``; None renders one.
     """
 
     name: str
@@ -50,7 +49,7 @@ class DubCase:
 
 
 def held_out_case(seed: int, number: int, seconds: float, size: int = 512) -> DubCase:
-    """A person, voices and words that training does not have; the same arguments give the same case.
+    """A case whose person, voices and words do not occur in training; the same arguments give the same case.
 
     Raises:
         DependencyError: espeakng-loader is missing.
@@ -62,19 +61,19 @@ def held_out_case(seed: int, number: int, seconds: float, size: int = 512) -> Du
 
 
 def bundled_case(video: Path, seed: int, number: int) -> DubCase:
-    """The bundled clip: number 0 says the bundled speech, every other one held-out words in a held-out voice.
+    """A dub of the bundled clip: number 0 uses the bundled speech, all others held-out words and voices.
 
     Args:
         video: ``assets/demo_video.mp4``.
-        seed: of the words and voices.
-        number: from 0.
+        seed: random seed of words and voices.
+        number: index of the case, from 0.
 
     Raises:
         DependencyError: espeakng-loader is missing.
         MediaError: the video is missing.
     """
     if not video.is_file():
-        raise MediaError(f"The bundled clip {video} is missing; make it with: python -m tools.make_demo_assets")
+        raise MediaError(f"The bundled clip {video} is missing; create it with: python -m tools.make_demo_assets")
     source, source_utterance = demo_video()
     driving_utterance, style, count = demo_speech(), 1.0, source.num_frames
     if number == 0:
@@ -82,22 +81,20 @@ def bundled_case(video: Path, seed: int, number: int) -> DubCase:
     else:
         generator = random.Random(f"{seed}/bundled/{number}")
         speaker = sample_speaker(generator, "held_out")
-        driving_utterance, style = (
-            sample_speaker_utterance(generator, speaker, "held_out", float(count / FPS)),
-            speaker.style,
-        )
-    dubbed = source.frames(0, count).speaking(mouth_curve(driving_utterance.phonemes, count, FPS, style))
+        driving_utterance = sample_speaker_utterance(generator, speaker, "held_out", float(count / FPS))
+        style = speaker.style
+    dubbed = source.frames(0, count).with_mouth(mouth_curve(driving_utterance.phonemes, count, FPS, style))
     return DubCase(f"bundled_{seed}_{number:03d}", source, source_utterance, dubbed, driving_utterance, SIZE, video)
 
 
 def write_case(case: DubCase, folder: Path, renderer: HeadRenderer) -> Path:
-    """Write a case's folder below ``folder``; one that is there already is kept.
+    """Render a case into a folder of its own below ``folder``; an existing one is kept.
 
     Returns:
-        The case's folder.
+        The folder of the case.
 
     Raises:
-        ConfigError: the folder holds a case of another length or size.
+        ConfigError: the folder exists and holds a case of another length or text.
         MediaError: a file cannot be written.
     """
     target = folder / case.name
@@ -122,10 +119,12 @@ def write_case(case: DubCase, folder: Path, renderer: HeadRenderer) -> Path:
 
 
 def _check_same(case: DubCase, target: Path) -> None:
-    """Refuse to take an old case for another one."""
-    held = json.loads((target / "truth.json").read_text(encoding="utf-8"))
-    if (len(held["mouth"]), held["text"]) != (case.dubbed.num_frames, case.driving_utterance.text):
+    """Raise ConfigError if the existing folder ``target`` holds another case."""
+    existing = json.loads((target / "truth.json").read_text(encoding="utf-8"))
+    num_frames, text = len(existing["mouth"]), existing["text"]
+    if (num_frames, text) != (case.dubbed.num_frames, case.driving_utterance.text):
         raise ConfigError(
-            f"{target} holds a case of {len(held['mouth'])} frames that says {held['text']!r}, not the "
-            f"{case.dubbed.num_frames} frames asked for; give another folder, or the options it was made with"
+            f"{target} holds a case of {num_frames} frames with the text {text!r}; requested were "
+            f"{case.dubbed.num_frames} frames with {case.driving_utterance.text!r}. Give another folder, or the "
+            "options this one was created with"
         )

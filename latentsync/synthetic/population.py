@@ -1,7 +1,7 @@
-"""Who appears in a corpus: people, voices and words of training, and others that only validation has.
+"""The people of a corpus: random identities, speakers and settings, split into training and held-out.
 
-A person of the held-out split has a base face that training never shows, and proportions from a part of the shape space
-that training leaves out; voices and words are apart too.
+Held-out people have base faces that never occur in training and proportions from a region of the shape space that
+training leaves out. Voices and words are disjoint as well.
 """
 
 import math
@@ -23,10 +23,10 @@ from latentsync.synthetic.speech.text import Split, passage
 from latentsync.synthetic.speech.tts import LANGUAGES, VARIANTS, Utterance, join, silence, synthesize
 
 HELD_OUT_VARIANTS: tuple[str, ...] = VARIANTS[4::7]
-"""Voice variants that only held-out clips have."""
+"""Voice variants used by held-out clips only."""
 
 HELD_OUT_FACES: tuple[str, ...] = ("collins_50", "hopper_25")
-"""Base faces that only held-out clips have."""
+"""Base faces used by held-out clips only."""
 
 _ENGLISH_PROB = 0.7
 
@@ -37,9 +37,9 @@ class Speaker:
 
     Attributes:
         voice: espeak-ng language and variant.
-        speed: words a minute.
+        speed: words per minute.
         pitch: 0 to 100.
-        style: how far the mouth opens, 1 = normal.
+        style: scale of the mouth opening, 1 = normal.
     """
 
     voice: str
@@ -50,13 +50,13 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Setting:
-    """All that the takes of one scene share.
+    """Everything that the takes of one scene have in common.
 
     Attributes:
         identity: the person.
         scene: light, background and camera.
-        motion: (t, 9) movement of the head.
-        jitter: standard deviation of the alignment's error in pixels of the 768-pixel frame.
+        motion: (t, 9) head motion.
+        jitter: standard deviation of the alignment error in pixels of the 768-pixel frame.
     """
 
     identity: Identity
@@ -66,7 +66,7 @@ class Setting:
 
 
 def sample_speaker(generator: random.Random, split: Split) -> Speaker:
-    """A random voice of ``split``."""
+    """Sample a random speaker of ``split``."""
     variants = HELD_OUT_VARIANTS if split == "held_out" else [v for v in VARIANTS if v not in HELD_OUT_VARIANTS]
     english = [language for language in LANGUAGES if language.startswith("en")]
     language = generator.choice(english if generator.random() < _ENGLISH_PROB else LANGUAGES)
@@ -79,7 +79,7 @@ def sample_speaker(generator: random.Random, split: Split) -> Speaker:
 
 
 def sample_speaker_utterance(generator: random.Random, speaker: Speaker, split: Split, seconds: float) -> Utterance:
-    """At least ``seconds`` of a speaker's talk, with a pause here and there.
+    """Synthesize at least ``seconds`` of a speaker's speech, with random pauses.
 
     Raises:
         DependencyError: espeakng-loader is missing.
@@ -93,13 +93,13 @@ def sample_speaker_utterance(generator: random.Random, speaker: Speaker, split: 
 
 
 def is_held_out_shape(identity: Identity) -> bool:
-    """Whether the proportions are of those (a quarter of all) that training leaves out: long faces with wide noses."""
-    parts = [identity.shape.get(name, 0.0) / shape_spread(name) for name in ("face_length", "nose_width")]
-    return sum(parts) > 1.0
+    """Whether the proportions are held out from training: long faces with wide noses, a quarter of all people."""
+    deviations = [identity.shape.get(name, 0.0) / shape_spread(name) for name in ("face_length", "nose_width")]
+    return sum(deviations) > 1.0
 
 
 def sample_person(generator: random.Random, split: Split) -> Identity:
-    """A random person of ``split``. Fine texture, which no network can foresee, is weak."""
+    """Sample a random person of ``split``; fine texture, which no network can predict, is kept weak."""
     held_out = split == "held_out"
     while True:
         person = sample_identity(generator)
@@ -107,8 +107,8 @@ def sample_person(generator: random.Random, split: Split) -> Identity:
             break
     faces = HELD_OUT_FACES if held_out else tuple(name for name in BLENDS if name not in HELD_OUT_FACES)
     face = generator.choice(faces)
-    # Under a cap there is little hair and much shade: bright hair would make the shade glow.
-    hair = person.hair if face.startswith("collins") else _darker(person.hair)
+    # Under a cap, little hair is visible and most of it is in shadow: a bright hair color would make the shadow glow.
+    hair = person.hair if face.startswith("collins") else _darken(person.hair)
     return replace(
         person,
         portrait=face,
@@ -121,39 +121,40 @@ def sample_person(generator: random.Random, split: Split) -> Identity:
     )
 
 
-def _darker(colour: Color | None) -> Color | None:
-    if colour is None:
+def _darken(color: Color | None) -> Color | None:
+    """Scale a color so that no channel exceeds 0.3."""
+    if color is None:
         return None
-    scale = min(1.0, 0.3 / max(colour))
-    return colour[0] * scale, colour[1] * scale, colour[2] * scale
+    scale = min(1.0, 0.3 / max(color))
+    return color[0] * scale, color[1] * scale, color[2] * scale
 
 
-def _mixing(generator: random.Random) -> tuple[Color, Color, Color]:
-    """A matrix near the identity that keeps grey grey."""
+def _sample_mixing(generator: random.Random) -> tuple[Color, Color, Color]:
+    """Sample a color matrix near the identity that maps grey to itself."""
     rows = []
-    for place in range(3):
+    for channel in range(3):
         row = [generator.gauss(0, 0.025) for _ in range(3)]
-        row[place] += 1 - sum(row)
+        row[channel] += 1 - sum(row)
         rows.append((row[0], row[1], row[2]))
     return rows[0], rows[1], rows[2]
 
 
 def sample_person_scene(generator: random.Random, person: Identity) -> Scene:
-    """Random light, background and camera, exposed for the person; camera noise is rare and weak."""
+    """Sample light, background and camera, with the exposure matched to the skin; camera noise is rare and weak."""
     skin = sum(person.skin) / 3 if person.skin else 0.6
     exposure = generator.uniform(0.8, 1.0) * math.sqrt(0.6 / max(0.25, skin))
     return replace(
         sample_scene(generator),
         exposure=min(exposure, 1.4),
         tone=generator.uniform(-0.25, 0.25),
-        mixing=_mixing(generator),
+        mixing=_sample_mixing(generator),
         blur=generator.uniform(0.3, 0.8) if generator.random() < 0.3 else 0.0,
         noise=generator.uniform(0.0, 0.01) if generator.random() < 0.2 else 0.0,
     )
 
 
 def sample_setting(generator: random.Random, split: Split, num_frames: int, fps: float) -> Setting:
-    """A random person of ``split`` in a random place, moving."""
+    """Sample a random person of ``split`` in a random scene, with head motion."""
     person = sample_person(generator, split)
     return Setting(
         identity=person,

@@ -1,4 +1,4 @@
-"""One scene of a corpus: two takes that differ in the speech alone, as files; and the way back from file to state."""
+"""Write one scene of a corpus, two takes that differ only in the speech, and read its sidecars back."""
 
 import json
 import os
@@ -28,18 +28,18 @@ from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS, mouth_curve
 
 TAKES = ("a", "b")
 FPS = Fraction(25)
-# Every eighth frame stands alone, so that a short window anywhere is cheap to read.
+# A keyframe every eight frames makes it cheap to read a short window from anywhere.
 WRITER = WriterOptions(crf=16, preset="superfast", keyframe_interval=8, threads=1, overwrite=True)
 
 
 @dataclass(frozen=True)
 class SceneScript:
-    """What happens in one scene, before anything is drawn.
+    """Complete description of one scene, before rendering.
 
     Attributes:
         split: "train" or "val".
-        number: of the scene within its split.
-        setting: what both takes share.
+        number: index of the scene within its split.
+        setting: what both takes have in common.
         speakers, utterances: one for each take.
     """
 
@@ -51,7 +51,7 @@ class SceneScript:
 
     @cached_property
     def states(self) -> list[HeadState]:
-        """What each take shows."""
+        """Head state of each take."""
         setting, count = self.setting, len(self.setting.motion)
         curves = [
             mouth_curve(utterance.phonemes, count, FPS, speaker.style)
@@ -71,26 +71,30 @@ def take_names(number: int) -> list[str]:
 
 
 def make_scene_script(seed: int, split: str, number: int, seconds: float) -> SceneScript:
-    """Decide everything about a scene; the same arguments give the same people, movements and words."""
+    """Sample everything about a scene; the same arguments give the same people, motion and words.
+
+    Raises:
+        DependencyError: espeakng-loader is missing.
+    """
     generator = random.Random(f"{seed}/{split}/{number}")
-    texts: Split = "held_out" if split == "val" else "train"
-    setting = sample_setting(generator, texts, max(1, round(seconds * FPS)), float(FPS))
-    speaker = sample_speaker(generator, texts)
-    speakers = (speaker, speaker if generator.random() < 0.5 else sample_speaker(generator, texts))
-    utterances = tuple(sample_speaker_utterance(generator, who, texts, seconds) for who in speakers)
+    population: Split = "held_out" if split == "val" else "train"
+    setting = sample_setting(generator, population, max(1, round(seconds * FPS)), float(FPS))
+    speaker = sample_speaker(generator, population)
+    speakers = (speaker, speaker if generator.random() < 0.5 else sample_speaker(generator, population))
+    utterances = tuple(sample_speaker_utterance(generator, each, population, seconds) for each in speakers)
     return SceneScript(split, number, setting, speakers, utterances)
 
 
 def write_scene(script: SceneScript, folder: Path, renderer: HeadRenderer, sizes: tuple[int, int | None]) -> None:
-    """Write both takes as aligned crops, and as whole frames too where asked.
+    """Write both takes as aligned crops and, if requested, as full frames.
 
-    The files are made in ``folder/.unfinished`` and moved when all of them are whole.
+    The files are written to ``folder/.unfinished`` and moved into place once all of them are complete.
 
     Args:
         script: the scene.
-        folder: of the corpus; clips go into ``folder/<split>``, whole frames into ``folder/whole/<split>``.
-        renderer: draws the frames.
-        sizes: side of the crops; side of the whole frames, or None to leave them out.
+        folder: root of the corpus; crops go to ``folder/<split>``, full frames to ``folder/whole/<split>``.
+        renderer: renders the frames.
+        sizes: side of the crops; side of the full frames, or None to skip them.
 
     Raises:
         MediaError: a file cannot be written.
@@ -118,7 +122,7 @@ def write_scene(script: SceneScript, folder: Path, renderer: HeadRenderer, sizes
 
 
 def is_complete(folder: Path, split: str, number: int, with_whole_frames: bool = False) -> bool:
-    """Whether all files of a scene are there."""
+    """Whether all files of a scene exist."""
     targets = [folder / split, *([folder / "whole" / split] if with_whole_frames else [])]
     return all(
         (target / f"{name}{suffix}").is_file()
@@ -129,19 +133,19 @@ def is_complete(folder: Path, split: str, number: int, with_whole_frames: bool =
 
 
 def _write_takes(script: SceneScript, staging_dir: Path, takes: Tensor, prefix: str) -> None:
-    """Write (k, t, 3, h, w) in [0, 1] with each take's sound."""
+    """Encode the takes (k, t, 3, h, w) in [0, 1], each with its audio."""
     for name, utterance, frames in zip(script.names, script.utterances, takes, strict=True):
-        sound = staging_dir / f"{name}.wav"
-        write_wav(sound, pad_or_trim(utterance.waveform, len(frames)))
+        audio_path = staging_dir / f"{name}.wav"
+        write_wav(audio_path, pad_or_trim(utterance.waveform, len(frames)))
         images = rearrange((frames * 255).round().byte(), "t c h w -> t h w c").contiguous().cpu().numpy()
-        size = images.shape[1]
-        with VideoWriter(staging_dir / f"{prefix}{name}.mp4", size, size, FPS, AudioTrack(sound), WRITER) as writer:
+        size, track = images.shape[1], AudioTrack(audio_path)
+        with VideoWriter(staging_dir / f"{prefix}{name}.mp4", size, size, FPS, track, WRITER) as writer:
             for image in images:
                 writer.write(image)
 
 
 def pad_or_trim(waveform: npt.NDArray[np.float32], num_frames: int) -> npt.NDArray[np.float32]:
-    """Cut (n,) 16 kHz sound to ``num_frames`` at 25 a second, or fill it with silence."""
+    """Trim 16 kHz audio (n,) to the duration of ``num_frames`` at 25 fps, or pad it with silence."""
     length = round(num_frames / FPS * SAMPLE_RATE)
     return np.pad(waveform[:length], (0, max(0, length - len(waveform))))
 
@@ -174,16 +178,19 @@ def _sidecar(script: SceneScript, index: int, renderer: HeadRenderer, resolution
 
 
 def read_sidecar(path: Path) -> tuple[HeadState, dict[str, Any]]:
-    """What a clip of a corpus shows, from its sidecar.
+    """Read the ground truth of a corpus clip.
 
-    ``HeadRenderer.render_takes([state], resolution, truth["jitter"])`` draws the clip again;
-    ``state.speaking(mouth_curve(...))`` is the true answer to a dub of it with other speech.
+    ``HeadRenderer.render_takes([state], resolution, truth["jitter"])`` renders the clip again;
+    ``state.with_mouth(mouth_curve(...))`` is the ground truth for dubbing it with other speech.
 
     Args:
-        path: of the clip or of its sidecar.
+        path: the clip or its sidecar.
+
+    Returns:
+        The head state of the clip, and the whole content of the sidecar.
 
     Raises:
-        ConfigError: there is no sidecar, or it is not one of a corpus.
+        ConfigError: the sidecar is missing, or is not that of a corpus clip.
     """
     path = path.with_suffix(".json")
     try:
@@ -196,14 +203,14 @@ def read_sidecar(path: Path) -> tuple[HeadState, dict[str, Any]]:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"Cannot read what {str(path)!r} shows ({type(error).__name__}: {error}). Expected the sidecar of a clip "
-            "made by tools.make_synthetic_dataset; make the corpus again."
+            f"Cannot read the ground truth {str(path)!r} ({type(error).__name__}: {error}). Expected the sidecar of a "
+            "clip written by tools.make_synthetic_dataset; regenerate the corpus."
         ) from error
     return state, truth
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples: turn its lists back into them."""
+    """Convert lists to tuples, which JSON cannot represent."""
     return {name: _as_tuple(value) for name, value in values.items()}
 
 

@@ -26,7 +26,7 @@ def test_figures_and_chart_are_written(options: list[str], tmp_path: Path, capsy
     assert report == json.loads((tmp_path / "new" / "accuracy.v2.json").read_text())
     assert report["pairs"]["pairs"] == 12
     assert report["offsets"]["clips"] == 2
-    assert report["left_out"] == {}
+    assert report["unusable_clips"] == {}
     assert sorted(path.name for path in out.parent.iterdir()) == ["accuracy.v2.json", "accuracy.v2.png"]
 
 

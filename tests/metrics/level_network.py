@@ -1,4 +1,4 @@
-"""A SyncNet that needs no training: it compares how grey levels and loudness go up and down. And clips for it."""
+"""A SyncNet that needs no training, comparing brightness with loudness over time, and clips for it."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -18,26 +18,26 @@ from latentsync.synthetic.clip import write_wav
 FRAMES = 16
 
 
-class FrameReader(nn.Module):
-    """Reads one number for each frame: the pictures' grey, or the loudness of the sound meanwhile."""
+class LevelEncoder(nn.Module):
+    """Embeds a window as one level per frame: the brightness of the images, or the loudness of the audio."""
 
-    def forward(self, given: Tensor) -> Tensor:
-        if given.shape[1] == 1:
-            columns = torch.arange(given.shape[-1]) * 25 // 80
-            levels = torch.stack([given[..., columns == frame].mean((1, 2, 3)) for frame in range(FRAMES)], 1)
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.shape[1] == 1:
+            columns = torch.arange(inputs.shape[-1]) * 25 // 80
+            levels = torch.stack([inputs[..., columns == frame].mean((1, 2, 3)) for frame in range(FRAMES)], 1)
         else:
-            levels = given.unflatten(1, (FRAMES, 3)).mean((2, 3, 4))
+            levels = inputs.unflatten(1, (FRAMES, 3)).mean((2, 3, 4))
         levels = levels - levels.mean(1, keepdim=True)
         return nn.functional.normalize(torch.cat([levels, -levels], 1).relu(), dim=1)
 
 
 class LevelNetwork(nn.Module):
-    """A SyncNet without training: it compares how grey levels and loudness go up and down."""
+    """A SyncNet without trained weights, whose similarity is that of brightness and loudness over time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.spec = SimpleNamespace(visual_encoder=SimpleNamespace(in_channels=3 * FRAMES))
-        self.visual_encoder, self.audio_encoder = FrameReader(), FrameReader()
+        self.visual_encoder, self.audio_encoder = LevelEncoder(), LevelEncoder()
         self.weight = nn.Parameter(torch.zeros(1))
 
 
@@ -46,7 +46,7 @@ def level_meter(batch_size: int = 16) -> SyncMeter:
 
 
 def write_pulsing(path: Path, seed: int, frames: int = 70) -> Path:
-    """A clip whose grey follows the loudness of its noise."""
+    """Write a clip of noise whose brightness follows its loudness."""
     path.parent.mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
     levels = rng.uniform(0, 1, frames)

@@ -1,4 +1,4 @@
-"""The SyncNet in checkpoints/demo on people, voices and words that it was not trained on."""
+"""The SyncNet in checkpoints/demo on held-out people, voices and words."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return list_clips(None, out / "val")
 
 
-def test_it_tells_what_belongs_together_and_by_how_much_it_does_not(clips: list[Path]) -> None:
+def test_it_classifies_pairs_and_estimates_offsets(clips: list[Path]) -> None:
     network, config = trained_syncnet(str(REPOSITORY / "configs" / "syncnet" / "demo.yaml"))
     meter = SyncMeter(network, config.data.num_frames, config.data.lower_half)
     options = EvaluationOptions(num_pairs=96, resolution=config.data.resolution)

@@ -1,4 +1,4 @@
-"""Film strips: the right moments, the right place, a row for each video."""
+"""Film strips: frame selection, cropping, labels and one row per video."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 from latentsync.errors import ConfigError
 from latentsync.media.video_writer import VideoWriter
-from latentsync.metrics.film_strip import StripLayout, cell, make_strip, save_image, spread
+from latentsync.metrics.film_strip import StripLayout, cell, evenly_spaced, make_strip, save_image
 
 
 def write_greys(path: Path, greys: list[int], left_dark: bool = False) -> Path:
@@ -22,12 +22,12 @@ def write_greys(path: Path, greys: list[int], left_dark: bool = False) -> Path:
     return path
 
 
-def test_moments_are_spread_evenly_inside_the_video():
-    assert spread(80, 4) == [10, 30, 50, 70]
-    assert spread(1, 2) == [0, 0]
+def test_frames_are_spaced_evenly_over_the_video():
+    assert evenly_spaced(80, 4) == [10, 30, 50, 70]
+    assert evenly_spaced(1, 2) == [0, 0]
 
 
-def test_rows_show_the_same_moments_of_both_videos(tmp_path: Path):
+def test_rows_show_corresponding_frames_of_both_videos(tmp_path: Path):
     source = write_greys(tmp_path / "source.mp4", [40 + 10 * index for index in range(8)])
     result = write_greys(tmp_path / "result.mp4", [60 + 20 * index for index in range(6)])
     strip = make_strip([source, result], StripLayout(columns=3, width=32))
@@ -44,12 +44,12 @@ def test_only_the_crop_is_shown(tmp_path: Path):
 
 
 @pytest.mark.parametrize("crop", [(-1, 0, 4, 4), (0, 0, 65, 4), (10, 40, 4, 9), (0, 0, 0, 4)])
-def test_a_crop_that_reaches_out_is_refused(crop: tuple[int, int, int, int]):
-    with pytest.raises(ConfigError, match="does not fit into a picture of 64 x 48"):
+def test_crop_outside_the_frame_is_rejected(crop: tuple[int, int, int, int]):
+    with pytest.raises(ConfigError, match="does not fit into a frame of 64 x 48"):
         cell(np.zeros((48, 64, 3), np.uint8), crop, 16)
 
 
-def test_labels_stand_beside_the_rows(tmp_path: Path):
+def test_labels_are_drawn_in_a_left_margin(tmp_path: Path):
     video = write_greys(tmp_path / "video.mp4", [120] * 4)
     plain = make_strip([video] * 3, StripLayout(columns=2, width=64))
     labelled = make_strip([video] * 3, StripLayout(columns=2, width=64, labels=("source", "truth", "generated")))
@@ -61,12 +61,12 @@ def test_labels_stand_beside_the_rows(tmp_path: Path):
         make_strip([video] * 3, StripLayout(labels=("source",)))
 
 
-def test_a_strip_without_columns_is_refused():
+def test_strip_without_columns_is_rejected():
     with pytest.raises(ConfigError, match="at least 1 each"):
         StripLayout(columns=0)
 
 
-def test_a_picture_is_saved_whole(tmp_path: Path):
+def test_image_is_saved_without_leftovers(tmp_path: Path):
     image = np.full((20, 30, 3), 99, np.uint8)
     save_image(image, tmp_path / "strip.png")
     with Image.open(tmp_path / "strip.png") as saved:

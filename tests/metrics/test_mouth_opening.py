@@ -1,4 +1,4 @@
-"""Mouths measured in pictures."""
+"""Mouth opening measured in frames."""
 
 import random
 
@@ -11,7 +11,7 @@ from latentsync.synthetic.head.renderer import HeadRenderer, HeadState
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
 
 
-def test_opening_follows_the_rendered_mouth() -> None:
+def test_measured_opening_follows_the_rendered_mouth() -> None:
     openings = np.linspace(0, 0.9, 8, dtype=np.float32)
     mouth = np.zeros((8, len(MOUTH_PARAMETERS)), np.float32)
     mouth[:, 0] = openings
@@ -23,13 +23,13 @@ def test_opening_follows_the_rendered_mouth() -> None:
     assert correlation(measured, renderer.mouth_opening(state).numpy().astype(np.float64)) > 0.9
 
 
-def test_no_face_is_not_a_number() -> None:
+def test_opening_is_nan_without_a_face() -> None:
     with MouthMeter() as meter:
         assert np.isnan(meter.opening(np.full((128, 128, 3), 127, np.uint8)))
 
 
 @pytest.mark.parametrize("shift", [-4, 0, 3])
-def test_correlation_finds_the_shift(shift: int) -> None:
+def test_correlation_compensates_the_shift(shift: int) -> None:
     true = np.random.default_rng(0).normal(size=60)
     measured = np.roll(true, shift)
     measured[7] = np.nan
@@ -37,6 +37,6 @@ def test_correlation_finds_the_shift(shift: int) -> None:
     assert abs(correlation(measured, true, shift + 1)) < 0.5
 
 
-def test_correlation_of_nothing_is_not_a_number() -> None:
+def test_correlation_is_nan_for_constant_or_missing_samples() -> None:
     assert np.isnan(correlation(np.full(10, np.nan), np.arange(10.0)))
     assert np.isnan(correlation(np.zeros(10), np.arange(10.0)))

@@ -1,4 +1,4 @@
-"""The clock of the stages."""
+"""The stage clock."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_seconds_add_up_over_ranges_and_threads() -> None:
     assert clock.seconds() == seconds
 
 
-def test_a_stage_that_fails_counts_and_its_error_goes_on() -> None:
+def test_failing_stage_is_timed_and_its_error_propagates() -> None:
     clock = StageClock(CPU)
     with pytest.raises(KeyError), clock.on_device("broken"):
         raise KeyError
@@ -42,7 +42,7 @@ def test_a_stage_that_fails_counts_and_its_error_goes_on() -> None:
 
 
 @pytest.mark.gpu
-def test_work_on_the_gpu_is_timed_there() -> None:
+def test_gpu_work_is_timed_on_the_gpu() -> None:
     device = torch.device("cuda")
     clock, matrix = StageClock(device), torch.randn(4096, 4096, device=device)
     torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Real recordings: of threads on the CPU, and of copies and kernels on a GPU."""
+"""Real recordings of threads on the CPU, and of copies and kernels on a GPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def multiply(clock: StageClock, stage: str, times: int) -> None:
             torch.ones(64, 64) @ torch.ones(64, 64)
 
 
-def test_all_threads_are_seen(tmp_path: Path) -> None:
+def test_all_threads_are_recorded(tmp_path: Path) -> None:
     clock = StageClock(CPU)
 
     def run() -> str:
@@ -31,10 +31,10 @@ def test_all_threads_are_seen(tmp_path: Path) -> None:
         thread.start()
         multiply(clock, "decode", 2)
         thread.join()
-        return "made"
+        return "result"
 
     recording = record(run, CPU, tmp_path / "trace.json.gz")
-    assert recording.result == "made" and recording.all_threads
+    assert recording.result == "result" and recording.all_threads
     stages = summarize_trace(recording.trace)["stages"]
     assert {name: stage["ranges"] for name, stage in stages.items()} == {"detect": 3, "decode": 2}
     assert len({span.lane for span in recording.trace.stages}) == 2
@@ -48,7 +48,7 @@ def test_all_threads_are_seen(tmp_path: Path) -> None:
         assert "aten::mm" in {each["name"] for each in json.load(file)["traceEvents"]}
 
 
-def test_an_older_torch_sees_the_starting_thread_and_says_so(
+def test_older_torch_records_the_starting_thread_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delattr(torch.profiler, "_ExperimentalConfig")
@@ -58,24 +58,24 @@ def test_an_older_torch_sees_the_starting_thread_and_says_so(
     assert [span.name for span in recording.trace.stages] == ["decode", "decode"]
 
 
-def test_an_error_of_the_run_comes_through(tmp_path: Path) -> None:
+def test_error_of_the_run_propagates(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         record(lambda: 1 // 0, CPU, tmp_path / "trace.json")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.gpu
-def test_copies_kernels_and_waiting_are_counted_on_a_gpu(tmp_path: Path) -> None:
+def test_copies_kernels_and_synchronizations_are_counted_on_a_gpu(tmp_path: Path) -> None:
     device = torch.device("cuda")
-    numbers, weights = torch.randn(1000), torch.randn(1000, device=device)
+    values, weights = torch.randn(1000), torch.randn(1000, device=device)
 
     def run() -> None:
         clock = StageClock(device)
         with clock.on_device("denoise"):
-            moved = numbers.to(device)
-            again = (moved * weights + 1).clone()
+            on_device = values.to(device)
+            result = (on_device * weights + 1).clone()
         with clock.on_device("decode"):
-            again.cpu()
+            result.cpu()
         clock.seconds()
 
     run()

@@ -1,4 +1,4 @@
-"""Which events of a trace count, and which stage each belongs to."""
+"""Parsing of traces: relevant events, and assignment of events to stages."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from latentsync.profiling.trace import parse_trace, read_events
-from tests.profiling.made_trace import GPU, HOST, OTHER, STREAM, event, made_events
+from tests.profiling.sample_trace import GPU, HOST, OTHER, STREAM, event, sample_events
 
 
-def test_work_on_the_gpu_belongs_to_the_stage_that_queued_it() -> None:
-    run = parse_trace(made_events())
-    found = [(span.name.split(" (")[0], span.stage) for span in run.device_work]
-    assert found == [
+def test_gpu_work_is_assigned_to_the_stage_that_launched_it() -> None:
+    run = parse_trace(sample_events())
+    assigned = [(span.name.split(" (")[0], span.stage) for span in run.device_work]
+    assert assigned == [
         ("Memcpy HtoD", "denoise"),
         ("gemm", "denoise"),
         ("softmax", "denoise"),
@@ -25,8 +25,8 @@ def test_work_on_the_gpu_belongs_to_the_stage_that_queued_it() -> None:
     ]
 
 
-def test_times_are_seconds_from_the_start_of_the_run() -> None:
-    run = parse_trace(made_events())
+def test_times_are_seconds_since_the_start_of_the_run() -> None:
+    run = parse_trace(sample_events())
     assert run.wall_seconds == pytest.approx(1e-3)
     first, *_ = run.stages
     assert (first.name, first.lane) == ("read", (HOST, OTHER))
@@ -34,29 +34,29 @@ def test_times_are_seconds_from_the_start_of_the_run() -> None:
     assert [span.name for span in run.stages] == ["read", "denoise", "decode", "read"]
 
 
-def test_what_lies_outside_the_run_is_passed_over() -> None:
-    run = parse_trace(made_events())
+def test_events_outside_the_run_are_ignored() -> None:
+    run = parse_trace(sample_events())
     assert "before" not in {span.name for span in run.device_work}
     assert "cudaDeviceSynchronize" not in {span.name for span in run.calls}
 
 
-def test_ranges_on_the_gpu_serve_where_the_launching_call_is_unknown() -> None:
+def test_gpu_ranges_assign_kernels_without_a_launching_call() -> None:
     stream = (GPU, STREAM)
-    lost = event("kernel", "lost", stream, (910, 920), correlation=99, device=GPU, stream=STREAM)
-    assert parse_trace([*made_events(), lost]).device_work[-1].stage is None
+    orphan = event("kernel", "orphan", stream, (910, 920), correlation=99, device=GPU, stream=STREAM)
+    assert parse_trace([*sample_events(), orphan]).device_work[-1].stage is None
     on_gpu = event("gpu_user_annotation", "stage:restore", stream, (900, 950))
-    assert parse_trace([*made_events(), lost, on_gpu]).device_work[-1].stage == "restore"
+    assert parse_trace([*sample_events(), orphan, on_gpu]).device_work[-1].stage == "restore"
 
 
-def test_a_trace_without_the_run_is_refused() -> None:
+def test_trace_without_the_run_range_is_rejected() -> None:
     with pytest.raises(ValueError, match="no range 'run'"):
-        parse_trace([each for each in made_events() if each["name"] != "run"])
+        parse_trace([each for each in sample_events() if each["name"] != "run"])
 
 
 @pytest.mark.parametrize("name", ["trace.json", "trace.json.gz"])
-def test_files_give_the_same_run_without_their_operators(tmp_path: Path, name: str) -> None:
-    path, text = tmp_path / name, json.dumps({"schemaVersion": 1, "traceEvents": made_events()})
+def test_reading_a_file_skips_operators_and_gives_the_same_run(tmp_path: Path, name: str) -> None:
+    path, text = tmp_path / name, json.dumps({"schemaVersion": 1, "traceEvents": sample_events()})
     path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
     events = read_events(path)
     assert "aten::mm" not in {each["name"] for each in events}
-    assert parse_trace(events) == parse_trace(made_events())
+    assert parse_trace(events) == parse_trace(sample_events())

@@ -1,4 +1,4 @@
-"""Cases on disk: what they hold, and that they can be made again."""
+"""Evaluation cases: their content, reproducibility and layout on disk."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ def renderer() -> HeadRenderer:
     return HeadRenderer("cpu")
 
 
-def test_a_case_is_the_same_scene_with_other_words():
+def test_dub_is_the_same_scene_with_other_words():
     case = held_out_case(3, 1, seconds=0.6)
     again = held_out_case(3, 1, seconds=0.6)
     assert case.source.num_frames == case.dubbed.num_frames == 15
@@ -33,7 +33,7 @@ def test_a_case_is_the_same_scene_with_other_words():
     assert held_out_case(3, 2, seconds=0.6).source.identity != case.source.identity
 
 
-def test_bundled_speech_first_then_held_out_words():
+def test_first_bundled_case_uses_the_bundled_speech_and_others_held_out_words():
     first, second = (bundled_case(ASSETS / "demo_video.mp4", 3, number) for number in (0, 1))
     assert first.dubbed.num_frames == 110
     assert second.dubbed.num_frames == 120
@@ -43,14 +43,14 @@ def test_bundled_speech_first_then_held_out_words():
         bundled_case(ASSETS / "nothing.mp4", 3, 0)
 
 
-def test_the_bundled_clip_is_what_its_scene_says(renderer: HeadRenderer):
+def test_bundled_clip_matches_its_scene(renderer: HeadRenderer):
     state, _ = demo_video()
-    shown = next(iter(VideoReader(ASSETS / "demo_video.mp4"))).pixels
-    drawn = renderer.render(state.frames(0, 1), shown.shape[0])[0].permute(1, 2, 0).numpy() * 255
-    assert np.abs(drawn - shown).mean() < 4
+    bundled = next(iter(VideoReader(ASSETS / "demo_video.mp4"))).pixels
+    rendered = renderer.render(state.frames(0, 1), bundled.shape[0])[0].permute(1, 2, 0).numpy() * 255
+    assert np.abs(rendered - bundled).mean() < 4
 
 
-def test_a_written_case_holds_clips_sound_and_truth(tmp_path: Path, renderer: HeadRenderer):
+def test_written_case_has_clips_audio_and_ground_truth(tmp_path: Path, renderer: HeadRenderer):
     case = held_out_case(3, 1, seconds=0.4, size=96)
     folder = write_case(case, tmp_path, renderer)
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -66,7 +66,7 @@ def test_a_written_case_holds_clips_sound_and_truth(tmp_path: Path, renderer: He
     assert [path.name for path in tmp_path.iterdir()] == [case.name]
 
 
-def test_a_case_is_kept_but_never_taken_for_another(tmp_path: Path, renderer: HeadRenderer):
+def test_existing_case_is_kept_and_a_different_one_is_rejected(tmp_path: Path, renderer: HeadRenderer):
     case = held_out_case(3, 1, seconds=0.4, size=96)
     folder = write_case(case, tmp_path, renderer)
     before = (folder / "truth.mp4").stat().st_mtime_ns
@@ -77,7 +77,7 @@ def test_a_case_is_kept_but_never_taken_for_another(tmp_path: Path, renderer: He
         write_case(shorter, tmp_path, renderer)
 
 
-def test_the_bundled_video_itself_is_the_source(tmp_path: Path, renderer: HeadRenderer):
+def test_source_of_a_bundled_case_is_the_bundled_video_itself(tmp_path: Path, renderer: HeadRenderer):
     whole = bundled_case(ASSETS / "demo_video.mp4", 3, 0)
     case = DubCase(
         "b", whole.source, whole.source_utterance, whole.dubbed.frames(0, 3), whole.driving_utterance, 768, whole.video

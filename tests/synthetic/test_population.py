@@ -1,4 +1,4 @@
-"""Who is drawn: training and validation are apart, and every base face is one that a face detector reads."""
+"""The population: training and held-out people are disjoint, and a face detector can measure every base face."""
 
 import random
 from typing import get_args
@@ -25,7 +25,7 @@ from latentsync.synthetic.speech.text import Split
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS, OPEN
 
 
-def test_training_and_validation_share_no_face_shape_or_voice():
+def test_training_and_held_out_people_have_no_face_shape_or_voice_in_common():
     generator = random.Random(0)
     people = {split: [sample_person(generator, split) for _ in range(60)] for split in ("train", "held_out")}
     assert {person.portrait for person in people["held_out"]} == set(HELD_OUT_FACES)
@@ -37,21 +37,21 @@ def test_training_and_validation_share_no_face_shape_or_voice():
     assert voices["held_out"] == set(HELD_OUT_VARIANTS) and not voices["train"] & voices["held_out"]
 
 
-def test_fine_noise_is_rare_and_weak():
+def test_camera_noise_is_rare_and_weak():
     generator = random.Random(1)
     people = [sample_person(generator, "train") for _ in range(100)]
-    places = [sample_person_scene(generator, person) for person in people]
+    scenes = [sample_person_scene(generator, person) for person in people]
     assert max(person.grain for person in people) <= 0.02
-    assert max(place.noise for place in places) <= 0.01 and sum(place.noise > 0 for place in places) < 40
+    assert max(scene.noise for scene in scenes) <= 0.01 and sum(scene.noise > 0 for scene in scenes) < 40
 
 
-def test_colours_keep_grey_grey():
+def test_color_mixing_maps_grey_to_itself():
     matrix = np.array(sample_setting(random.Random(2), "train", 5, 25.0).scene.mixing)
     np.testing.assert_allclose(matrix @ np.ones(3), 1, atol=1e-9)
     assert np.abs(matrix - np.eye(3)).max() > 1e-3
 
 
-def test_speech_lasts_as_long_as_asked():
+def test_speech_lasts_at_least_the_requested_time():
     generator = random.Random(3)
     speaker = sample_speaker(generator, "train")
     assert sample_speaker_utterance(generator, speaker, "train", 4.0).seconds >= 4.0
@@ -64,7 +64,7 @@ def test_blends_lie_between_the_portraits(name):
     moved = np.abs(face.points - head.points)[:, :2].max()
     assert (moved < 1e-3) == (blend.geometry == 0)
     assert np.isfinite(face.image).all() and face.image.min() >= 0 and face.image.max() <= 1
-    # Hair, clothes and background are the head's, whatever the face.
+    # Hair, clothes and background come from the head portrait, whatever the face.
     border = np.ones((head.size, head.size), bool)
     border[60:-60, 60:-60] = False
     assert np.abs(face.image - head.image)[border].mean() < 0.02
@@ -73,7 +73,7 @@ def test_blends_lie_between_the_portraits(name):
 
 
 @pytest.mark.parametrize("name", ["collins_75", *HELD_OUT_FACES])
-def test_a_face_detector_measures_the_stated_opening(name):
+def test_face_mesh_measures_the_reported_opening(name):
     mediapipe = pytest.importorskip("mediapipe")
     mouth = np.zeros((8, len(MOUTH_PARAMETERS)), np.float32)
     mouth[:, OPEN] = np.linspace(0, 0.9, 8)
@@ -91,7 +91,7 @@ def test_a_face_detector_measures_the_stated_opening(name):
     assert np.corrcoef(measured, renderer.mouth_opening(state).numpy())[0, 1] > 0.95
 
 
-def test_clothes_keep_still_while_a_blend_speaks():
+def test_clothes_of_a_blend_keep_still_during_speech():
     renderer = HeadRenderer("cpu")
     mouth = np.zeros((2, len(MOUTH_PARAMETERS)), np.float32)
     mouth[1, OPEN] = 1.0

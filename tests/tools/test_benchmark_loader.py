@@ -1,4 +1,4 @@
-"""The measurement of the loader: what it prints."""
+"""The report of the loader benchmark."""
 
 import json
 
@@ -9,16 +9,16 @@ from tools import benchmark_loader
 
 
 @pytest.mark.parametrize("kind", ["unet", "syncnet"])
-def test_report(tmp_path, monkeypatch, capsys, kind):
+def test_report_has_throughput_and_unusable_clips(tmp_path, monkeypatch, capsys, kind):
     for number in range(3):
         good_clip(tmp_path / f"{number}.mp4", count=20, seed=number)
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
     options = {"--data": tmp_path, "--kind": kind, "--resolution": SIDE, "--frames": 4, "--batch": 3, "--batches": 4}
-    words = [str(word) for pair in options.items() for word in pair]
-    monkeypatch.setattr("sys.argv", ["benchmark_loader", *words, "--workers", "0"])
+    argv = [str(word) for pair in options.items() for word in pair]
+    monkeypatch.setattr("sys.argv", ["benchmark_loader", *argv, "--workers", "0"])
     benchmark_loader.main()
     report = json.loads(capsys.readouterr().out)
     assert report["clips"] == 4
     assert [run["workers"] for run in report["runs"]] == [0]
     assert report["runs"][0]["samples_per_second"] > 0
-    assert report["runs"][0]["clips_left_out"] == 1
+    assert report["runs"][0]["unusable_clips"] == 1

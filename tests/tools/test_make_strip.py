@@ -29,7 +29,7 @@ def test_rows_are_source_truth_and_result(tmp_path: Path):
     assert Image.open(out).size == (64, 48)
 
 
-def test_a_wrong_crop_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_crop_outside_the_frame_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     video = write_grey(tmp_path / "video.mp4", 90)
     options = ["--source", video, "--result", video, "--out", str(tmp_path / "strip.png")]
     assert main([*options, "--crop", "50", "0", "60", "20"]) == 1

@@ -1,1 +1,1 @@
-"""The synthetic head: portraits, displacement fields, layers, renderer."""
+"""The synthetic head: portraits, displacement fields, layers and renderer."""

@@ -1,7 +1,7 @@
-"""Who the synthetic head is and how it moves: random shapes, colours, light, background, and head motion.
+"""Appearance and motion of the synthetic head: random shapes, colors, light, background and head motion.
 
-Everything here is plain numbers; ``head.py`` turns them into pictures. Sampling uses ``random.Random`` and numpy
-generators seeded by the caller, so the same seed gives the same person on every device.
+Everything here is plain numbers, which `latentsync.synthetic.head.renderer` turns into frames. Sampling uses
+``random.Random`` and numpy generators seeded by the caller, so the same seed gives the same person on every device.
 """
 
 import random
@@ -18,6 +18,7 @@ FloatArray = npt.NDArray[np.float32]
 
 MOTION_COLUMNS: tuple[str, ...] = ("shift_x", "shift_y", "roll", "yaw", "pitch", "lean", "smile", "blink", "brow")
 """Columns of a head motion: shifts in eye distances, angles in radians, the others as fractions."""
+
 
 _SKIN_TONES: tuple[Color, ...] = (
     *((0.90, 0.77, 0.70), (0.85, 0.69, 0.60), (0.78, 0.59, 0.48), (0.68, 0.48, 0.36)),
@@ -38,20 +39,23 @@ _SHAPE_SPREADS: dict[str, float] = {
 
 @dataclass(frozen=True)
 class Identity:
-    """Shape and colours of a person; the defaults leave the portrait as it is.
+    """Shape and colors of a person; the defaults leave the portrait unchanged.
 
     Attributes:
-        portrait: one of ``PORTRAITS`` or a mixture of them, one of ``latentsync.synthetic.head.blend.BLENDS``.
-        mirrored: left and right exchanged.
-        shape: coefficient of each shape mode that is not 0.
-        skin, lips, hair: mean colour to reach, RGB in [0, 1]; None keeps the photograph's.
+        portrait: one of ``PORTRAITS``, or one of their blends in ``latentsync.synthetic.head.blend.BLENDS``.
+        mirrored: flip the portrait horizontally.
+        shape: coefficients of the shape modes; modes that are absent have 0.
+        skin, lips, hair: target mean color, RGB in [0, 1]; None keeps that of the photograph.
         clothes: factor on each channel of the clothes.
-        smoothness: 0 keeps wrinkles and pores, 1 evens them out.
-        skin_contrast: how much of the photograph's light and shade on the skin stays, when ``skin`` is given.
-        beard: darkness of the beard area, 0 to 1; ``beard_colour`` its tint; ``beard_grain`` how coarse its hairs look.
-        teeth: colour; ``teeth_size`` a factor on their visible length.
-        grain: strength of the skin's fine texture.
-        seed: of the textures.
+        smoothness: 0 keeps wrinkles and pores, 1 removes them.
+        skin_contrast: how much of the photograph's shading on the skin is kept when ``skin`` is given.
+        beard: darkness of the beard area, 0 to 1.
+        beard_colour: color of the beard.
+        beard_grain: coarseness of the beard texture, 1 = normal.
+        teeth: color of the teeth.
+        teeth_size: factor on their visible length.
+        grain: strength of the fine skin texture.
+        seed: random seed of the textures.
     """
 
     portrait: str = PORTRAITS[0]
@@ -74,17 +78,20 @@ class Identity:
 
 @dataclass(frozen=True)
 class Scene:
-    """Light, background and camera of a clip; the defaults leave the photograph as it is.
+    """Light, background and camera of a clip; the defaults leave the photograph unchanged.
 
     Attributes:
-        light: direction (to the right, down) in which it shines across the face, each about -1 to 1.
+        light: direction (right, down) in which the light crosses the face, each about -1 to 1.
         light_strength: 0 (flat) to about 0.5.
-        exposure, contrast: factors; white_balance: factor on each channel.
-        tone: lifts (> 0) or lowers (< 0) the middle tones, -0.5 to 0.5.
-        mixing: rows of a matrix that mixes the channels; None leaves them apart.
-        background: "photo", "plain" or "clouds"; background_colours: its two main colours.
-        blur: Gaussian sigma of the picture in output pixels; noise: standard deviation in [0, 1].
-        seed: of background and noise.
+        exposure, contrast: factors.
+        white_balance: factor on each channel.
+        tone: raises (> 0) or lowers (< 0) the midtones, -0.5 to 0.5.
+        mixing: rows of a color matrix; None applies none.
+        background: "photo", "plain" or "clouds".
+        background_colours: its two main colors.
+        blur: sigma of the Gaussian camera blur in output pixels.
+        noise: standard deviation of the camera noise, for values in [0, 1].
+        seed: random seed of background and noise.
     """
 
     light: tuple[float, float] = (0.0, 0.0)
@@ -108,44 +115,46 @@ def _mix(a: Color, b: Color, weight: float, jitter: float, generator: random.Ran
     return red, green, blue
 
 
-def _between(colours: tuple[Color, ...], jitter: float, generator: random.Random) -> Color:
-    position = generator.uniform(0, len(colours) - 1.001)
-    return _mix(colours[int(position)], colours[int(position) + 1], position % 1, jitter, generator)
+def _interpolate(colors: tuple[Color, ...], jitter: float, generator: random.Random) -> Color:
+    """A random color on the polyline through ``colors``."""
+    position = generator.uniform(0, len(colors) - 1.001)
+    return _mix(colors[int(position)], colors[int(position) + 1], position % 1, jitter, generator)
 
 
-def _lip_colour(skin: Color, generator: random.Random) -> Color:
+def _sample_lip_color(skin: Color, generator: random.Random) -> Color:
+    """Lipstick for one in five, otherwise a redder shade of the skin."""
     if generator.random() < 0.2:
-        bright = 0.35 + 0.65 * skin[0]
-        painted = _mix((0.65, 0.12, 0.16), (0.75, 0.35, 0.40), generator.random(), 0.15, generator)
-        return painted[0] * bright, painted[1] * bright, painted[2] * bright
+        brightness = 0.35 + 0.65 * skin[0]
+        lipstick = _mix((0.65, 0.12, 0.16), (0.75, 0.35, 0.40), generator.random(), 0.15, generator)
+        return lipstick[0] * brightness, lipstick[1] * brightness, lipstick[2] * brightness
     redder = (0.93 * skin[0] + 0.03, 0.66 * skin[1] + 0.02, 0.70 * skin[2] + 0.03)
     return _mix(redder, skin, generator.uniform(-0.1, 0.4), 0.06, generator)
 
 
 def sample_identity(generator: random.Random, variety: float = 1.0) -> Identity:
-    """A random person; ``variety`` scales how far the geometry strays from the portrait (0 = not at all)."""
-    skin = _between(_SKIN_TONES, 0.05, generator)
+    """Sample a random person; ``variety`` scales how far the geometry departs from the portrait (0: not at all)."""
+    skin = _interpolate(_SKIN_TONES, 0.05, generator)
     shape = {
         name: variety * spread * max(-1.8, min(1.8, generator.gauss(0, 1)))
         for name, spread in _SHAPE_SPREADS.items()
         if name in (*SHAPE_MODES, *LIP_MODES)
     }
-    # Photographs' lips are thin when they smile: lean towards fuller ones.
+    # The people in the photographs smile, which thins their lips: bias the shape toward fuller ones.
     shape["lip_upper"] += 0.3
     shape["lip_lower"] += 0.25
-    bearded = generator.random() < 0.35
-    yellow = generator.uniform(0.0, 1.0)
+    has_beard = generator.random() < 0.35
+    yellowness = generator.uniform(0.0, 1.0)
     return Identity(
         portrait=generator.choice(PORTRAITS),
         mirrored=generator.random() < 0.5,
         shape=shape,
         skin=skin,
-        lips=_lip_colour(skin, generator),
-        hair=_between(_HAIR_COLORS, 0.1, generator),
+        lips=_sample_lip_color(skin, generator),
+        hair=_interpolate(_HAIR_COLORS, 0.1, generator),
         clothes=(generator.uniform(0.55, 1.1), generator.uniform(0.55, 1.1), generator.uniform(0.55, 1.1)),
-        beard=generator.uniform(0.15, 0.85) if bearded else 0.0,
-        beard_colour=_between(_HAIR_COLORS[:4], 0.1, generator),
-        teeth=_mix((0.92, 0.90, 0.86), (0.80, 0.74, 0.62), yellow, 0.03, generator),
+        beard=generator.uniform(0.15, 0.85) if has_beard else 0.0,
+        beard_colour=_interpolate(_HAIR_COLORS[:4], 0.1, generator),
+        teeth=_mix((0.92, 0.90, 0.86), (0.80, 0.74, 0.62), yellowness, 0.03, generator),
         teeth_size=generator.uniform(0.75, 1.3),
         grain=generator.uniform(0.0, 0.05),
         seed=generator.randrange(1 << 30),
@@ -153,30 +162,30 @@ def sample_identity(generator: random.Random, variety: float = 1.0) -> Identity:
 
 
 def shape_spread(name: str) -> float:
-    """Standard deviation of a shape mode among random people."""
+    """Standard deviation of a shape mode over random people."""
     return _SHAPE_SPREADS[name]
 
 
-def _muted(generator: random.Random) -> Color:
-    """A colour of a room or a street rather than of a signal lamp."""
-    grey, strength = generator.uniform(0.05, 0.9), generator.uniform(0.0, 0.6)
-    red, green, blue = (grey + strength * (generator.random() - grey) for _ in range(3))
+def _sample_muted_color(generator: random.Random) -> Color:
+    """A color of low saturation, as typical for rooms and streets."""
+    grey, saturation = generator.uniform(0.05, 0.9), generator.uniform(0.0, 0.6)
+    red, green, blue = (grey + saturation * (generator.random() - grey) for _ in range(3))
     return red, green, blue
 
 
 def sample_scene(generator: random.Random) -> Scene:
-    """Random light, background and camera."""
-    angle, tilt = generator.uniform(-1, 1), generator.uniform(-0.6, 0.8)
-    colours = tuple(_muted(generator) for _ in range(2))
-    warm = generator.uniform(-0.08, 0.08)
+    """Sample light, background and camera."""
+    light_right, light_down = generator.uniform(-1, 1), generator.uniform(-0.6, 0.8)
+    colors = tuple(_sample_muted_color(generator) for _ in range(2))
+    warmth = generator.uniform(-0.08, 0.08)
     return Scene(
-        light=(angle, tilt),
+        light=(light_right, light_down),
         light_strength=generator.uniform(0.0, 0.45),
         exposure=generator.uniform(0.75, 1.08),
         contrast=generator.uniform(0.85, 1.12),
-        white_balance=(1 + warm, 1 + generator.uniform(-0.03, 0.03), 1 - warm),
+        white_balance=(1 + warmth, 1 + generator.uniform(-0.03, 0.03), 1 - warmth),
         background=generator.choice(("photo", "plain", "clouds", "clouds")),
-        background_colours=(colours[0], colours[1]),
+        background_colours=(colors[0], colors[1]),
         blur=generator.choice((0.0, 0.0, generator.uniform(0.3, 1.1))),
         noise=generator.choice((0.0, generator.uniform(0.0, 0.02))),
         seed=generator.randrange(1 << 30),
@@ -186,13 +195,13 @@ def sample_scene(generator: random.Random) -> Scene:
 def sample_motion(
     num_frames: int, fps: float, generator: random.Random, liveliness: float = 1.0, smile: float | None = None
 ) -> FloatArray:
-    """Smooth head motion with blinks.
+    """Sample smooth head motion with blinks.
 
     Args:
-        num_frames: rows to return.
-        fps: frames a second.
-        generator: source of randomness.
-        liveliness: 0 holds the head still (it still blinks), 1 is a lively speaker.
+        num_frames: number of rows to return.
+        fps: frames per second.
+        generator: random generator.
+        liveliness: scale of the motion; 0 holds the head still (blinks remain), 1 is a lively speaker.
         smile: constant part of the smile; random by default.
 
     Returns:
@@ -213,12 +222,12 @@ def sample_motion(
 
 
 def _blinks(times: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """A blink every two to six seconds: shut in 80 ms, opened again in 160 ms."""
-    result = np.zeros(len(times))
-    moment = rng.uniform(0.2, 3.0)
-    while moment < (times[-1] if len(times) else 0) + 0.3:
-        since = times - moment
-        shut = np.clip(1 + since / 0.08, 0, 1) * (since <= 0) + np.clip(1 - since / 0.16, 0, 1) * (since > 0)
-        result = np.maximum(result, shut * shut * (3 - 2 * shut))
-        moment += rng.uniform(2.0, 6.0)
-    return result
+    """Eyelid closure (t,) with a blink every two to six seconds: closing in 80 ms, opening in 160 ms."""
+    closure = np.zeros(len(times))
+    peak = rng.uniform(0.2, 3.0)
+    while peak < (times[-1] if len(times) else 0) + 0.3:
+        since = times - peak
+        ramp = np.clip(1 + since / 0.08, 0, 1) * (since <= 0) + np.clip(1 - since / 0.16, 0, 1) * (since > 0)
+        closure = np.maximum(closure, ramp * ramp * (3 - 2 * ramp))
+        peak += rng.uniform(2.0, 6.0)
+    return closure

@@ -1,9 +1,9 @@
-"""Displacement fields of a portrait: every way in which the face can move or differ, as pictures of shifts.
+"""Displacement fields of a portrait: a linear basis of all motions and shape variations of the face.
 
-Each mode is a field on a coarse grid over the portrait that tells where its pixels go (in portrait pixels) when the
-mode's coefficient is 1. Fields add up linearly, so the fields of a whole clip are one matrix product. Three layers move
-differently: ``STILL`` (skull: eyes, teeth), ``UPPER`` (skin above the lip line) and ``LOWER`` (lower lip and below);
-keeping the lips in separate layers is what lets the mouth close without squeezing what is between them.
+Each mode is a displacement field on a coarse grid over the portrait, in portrait pixels for a coefficient of 1. Fields
+add up linearly, so the fields of a whole clip are one matrix product. Three layers move differently: ``STILL`` (skull:
+eyes, teeth), ``UPPER`` (skin above the lip line) and ``LOWER`` (lower lip and below). Separate layers for the two lips
+let the mouth close without compressing the pixels between them.
 """
 
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ from latentsync.synthetic.head.portrait import (
     Portrait,
     smoothstep,
 )
-from latentsync.synthetic.head.spline import ThinPlateSpline, squared_distances
+from latentsync.synthetic.head.spline import Array, ThinPlateSpline, squared_distances
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
 
 GRID = 128
 STILL, UPPER, LOWER = range(3)
 OPEN_SHIFT = 0.40
-"""How far the lower lip goes down at full opening, in mouth widths."""
+"""Displacement of the lower lip at full opening, in mouth widths."""
 
 FACE_MODES: tuple[str, ...] = ("rest", *MOUTH_PARAMETERS, "smile", "blink", "brow")
 LIP_MODES: tuple[str, ...] = ("lip_upper", "lip_lower")
@@ -99,18 +99,16 @@ _JAW = (
 )
 _UNDER_LIP = (18, 83, 313, 182, 406, 201, 421)
 
-Array = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Fields:
     """All modes of one portrait, as tensors on one device.
 
     Attributes:
-        grids: (K, 3, 2, G, G) float32 shifts (x, y) in portrait pixels, for the three layers.
-        points: (478, 2) float32 mesh points of the portrait in pixels; those of the inner lips lie where the layers
-            are cut.
-        point_shifts: (K, 478, 2) float32 shifts of the mesh points in pixels.
+        grids: (K, 3, 2, G, G) float32 displacements (x, y) in portrait pixels, for the three layers.
+        points: (478, 2) float32 mesh points of the portrait in pixels; those of the inner lips lie on the edges of
+            the layers.
+        point_shifts: (K, 478, 2) float32 displacements of the mesh points in pixels.
     """
 
     grids: Tensor
@@ -123,32 +121,32 @@ class Fields:
 
 
 def build_fields(portrait: Portrait) -> Fields:
-    """Solve all modes of a portrait (about a second on one core)."""
+    """Compute all modes of a portrait (about a second on one core)."""
     ticks = np.linspace(0, portrait.size - 1, GRID)
     grid = np.stack(np.meshgrid(ticks, ticks, indexing="xy"), axis=-1).reshape(-1, 2)
     whole = _whole_head_modes(portrait, grid)
     upper, lower = (_spline_modes(portrait, grid, layer) for layer in (UPPER, LOWER))
-    reach = _mouth_reach(portrait, grid)[:, None]
+    support = _mouth_support(portrait, grid)[:, None]
     for name in MOUTH_PARAMETERS:
-        upper[MODES.index(name)] *= reach
-        lower[MODES.index(name)] *= reach
+        upper[MODES.index(name)] *= support
+        lower[MODES.index(name)] *= support
     still = np.zeros_like(upper)
     layers = [np.concatenate([local, whole]) for local in (still, upper, lower)]
     grids = torch.from_numpy(np.stack(layers, axis=1).astype(np.float32))
     grids = grids.reshape(len(MODES), 3, GRID, GRID, 2).permute(0, 1, 4, 2, 3).contiguous()
-    points = torch.from_numpy(_drawn_points(portrait))
+    points = torch.from_numpy(_rendered_points(portrait))
     where = (points / (portrait.size - 1) * 2 - 1).expand(len(MODES), 1, -1, -1)
     shifts = [
         torch.nn.functional.grid_sample(grids[:, layer], where, align_corners=True)[:, :, 0].mT
         for layer in (UPPER, LOWER)
     ]
-    belongs_below = torch.zeros(478, dtype=torch.bool)
-    belongs_below[list((*INNER_LOWER[1:-1], *OUTER_LOWER[1:-1], *_UNDER_LIP, 199, 200, 175, 152))] = True
-    return Fields(grids, points, torch.where(belongs_below[None, :, None], shifts[1], shifts[0]).contiguous())
+    in_lower_layer = torch.zeros(478, dtype=torch.bool)
+    in_lower_layer[list((*INNER_LOWER[1:-1], *OUTER_LOWER[1:-1], *_UNDER_LIP, 199, 200, 175, 152))] = True
+    return Fields(grids, points, torch.where(in_lower_layer[None, :, None], shifts[1], shifts[0]).contiguous())
 
 
-def _drawn_points(portrait: Portrait) -> npt.NDArray[np.float32]:
-    """(478, 2) mesh points, with the inner lips where the renderer shows their edge."""
+def _rendered_points(portrait: Portrait) -> npt.NDArray[np.float32]:
+    """(478, 2) mesh points, with those of the inner lips moved to the edges that the renderer shows."""
     points = portrait.points[:, :2].copy()
     _, across = portrait.mouth_axis
     points[list(INNER_UPPER[1:-1])] -= LIP_CUT * across
@@ -156,23 +154,23 @@ def _drawn_points(portrait: Portrait) -> npt.NDArray[np.float32]:
     return points
 
 
-def _mouth_reach(portrait: Portrait, grid: Array) -> Array:
-    """(n,) 1 where speaking may move the face, 0 on eyes, ears, chest and whatever is further away.
+def _mouth_support(portrait: Portrait, grid: Array) -> Array:
+    """(n,) 1 where speech may move the face, 0 on the eyes, ears, chest and beyond.
 
-    A spline reaches everywhere a little; takes that differ in the words alone are to be equal there.
+    A thin-plate spline has global support, but takes that differ only in the speech must be identical there.
     """
     u, v = (np.asarray(x, np.float64) for x in portrait.mouth_coordinates_of(grid))
-    reach = smoothstep(v, -0.9, -0.5)
+    support = smoothstep(v, -0.9, -0.5)
     if portrait.still_clothes:
         beyond = np.hypot(
             np.maximum(0, v - _mouth_local(portrait, 152)[1]) / 0.9, np.maximum(0, np.abs(u) - 0.85) / 0.6
         )
-        reach = reach * (1 - smoothstep(beyond, 0, 1))
-    return np.asarray(reach)
+        support = support * (1 - smoothstep(beyond, 0, 1))
+    return np.asarray(support)
 
 
 def _spline_modes(portrait: Portrait, grid: Array, layer: int) -> Array:
-    """Modes of ``FACE_MODES`` and ``LIP_MODES`` on ``grid`` (n, 2): (K, n, 2), by one thin-plate spline."""
+    """Modes of ``FACE_MODES`` and ``LIP_MODES`` on ``grid`` (n, 2): (K, n, 2), interpolated by a thin-plate spline."""
     indices, shifts = _control_shifts(portrait, layer)
     border = np.linspace(0, portrait.size - 1, 6)
     chin, oval_height = portrait.points[152, :2], np.ptp(portrait.points[list(FACE_OVAL), 1])
@@ -180,22 +178,22 @@ def _spline_modes(portrait: Portrait, grid: Array, layer: int) -> Array:
     edge = [(x, y) for x in border for y in border if x in border[[0, -1]] or y in border[[0, -1]]]
     oval = portrait.points[list(FACE_OVAL), :2]
     middle = (oval.min(0) + oval.max(0)) / 2
-    hair = [middle + reach * (point - middle) for point in oval if point[1] < middle[1] for reach in (1.25, 1.6)]
-    still = np.array([*edge, *neck, *hair])
-    centres = np.concatenate([portrait.points[indices, :2].astype(np.float64), still]) / portrait.size
-    values = np.concatenate([shifts, np.zeros((shifts.shape[0], len(still), 2))], axis=1)
-    flat = values.transpose(1, 0, 2).reshape(len(centres), -1)
-    spline = ThinPlateSpline(centres * portrait.size, portrait.size)
+    hair = [middle + radius * (point - middle) for point in oval if point[1] < middle[1] for radius in (1.25, 1.6)]
+    anchors = np.array([*edge, *neck, *hair])
+    centers = np.concatenate([portrait.points[indices, :2].astype(np.float64), anchors]) / portrait.size
+    values = np.concatenate([shifts, np.zeros((shifts.shape[0], len(anchors), 2))], axis=1)
+    flat = values.transpose(1, 0, 2).reshape(len(centers), -1)
+    spline = ThinPlateSpline(centers * portrait.size, portrait.size)
     return np.asarray(spline(flat, grid).reshape(len(grid), -1, 2).transpose(1, 0, 2))
 
 
 def _control_shifts(portrait: Portrait, layer: int) -> tuple[list[int], Array]:
-    """Mesh indices that steer a layer, and their shifts (K, n, 2) in pixels for FACE_MODES + LIP_MODES."""
+    """Mesh indices that control a layer, and their shifts (K, n, 2) in pixels for FACE_MODES + LIP_MODES."""
     lips = (INNER_UPPER, OUTER_UPPER) if layer == UPPER else (INNER_LOWER, OUTER_LOWER)
     eyes = tuple(index for group in (*EYE_UPPER, *EYE_LOWER) for index in group)
     extra = _UNDER_LIP if layer == LOWER else ()
-    everything = (*lips[0], *lips[1], *eyes, *_BROWS, *_FIXED, *_JAW, *FACE_OVAL, *extra)
-    indices = list(dict.fromkeys(everything))
+    all_indices = (*lips[0], *lips[1], *eyes, *_BROWS, *_FIXED, *_JAW, *FACE_OVAL, *extra)
+    indices = list(dict.fromkeys(all_indices))
     slot = {index: i for i, index in enumerate(indices)}
     local = np.zeros((len(FACE_MODES) + len(LIP_MODES), len(indices), 2))
     _lip_shifts(portrait, layer, slot, local)
@@ -207,7 +205,7 @@ def _control_shifts(portrait: Portrait, layer: int) -> tuple[list[int], Array]:
 
 
 def _lip_shifts(portrait: Portrait, layer: int, slot: dict[int, int], local: Array) -> None:
-    """Fill the shifts of the lip points, in mouth widths along and across the mouth."""
+    """Fill in the shifts of the lip points, in mouth widths along and across the mouth."""
     mode = {name: i for i, name in enumerate((*FACE_MODES, *LIP_MODES))}
     inner, outer = (INNER_UPPER, OUTER_UPPER) if layer == UPPER else (INNER_LOWER, OUTER_LOWER)
     up, low = (1.0, 0.0) if layer == UPPER else (0.0, 1.0)
@@ -241,7 +239,7 @@ def _mouth_local(portrait: Portrait, index: int) -> Array:
 
 
 def _jaw_shifts(portrait: Portrait, layer: int, slot: dict[int, int], local: Array) -> None:
-    """Chin, jaw line and cheeks follow the opening; those far to the side and above the mouth hardly do."""
+    """Let chin, jaw line and cheeks follow the opening, fading out toward the sides and above the mouth."""
     mode = {name: i for i, name in enumerate((*FACE_MODES, *LIP_MODES))}
     chin = _mouth_local(portrait, 152)[1]
     half_face = (portrait.points[454, 0] - portrait.points[234, 0]) / 2 / portrait.mouth_width
@@ -260,7 +258,7 @@ def _jaw_shifts(portrait: Portrait, layer: int, slot: dict[int, int], local: Arr
 
 
 def _eye_shifts(portrait: Portrait, slot: dict[int, int], shifts: Array) -> None:
-    """Upper lids close onto the lower ones; brows rise. Written straight in pixels."""
+    """Fill in the shifts, in pixels, that close the upper lids onto the lower ones and raise the brows."""
     mode = {name: i for i, name in enumerate(FACE_MODES)}
     points = portrait.points[:, :2].astype(np.float64)
     for upper, lower in zip(EYE_UPPER, EYE_LOWER, strict=True):
@@ -280,21 +278,21 @@ def _whole_head_modes(portrait: Portrait, grid: Array) -> Array:
     oval = portrait.points[list(FACE_OVAL), :2].astype(np.float64)
     center, height = (oval.min(0) + oval.max(0)) / 2, np.ptp(oval[:, 1])
     pivot = np.array([center[0], oval[:, 1].max() + 0.25 * height])
-    from_centre, from_pivot = grid - center, grid - pivot
-    one, none = np.ones(len(grid)), np.zeros(len(grid))
+    from_center, from_pivot = grid - center, grid - pivot
+    ones, zeros = np.ones(len(grid)), np.zeros(len(grid))
     head = [
-        np.stack([one * unit, none], -1),
-        np.stack([none, one * unit], -1),
+        np.stack([ones * unit, zeros], -1),
+        np.stack([zeros, ones * unit], -1),
         np.stack([-from_pivot[:, 1], from_pivot[:, 0]], -1),
-        np.stack([depth, none], -1),
-        np.stack([none, depth], -1),
-        from_centre,
+        np.stack([depth, zeros], -1),
+        np.stack([zeros, depth], -1),
+        from_center,
     ]
-    return np.stack([field * weight[:, None] for field in (*head, *_shapes(portrait, grid, from_centre))])
+    return np.stack([field * weight[:, None] for field in (*head, *_shapes(portrait, grid, from_center))])
 
 
 def head_weight(portrait: Portrait, grid: Array) -> Array:
-    """1 on head and hair, falling to 0 over neck and shoulders and at the picture's border: (n,)."""
+    """1 on head and hair, falling to 0 over neck and shoulders and at the image border: (n,)."""
     oval = portrait.points[list(FACE_OVAL), :2].astype(np.float64)
     low, high = oval.min(0), oval.max(0)
     size, bottom = high - low, high[1]
@@ -307,22 +305,22 @@ def head_weight(portrait: Portrait, grid: Array) -> Array:
 
 
 def relief(portrait: Portrait, grid: Array) -> Array:
-    """How far each place stands out towards the camera from the rim of the face, in pixels: (n,)."""
+    """Height of each grid point toward the camera relative to the rim of the face, in pixels: (n,)."""
     points = portrait.points[:468].astype(np.float64)
     rim = points[list(FACE_OVAL), 2].mean()
     height = rim - points[:, 2]
     spread = 0.1 * portrait.eye_distance
     near = np.exp(-0.5 / spread**2 * squared_distances(grid, points[:, :2]))
     height_here = (near @ height) / (near.sum(1) + 0.3)
-    # Turning happens about an axis inside the head: what lies on the rim goes the other way.
+    # The head turns about an axis inside it, so points on the rim move the opposite way.
     return np.asarray(height_here - 0.45 * height.mean())
 
 
-def _shapes(portrait: Portrait, grid: Array, from_centre: Array) -> list[Array]:
+def _shapes(portrait: Portrait, grid: Array, from_center: Array) -> list[Array]:
     """The fields of ``SHAPE_MODES`` before the head weight, each (n, 2)."""
     unit = portrait.eye_distance
     points = portrait.points[:, :2].astype(np.float64)
-    none = np.zeros(len(grid))
+    zeros = np.zeros(len(grid))
     down = portrait.mouth_coordinates_of(grid)[1].astype(np.float64)
 
     def bump(index: int | Array, x_scale: float, y_scale: float) -> Array:
@@ -334,19 +332,19 @@ def _shapes(portrait: Portrait, grid: Array, from_centre: Array) -> list[Array]:
     eye_bumps = [bump(eye, 0.22, 0.16) for eye in eyes]
     mouth_bump = bump(mouth, 0.5, 0.35)
     fields = [
-        np.stack([from_centre[:, 0], none], -1),
-        np.stack([from_centre[:, 0] * below, none], -1),
-        np.stack([none, from_centre[:, 1]], -1),
-        np.stack([none, unit * smoothstep(down, 0.25, 0.95)], -1),
-        np.stack([(grid[:, 0] - nose[0]) * bump(4, 0.2, 0.25), none], -1),
-        np.stack([none, unit * bump(4, 0.25, 0.25)], -1),
+        np.stack([from_center[:, 0], zeros], -1),
+        np.stack([from_center[:, 0] * below, zeros], -1),
+        np.stack([zeros, from_center[:, 1]], -1),
+        np.stack([zeros, unit * smoothstep(down, 0.25, 0.95)], -1),
+        np.stack([(grid[:, 0] - nose[0]) * bump(4, 0.2, 0.25), zeros], -1),
+        np.stack([zeros, unit * bump(4, 0.25, 0.25)], -1),
         sum((grid - eye) * near[:, None] for eye, near in zip(eyes, eye_bumps, strict=True)),
-        np.stack([unit * (eye_bumps[1] - eye_bumps[0]), none], -1),
-        np.stack([none, -unit * (bump(105, 0.3, 0.12) + bump(334, 0.3, 0.12))], -1),
+        np.stack([unit * (eye_bumps[1] - eye_bumps[0]), zeros], -1),
+        np.stack([zeros, -unit * (bump(105, 0.3, 0.12) + bump(334, 0.3, 0.12))], -1),
         (grid - mouth) * mouth_bump[:, None],
-        np.stack([(grid[:, 0] - mouth[0]) * mouth_bump, none], -1),
-        np.stack([none, unit * bump(mouth, 0.6, 0.3)], -1),
-        np.stack([unit * (bump(454, 0.3, 0.5) - bump(234, 0.3, 0.5)), none], -1),
+        np.stack([(grid[:, 0] - mouth[0]) * mouth_bump, zeros], -1),
+        np.stack([zeros, unit * bump(mouth, 0.6, 0.3)], -1),
+        np.stack([unit * (bump(454, 0.3, 0.5) - bump(234, 0.3, 0.5)), zeros], -1),
     ]
     generator = np.random.default_rng(7)
     for _ in range(4):

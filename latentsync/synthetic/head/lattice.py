@@ -1,7 +1,7 @@
-"""Where output pixels come from: displacement fields inverted on a lattice, and the parts of a picture that need it.
+"""Backward warping on a coarse lattice: invert displacement fields, and restrict work to boxes of the output.
 
-Coordinates of places are normalised as `torch.nn.functional.grid_sample` wants them with aligned corners: -1 and 1 are
-the centres of the portrait's first and last pixel. A lattice node lies on every fourth output pixel.
+Sampling positions are normalized as `torch.nn.functional.grid_sample` expects them with aligned corners: -1 and 1 are
+the centers of the portrait's first and last pixel. A lattice node lies on every fourth output pixel.
 """
 
 from dataclasses import dataclass
@@ -39,13 +39,13 @@ class LatticeBox:
         return slice(self.left * LATTICE_STEP, min(self.right * LATTICE_STEP + 1, self.size))
 
     def intersect(self, other: "LatticeBox") -> "LatticeBox | None":
-        """The part that lies in ``other``; None if there is none."""
+        """Intersection with ``other``; None if it is empty."""
         top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
         left, right = max(self.left, other.left), min(self.right, other.right)
         return LatticeBox(top, bottom, left, right, self.size) if top < bottom and left < right else None
 
     def slices_within(self, other: "LatticeBox") -> tuple[slice, slice]:
-        """Rows and columns of this box counted from the corner of ``other``, which contains it."""
+        """Rows and columns of this box relative to the corner of ``other``, which contains it."""
         down, right = other.rows.start, other.columns.start
         return (
             slice(self.rows.start - down, self.rows.stop - down),
@@ -54,12 +54,12 @@ class LatticeBox:
 
 
 class Lattice:
-    """The nodes of square output pictures.
+    """The nodes of square output images.
 
     Args:
-        matrices: (t, 2, 3) from output pixels to frame pixels.
+        matrices: (t, 2, 3) affine maps from output pixels to frame pixels.
         size: side of the output in pixels.
-        portrait_size: side of the portrait (and of the frame that the matrices lead to).
+        portrait_size: side of the portrait, which is also the side of the frame.
     """
 
     def __init__(self, matrices: Tensor, size: int, portrait_size: int) -> None:
@@ -67,9 +67,9 @@ class Lattice:
         self.count = -(-(size - 1) // LATTICE_STEP) + 1
         ticks = LATTICE_STEP * torch.arange(self.count, device=matrices.device, dtype=matrices.dtype)
         rows, columns = torch.meshgrid(ticks, ticks, indexing="ij")
-        here = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1)
+        nodes = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1)
         self._unit = 2 / (portrait_size - 1)
-        self.frame = torch.einsum("tij,hwj->thwi", matrices, here) * self._unit - 1
+        self.frame = torch.einsum("tij,hwj->thwi", matrices, nodes) * self._unit - 1
 
     @property
     def full_box(self) -> LatticeBox:
@@ -81,35 +81,35 @@ class Lattice:
         return LatticeBox(top, bottom, 0, self.count - 1, self.size)
 
     def invert(self, shifts: Tensor, iterations: int) -> Tensor:
-        """Find what is moved onto every node.
+        """Find the source position that the displacement moves onto every node.
 
         Args:
             shifts: (t, 2, G, G) displacement fields over the portrait, in pixels.
-            iterations: of the fixed-point search.
+            iterations: number of fixed-point iterations.
 
         Returns:
-            (t, n, n, 2) places in the portrait.
+            (t, n, n, 2) sampling positions in the portrait.
         """
         shifts = shifts * self._unit
         source = self.frame
         for _ in range(iterations):
             moved = F.grid_sample(shifts, source, align_corners=True, padding_mode="border").permute(0, 2, 3, 1)
-            # Damped: where a lid or lip squeezes skin to nothing the plain iteration would swing to and fro.
+            # Damping: where a lid or lip collapses the skin, the plain iteration would oscillate.
             source = torch.lerp(source, self.frame - moved, 0.8)
         return source
 
     def bounding_box(self, rows: npt.NDArray[np.bool_], columns: npt.NDArray[np.bool_]) -> LatticeBox | None:
-        """The box of all marked rows and columns (n,) of nodes and one more on each side; None if none is marked."""
-        top, left = np.flatnonzero(rows), np.flatnonzero(columns)
-        if not len(top):
+        """Bounding box of the marked rows and columns (n,) of nodes plus a margin of one; None if none is marked."""
+        row_indices, column_indices = np.flatnonzero(rows), np.flatnonzero(columns)
+        if not len(row_indices):
             return None
         last = self.count - 1
-        edges = [max(0, int(found[0]) - 1) for found in (top, left)]
-        ends = [min(last, int(found[-1]) + 1) for found in (top, left)]
-        return LatticeBox(edges[0], ends[0], edges[1], ends[1], self.size)
+        starts = [max(0, int(indices[0]) - 1) for indices in (row_indices, column_indices)]
+        ends = [min(last, int(indices[-1]) + 1) for indices in (row_indices, column_indices)]
+        return LatticeBox(starts[0], ends[0], starts[1], ends[1], self.size)
 
     def pixels(self, positions: Tensor, box: LatticeBox) -> Tensor:
-        """Places (t, n, n, 2) of the nodes -> those of the pixels of ``box``: (t, h, w, 2)."""
+        """Interpolate sampling positions (t, n, n, 2) of the nodes to the pixels of ``box``: (t, h, w, 2)."""
         part = positions[:, box.top : box.bottom + 1, box.left : box.right + 1].permute(0, 3, 1, 2)
         size = tuple((nodes - 1) * LATTICE_STEP + 1 for nodes in part.shape[2:])
         full = F.interpolate(part, size=size, mode="bilinear", align_corners=True)
@@ -118,7 +118,7 @@ class Lattice:
 
 
 def sample_image(image: Tensor, positions: Tensor) -> Tensor:
-    """Bilinear look-up of one picture (c, S, S) at (t, h, w, 2) places for all frames: (t, c, h, w)."""
+    """Bilinear sampling of one image (c, S, S) at positions (t, h, w, 2) of all frames: (t, c, h, w)."""
     return F.grid_sample(
         image.expand(len(positions), *image.shape), positions, align_corners=True, padding_mode="border"
     )

@@ -1,8 +1,8 @@
-"""Portraits that the renderer animates: picture, regions and mesh points, read from ``assets/portraits``.
+"""Portraits that the renderer animates: image, region masks and mesh points, read from ``assets/portraits``.
 
-Pictures are square, S x S pixels; points are (x, y) in these pixels, pixel centres at whole numbers. The picture is
-used twice: once with the lower half of the mouth opening painted in the colour of the upper lip and once the other way
-round, so that no tooth of the photograph shows when the lips move.
+Images are square, S x S pixels; points are (x, y) in these pixels, with pixel centers at integers. The image is used
+twice: once with the mouth opening inpainted from the upper lip and once from the lower lip, so that the teeth of the
+photograph never show when the lips move.
 """
 
 import json
@@ -30,22 +30,22 @@ FACE_OVAL = (
     *(150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )
 LIP_CUT = 1.6
-"""How far inside the lips the layers are cut, in pixels, so that no fringe of the photograph's teeth remains."""
+"""How far inside the lips the layers end, in pixels, so that no fringe of the photograph's teeth remains."""
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """One prepared portrait.
+    """A preprocessed portrait.
 
     Attributes:
         name: file stem in the portrait folder.
         image: (S, S, 3) float32 in [0, 1], RGB.
-        lips, skin, matte, beard: (S, S) float32 in [0, 1]; the matte is 1 on the person.
+        lips, skin, matte, beard: (S, S) float32 masks in [0, 1]; the matte is 1 on the person.
         points: (478, 3) float32 mesh points, x, y and z in pixels; smaller z is nearer to the camera.
-        still_clothes: whether collar and shoulders keep still while the jaw moves. They follow it in the plain
-            portraits, of which the bundled clip is made.
+        still_clothes: whether collar and shoulders keep still while the jaw moves. In the unblended portraits, which
+            the bundled clip uses, they follow the jaw.
     """
 
     name: str
@@ -64,33 +64,33 @@ class Portrait:
 
     @cached_property
     def eye_distance(self) -> float:
-        """Distance of the outer eye corners in pixels: the unit of the renderer's face shifts."""
+        """Distance of the outer eye corners in pixels, the unit of the renderer's head shifts."""
         return float(np.linalg.norm(self.points[33, :2] - self.points[263, :2]))
 
     @cached_property
     def mouth_axis(self) -> tuple[FloatArray, FloatArray]:
-        """Unit vectors along (to the right of the picture) and across (down) the mouth, each (2,)."""
+        """Unit vectors along (toward the right of the image) and across (down) the mouth, each (2,)."""
         along = self.points[263, :2] - self.points[33, :2]
         along = (along / np.linalg.norm(along)).astype(np.float32)
         return along, np.array([-along[1], along[0]], np.float32)
 
     @cached_property
     def mouth_width(self) -> float:
-        """Width in pixels of the mouth at rest; a portrait's smile is wider than this."""
+        """Width in pixels of the mouth at rest; the smile of the portrait is wider than this."""
         return 0.59 * self.eye_distance
 
     @cached_property
     def mouth_center(self) -> FloatArray:
-        """(2,) the middle of the closed lip line in pixels."""
+        """(2,) the center of the closed lip line in pixels."""
         along, across = self.mouth_axis
         corners = self.points[[78, 308], :2].mean(0)
         upper, lower = self.points[13, :2] @ across, self.points[14, :2] @ across
         return np.asarray(along * (corners @ along) + across * (0.5 * upper + 0.5 * lower), np.float32)
 
     def lip_line(self, indices: tuple[int, ...], columns: FloatArray, outside: float) -> FloatArray:
-        """Height of a lip contour at positions ``columns``, all in mouth widths around ``mouth_center``.
+        """Height of a lip contour at positions ``columns`` along it, all in mouth widths around ``mouth_center``.
 
-        Beyond the mouth corners the contour goes on at the corner's height plus ``outside``.
+        Beyond the mouth corners the contour continues at the height of the corner plus ``outside``.
         """
         along, across = self.mouth_axis
         local = (self.points[list(indices), :2] - self.mouth_center) / self.mouth_width
@@ -100,19 +100,19 @@ class Portrait:
         return (height + outside * beyond).astype(np.float32)
 
     def mouth_coordinates_of(self, positions: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
-        """(..., 2) pixels -> position along and across the mouth, each (...), in mouth widths around its centre."""
+        """(..., 2) pixels -> position along and across the mouth, each (...), in mouth widths around its center."""
         local = (positions - self.mouth_center) / self.mouth_width
         along, across = self.mouth_axis
         return (local @ along).astype(np.float32), (local @ across).astype(np.float32)
 
     def mouth_coordinates(self) -> tuple[FloatArray, FloatArray]:
-        """The same for every pixel, each (S, S)."""
+        """`mouth_coordinates_of` every pixel, each (S, S)."""
         rows, columns = np.mgrid[0 : self.size, 0 : self.size].astype(np.float32)
         return self.mouth_coordinates_of(np.stack([columns, rows], axis=-1))
 
     @cached_property
     def lip_layers(self) -> tuple[FloatArray, FloatArray]:
-        """Where the upper and the lower layer are opaque, each (S, S) in [0, 1], cut inside the lips."""
+        """Opacity of the upper and of the lower layer, each (S, S) in [0, 1]; their edges lie inside the lips."""
         u, v = self.mouth_coordinates()
         pixel = 1 / self.mouth_width
         upper_line = self.lip_line(INNER_UPPER, u, 0.0) - LIP_CUT * pixel
@@ -120,7 +120,7 @@ class Portrait:
         corners = self.lip_line(INNER_UPPER, np.array([-9.0, 9.0], np.float32), 0.0)
         slant = corners[0] + (corners[1] - corners[0]) * np.clip(u + 0.5, 0, 1)
         upper_line = np.where(np.abs(u) > 0.6, slant, upper_line)
-        # Away from the mouth both layers show the same picture; a wide edge hides what little they differ.
+        # Away from the mouth both layers show the same image; a soft edge hides their small differences.
         softness = pixel * (0.8 + 14 * np.clip(np.abs(u) - 0.62, 0, 1))
         upper = 1 / (1 + np.exp(np.clip((v - upper_line) / softness, -40, 40)))
         lower = 1 / (1 + np.exp(np.clip((lower_line - v) / (0.8 * pixel), -40, 40)))
@@ -142,9 +142,9 @@ class Portrait:
 
     @cached_property
     def mouth_inpaint_rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Rows that paint the mouth opening out, from the upper and from the lower lip, each (S, S).
+        """Source rows that inpaint the mouth opening, from the upper and from the lower lip, each (S, S).
 
-        For every pixel it is the row to copy from: its own, or within the opening one at the lip's edge.
+        For every pixel, the row to copy from: its own, or within the opening the row at the edge of the lip.
         """
         u, v = self.mouth_coordinates()
         rows = np.mgrid[0 : self.size, 0 : self.size][0]
@@ -161,18 +161,18 @@ class Portrait:
 
 
 def smoothstep(x: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
-    """0 below ``low``, 1 above ``high``, a smooth ramp between."""
+    """0 below ``low``, 1 above ``high``, with a smooth ramp in between."""
     ramp = np.clip((x - low) / (high - low), 0, 1)
     return np.asarray(ramp * ramp * (3 - 2 * ramp))
 
 
 def load_portrait(name: str, folder: Path | None = None) -> Portrait:
-    """Read one of ``PORTRAITS`` from ``folder`` (the repository's ``assets/portraits`` by default).
+    """Read one of ``PORTRAITS`` from ``folder`` (``assets/portraits`` of the repository by default).
 
     Raises:
-        ConfigError: no such portrait.
+        ConfigError: there is no such portrait, or files of it are missing.
         DependencyError: Pillow is missing.
-        MediaError: the files do not belong together.
+        MediaError: the files do not match each other.
     """
     try:
         from PIL import Image  # noqa: PLC0415 - optional, only reading portraits needs it
@@ -182,7 +182,9 @@ def load_portrait(name: str, folder: Path | None = None) -> Portrait:
     paths = [folder / f"{name}.jpg", folder / f"{name}_regions.png", folder / f"{name}.json"]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        raise ConfigError(f"Portrait {name!r} is incomplete: {', '.join(missing)} missing; known are {PORTRAITS}.")
+        raise ConfigError(
+            f"Portrait {name!r} is incomplete: {', '.join(missing)} missing; available are {', '.join(PORTRAITS)}."
+        )
     with Image.open(paths[0]) as file:
         image = np.asarray(file.convert("RGB"), np.float32) / 255
     with Image.open(paths[1]) as file:
@@ -190,8 +192,8 @@ def load_portrait(name: str, folder: Path | None = None) -> Portrait:
     points = np.array(json.loads(paths[2].read_text())["points"], np.float32)
     if points.shape != (478, 3) or skin.shape != image.shape[:2]:
         raise MediaError(
-            f"Portrait {name!r} is damaged: got points {points.shape} and regions {skin.shape} for a picture "
-            f"{image.shape}; expected (478, 3) and equal sizes. Run: python -m tools.prepare_portraits"
+            f"Portrait {name!r} is damaged: got points {points.shape} and regions {skin.shape} for an image "
+            f"{image.shape}; expected points (478, 3) and equal sizes. Run: python -m tools.prepare_portraits"
         )
     return Portrait(name, image, lips, skin, matte, beard, points)
 

@@ -1,8 +1,8 @@
-"""The renderer of the synthetic talking head: batched over frames, on any device, without a loop over frames.
+"""Renderer of the synthetic talking head: batched over frames, on any device.
 
-A clip is a ``HeadState`` of plain numbers. Each frame's displacement field is a sum of the portrait's modes
-(``fields.py``); `warp.py` inverts it on a coarse lattice, and `compose.py` samples the layers through it.
-Coordinates are (x, y) in frame pixels, pixel centres at whole numbers, for a frame as large as the portrait (768).
+A clip is a ``HeadState`` of plain numbers. The displacement field of each frame is a sum of the portrait's modes
+(``fields.py``); ``lattice.py`` inverts it on a coarse lattice, and ``layers.py`` samples the layers through it.
+Coordinates are (x, y) in pixels of a frame as large as the portrait (768), with pixel centers at integers.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ from latentsync.synthetic.head.layers import composite_layers, prepare_textures
 from latentsync.synthetic.head.texture import (
     PortraitTensors,
     background_texture,
+    blur_image,
     face_texture,
-    gaussian_blur,
     portrait_tensors,
 )
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
@@ -34,22 +34,22 @@ from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
 FloatArray = npt.NDArray[np.float32]
 
 CONTROL_MESH: tuple[tuple[int, ...], ...] = (LEFT_BROW, RIGHT_BROW, NOSE)
-"""Mesh points whose means are the control points: those that the detector uses."""
+"""Groups of mesh points whose means are the control points, as in the face detector."""
 
-# Pixels drawn at a time: on a CPU what its cache can hold, on a GPU few enough for dozens of processes to share one.
+# Pixels rendered at a time: limited by the cache on a CPU, and by dozens of processes sharing one GPU.
 _CHUNK_PIXELS = {"cpu": 300_000, "gpu": 4_000_000}
 
 
 @dataclass(frozen=True)
 class HeadState:
-    """All that a clip shows.
+    """The complete visual content of a clip.
 
     Attributes:
         mouth: (t, 7) float32, columns as ``MOUTH_PARAMETERS``.
         motion: (t, 9) float32, columns as ``MOTION_COLUMNS``.
         identity: the person.
         scene: light, background, camera.
-        first_frame: number of the first frame, when this is a part of a longer clip (it makes the noise go on).
+        first_frame: index of the first frame within a longer clip; it continues the noise of that clip.
     """
 
     mouth: FloatArray
@@ -62,26 +62,26 @@ class HeadState:
         expected = (len(self.mouth), len(MOUTH_PARAMETERS)), (len(self.mouth), len(MOTION_COLUMNS))
         if len(self.mouth) == 0 or (self.mouth.shape, self.motion.shape) != expected:
             raise ConfigError(
-                f"A head state needs mouth (t, {len(MOUTH_PARAMETERS)}) and motion (t, {len(MOTION_COLUMNS)}) of one "
-                f"length t >= 1; got {self.mouth.shape} and {self.motion.shape}."
+                f"A head state needs mouth (t, {len(MOUTH_PARAMETERS)}) and motion (t, {len(MOTION_COLUMNS)}) of the "
+                f"same length t >= 1; got {self.mouth.shape} and {self.motion.shape}."
             )
 
     @property
     def num_frames(self) -> int:
-        """Frames t of the clip."""
+        """Number of frames t."""
         return len(self.mouth)
 
     def frames(self, start: int, stop: int) -> "HeadState":
-        """The same clip cut to frames ``start`` to ``stop``."""
+        """The frames from ``start`` up to, but excluding, ``stop``."""
         first = self.first_frame + start
         return replace(self, mouth=self.mouth[start:stop], motion=self.motion[start:stop], first_frame=first)
 
-    def speaking(self, mouth: FloatArray) -> "HeadState":
-        """The perfect dub: everything as it is except for the mouth (t, 7)."""
+    def with_mouth(self, mouth: FloatArray) -> "HeadState":
+        """The ground-truth dub: the same clip with another mouth curve (t, 7)."""
         return replace(self, mouth=mouth)
 
     def coefficients(self) -> FloatArray:
-        """(t, K) coefficient of every mode of ``MODES``."""
+        """(t, K) coefficients of all ``MODES``."""
         result = np.zeros((self.num_frames, len(MODES)), np.float32)
         result[:, MODES.index("rest")] = 1
         for column, name in enumerate(MOUTH_PARAMETERS):
@@ -91,13 +91,18 @@ class HeadState:
         result[:, MODES.index("blink")] = np.clip(self.motion[:, MOTION_COLUMNS.index("blink")], 0, 0.94)
         for name, value in self.identity.shape.items():
             result[:, MODES.index(name)] += value
-        # Turning also narrows the face: the second order of the turn, which the linear modes lack.
+        # Yaw also narrows the face, a second-order effect that the linear modes lack.
         result[:, MODES.index("face_width")] -= 0.4 * self.motion[:, MOTION_COLUMNS.index("yaw")] ** 2
         return result
 
 
 class HeadRenderer:
-    """Draws head states on one device; portraits are loaded and their fields solved on first use."""
+    """Renders head states on one device; portraits are loaded and their fields computed on first use.
+
+    Args:
+        device: device to render on.
+        folder: portrait folder; ``assets/portraits`` of the repository by default.
+    """
 
     def __init__(self, device: torch.device | str = "cpu", folder: Path | None = None) -> None:
         self.device = torch.device(device)
@@ -114,20 +119,17 @@ class HeadRenderer:
         return self._portraits[name]
 
     def landmarks(self, state: HeadState) -> Tensor:
-        """(t, 478, 2) float32 true positions of the mesh points in frame pixels.
-
-        They are those of the head before a mirrored identity's picture is flipped.
-        """
+        """(t, 478, 2) float32 ground-truth mesh points in frame pixels, before the flip of a mirrored identity."""
         _, fields = self._portrait(state.identity.portrait)
         coefficients = torch.from_numpy(state.coefficients()).to(self.device)
         return fields.points + torch.einsum("tk,knc->tnc", coefficients, fields.point_shifts)
 
     def frame_size(self, state: HeadState) -> int:
-        """Side length of the frame in which coordinates are given, in pixels."""
+        """Side in pixels of the frame in which coordinates are given."""
         return self._portrait(state.identity.portrait)[0].portrait.size
 
     def control_points(self, state: HeadState) -> Tensor:
-        """(t, 3, 2) float32 left brow, right brow, nose in frame pixels: what the detector's points stand for."""
+        """(t, 3, 2) float32 ground truth of the detector's control points: left brow, right brow, nose."""
         points = self.landmarks(state)
         controls = torch.stack([points[:, list(group)].mean(1) for group in CONTROL_MESH], dim=1)
         if state.identity.mirrored:
@@ -136,19 +138,19 @@ class HeadRenderer:
         return controls
 
     def mouth_opening(self, state: HeadState) -> Tensor:
-        """(t,) float32 true gap between the lips (mesh 13 to 14) over the distance of the outer eye corners, >= 0."""
+        """(t,) float32 ground-truth lip gap (mesh 13 to 14) relative to the distance of the outer eye corners, >= 0."""
         points = self.landmarks(state)
         eyes = points[:, 263] - points[:, 33]
         down = torch.stack([-eyes[:, 1], eyes[:, 0]], dim=-1)
         return (((points[:, 14] - points[:, 13]) * down).sum(-1) / (eyes**2).sum(-1)).clamp_min(0)
 
     def render(self, state: HeadState, size: int = 768, zoom: float = 1.0) -> Tensor:
-        """Draw whole frames.
+        """Render full frames.
 
         Args:
             state: the clip.
-            size: side length of the square frames in pixels.
-            zoom: 1 shows the whole portrait, more comes closer to its middle.
+            size: side of the square frames in pixels.
+            zoom: 1 shows the whole portrait, larger values magnify its center.
 
         Returns:
             (t, 3, size, size) float32 in [0, 1].
@@ -160,13 +162,13 @@ class HeadRenderer:
         return self._draw([state], matrix.expand(state.num_frames, 2, 3), size)[0]
 
     def render_aligned(self, state: HeadState, resolution: int, jitter: float = 0.0) -> Tensor:
-        """Draw straight into the published aligned crop, stretched to a square, without making frames.
+        """Render the published aligned crop, stretched to a square, directly, without rendering full frames.
 
         Args:
             state: the clip.
-            resolution: side length R.
-            jitter: standard deviation in frame pixels of a detector's error on each control point (mostly constant
-                over the clip, a fifth of it changing from frame to frame).
+            resolution: side R of the crop.
+            jitter: standard deviation in frame pixels of a simulated detector error on each control point, constant
+                over the clip; an independent error a fifth as large is added to every frame.
 
         Returns:
             (t, 3, R, R) float32 in [0, 1].
@@ -174,12 +176,12 @@ class HeadRenderer:
         return self.render_takes([state], resolution, jitter)[0]
 
     def render_takes(self, states: Sequence[HeadState], resolution: int, jitter: float = 0.0) -> Tensor:
-        """Draw takes of one scene into the aligned crop, with one preparation for all; see `render_aligned`.
+        """Render several takes of one scene as aligned crops, sharing the textures; see `render_aligned`.
 
         Args:
-            states: of one length, identity, scene and motion; they differ in the mouth.
-            resolution: side length R.
-            jitter: as for `render_aligned`; all takes have the same error.
+            states: takes of the same length, identity, scene and motion that differ only in the mouth.
+            resolution: side R of the crops.
+            jitter: as for `render_aligned`; all takes get the same error.
 
         Returns:
             (k, t, 3, R, R) float32 in [0, 1].
@@ -187,11 +189,11 @@ class HeadRenderer:
         return self._draw(states, self._crop_to_frame(states[0], resolution, jitter), resolution)
 
     def _crop_to_frame(self, state: HeadState, resolution: int, jitter: float) -> Tensor:
-        """(t, 2, 3) from pixels of the square crop to frame pixels (before mirroring).
+        """(t, 2, 3) affine maps from pixels of the square crop to frame pixels (before mirroring).
 
-        It does not depend on the mouth: brows and nose are what counts, and a dub is cut as its source is.
+        They are independent of the mouth, so that a dub is cropped exactly like its source.
         """
-        points = self.control_points(state.speaking(np.zeros_like(state.mouth))).double().cpu().numpy()
+        points = self.control_points(state.with_mouth(np.zeros_like(state.mouth))).double().cpu().numpy()
         rng = np.random.default_rng(state.scene.seed)
         points += jitter * rng.normal(size=(1, 3, 2)) + 0.2 * jitter * rng.normal(size=points.shape)
         matrices = np.zeros((len(points), 3, 3))
@@ -205,7 +207,7 @@ class HeadRenderer:
     def _draw(self, states: Sequence[HeadState], matrices: Tensor, size: int) -> Tensor:
         """Frames (k, t, 3, size, size) in [0, 1] of takes of one scene.
 
-        ``matrices`` (t, 2, 3) lead from output to frame pixels.
+        ``matrices`` (t, 2, 3) map output pixels to frame pixels.
         """
         first = states[0]
         tensors, fields = self._portrait(first.identity.portrait)
@@ -218,23 +220,21 @@ class HeadRenderer:
         coefficients = torch.from_numpy(np.concatenate([state.coefficients() for state in states])).to(self.device)
         matrices = matrices.repeat(len(states), 1, 1)
         chunk = max(1, _CHUNK_PIXELS["cpu" if self.device.type == "cpu" else "gpu"] // size**2)
-        pieces = []
+        chunks = []
         for start in range(0, len(matrices), chunk):
             part = slice(start, start + chunk)
             lattice = Lattice(matrices[part], size, tensors.portrait.size)
             shifts = torch.einsum("tk,klcyx->tlcyx", coefficients[part], fields.grids)
-            pieces.append(
-                _exposed(composite_layers(tensors.portrait, textures, lattice, shifts, coefficients[part]), first.scene)
-            )
-        frames = torch.cat(pieces).unflatten(0, (len(states), first.num_frames))
-        return _with_noise(frames, first)
+            frames = composite_layers(tensors.portrait, textures, lattice, shifts, coefficients[part])
+            chunks.append(_apply_camera(frames, first.scene))
+        return _add_noise(torch.cat(chunks).unflatten(0, (len(states), first.num_frames)), first)
 
 
-def _exposed(frames: Tensor, scene: Scene) -> Tensor:
-    """Exposure, contrast, colours and blur of the camera: (n, 3, h, w), which it overwrites, to the same in [0, 1]."""
+def _apply_camera(frames: Tensor, scene: Scene) -> Tensor:
+    """Apply exposure, contrast, color and blur of the camera to (n, 3, h, w), reusing its memory; result in [0, 1]."""
     balance = torch.tensor(scene.white_balance, device=frames.device)[:, None, None] * scene.exposure
     frames.mul_(balance * scene.contrast).add_(0.45 - 0.45 * scene.contrast)
-    # A shoulder instead of a hard clip: bright skin keeps its shape.
+    # A soft shoulder instead of hard clipping preserves the shading of bright skin.
     beyond = (frames - 0.8).clamp_min_(0)
     frames.sub_(beyond).add_(beyond.mul_(5).tanh_(), alpha=0.2)
     if scene.mixing is not None:
@@ -242,11 +242,11 @@ def _exposed(frames: Tensor, scene: Scene) -> Tensor:
     frames = frames.clamp_(0, 1)
     if scene.tone:
         frames = torch.addcmul(frames, frames, 1 - frames, value=scene.tone)
-    return gaussian_blur(frames, scene.blur)
+    return blur_image(frames, scene.blur)
 
 
-def _with_noise(frames: Tensor, state: HeadState) -> Tensor:
-    """Noise of the camera, the same in every take of (k, t, 3, h, w)."""
+def _add_noise(frames: Tensor, state: HeadState) -> Tensor:
+    """Add camera noise, the same to every take of (k, t, 3, h, w)."""
     if state.scene.noise <= 0:
         return frames
     generator = torch.Generator(device=frames.device).manual_seed(state.scene.seed + state.first_frame)

@@ -1,4 +1,4 @@
-"""Thin-plate splines in the plane: the smoothest shifts that are exact at given places (Bookstein 1989)."""
+"""Thin-plate splines in the plane: the smoothest interpolation of scattered values (Bookstein 1989)."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,33 +7,33 @@ Array = npt.NDArray[np.float64]
 
 
 class ThinPlateSpline:
-    """Carries values known at scattered places to everywhere; solved once for many sets of values.
+    """Interpolates values given at scattered positions; any number of value sets can share the positions.
 
     Args:
-        positions: (n, 2) pixels where values are known.
-        scale: length in pixels that is taken as 1, for good numbers.
-        slack: how far the values may be missed for the sake of smoothness, 0 not at all.
+        positions: (n, 2) pixels at which values are given.
+        scale: length unit in pixels, for numerical conditioning.
+        regularization: weight of smoothness against exact interpolation; 0 interpolates exactly.
     """
 
-    def __init__(self, positions: Array, scale: float, slack: float = 1e-6) -> None:
-        self._centres, self._scale = positions / scale, scale
+    def __init__(self, positions: Array, scale: float, regularization: float = 1e-6) -> None:
+        self._centers, self._scale = positions / scale, scale
         count = len(positions)
         system = np.zeros((count + 3, count + 3))
-        system[:count, :count] = _kernel(self._centres, self._centres) + slack * np.eye(count)
-        system[:count, count:] = np.concatenate([np.ones((count, 1)), self._centres], axis=1)
+        system[:count, :count] = _kernel(self._centers, self._centers) + regularization * np.eye(count)
+        system[:count, count:] = np.concatenate([np.ones((count, 1)), self._centers], axis=1)
         system[count:, :count] = system[:count, count:].T
         self._system = system
 
-    def __call__(self, values: Array, where: Array) -> Array:
-        """Values (n, v) at the places -> (m, v) at ``where`` (m, 2) pixels."""
+    def __call__(self, values: Array, queries: Array) -> Array:
+        """Values (n, v) at the given positions -> (m, v) at ``queries`` (m, 2), in pixels."""
         weights = np.linalg.solve(self._system, np.concatenate([values, np.zeros((3, values.shape[1]))]))
-        points = where / self._scale
-        basis = np.concatenate([_kernel(points, self._centres), np.ones((len(points), 1)), points], axis=1)
+        points = queries / self._scale
+        basis = np.concatenate([_kernel(points, self._centers), np.ones((len(points), 1)), points], axis=1)
         return np.asarray(basis @ weights)
 
 
 def squared_distances(a: Array, b: Array) -> Array:
-    """(n, 2) and (m, 2) places -> (n, m)."""
+    """Pairwise squared distances of points (n, 2) and (m, 2): (n, m)."""
     squared = a @ (-2 * b.T)
     squared += (a**2).sum(1)[:, None]
     squared += (b**2).sum(1)[None]

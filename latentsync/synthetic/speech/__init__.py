@@ -1,1 +1,1 @@
-"""Synthetic speech: sentences, text-to-speech with phoneme times, viseme curves."""
+"""Synthetic speech: sentences, text-to-speech with phoneme timing, and mouth curves."""

@@ -1,7 +1,7 @@
-"""Speech with a time stamp for every phoneme, from espeak-ng through ctypes.
+"""Text-to-speech with phoneme timestamps: espeak-ng through ctypes.
 
-The library and its voices come in the ``espeakng-loader`` wheel; nothing is downloaded and nothing is written. It keeps
-global state, so calls of one process are serialised by a lock; use processes for parallel synthesis.
+The library and its voices ship in the ``espeakng-loader`` wheel; nothing is downloaded or written to disk. The library
+keeps global state, so a lock serializes calls within a process; use several processes for parallel synthesis.
 """
 
 import ctypes
@@ -20,9 +20,9 @@ from latentsync.errors import ConfigError, DependencyError, MediaError
 
 SAMPLE_RATE = 16000
 PAUSE = ""
-"""Symbol of a phoneme that is silence."""
+"""Symbol of a silent phoneme."""
 
-# Variants that sound like people; the robots, whispers and jokes among espeak's voices are left out.
+# Natural-sounding variants; the robotic, whispering and novelty voices of espeak-ng are excluded.
 VARIANTS: tuple[str, ...] = (
     *("f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"),
     *("Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Lee"),
@@ -44,7 +44,7 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class Phoneme:
-    """One phoneme: IPA ``symbol`` without stress marks ("" is silence), ``start`` and ``end`` in seconds."""
+    """A phoneme: IPA ``symbol`` without stress marks ("" for silence), ``start`` and ``end`` in seconds."""
 
     symbol: str
     start: float
@@ -54,7 +54,7 @@ class Phoneme:
 
 @dataclass(frozen=True)
 class Utterance:
-    """Spoken text: ``waveform`` (n,) float32 in [-1, 1] at 16 kHz, and its phonemes in order without gaps."""
+    """Synthesized speech: ``waveform`` (n,) float32 in [-1, 1] at 16 kHz, and contiguous phonemes in order."""
 
     waveform: npt.NDArray[np.float32]
     phonemes: tuple[Phoneme, ...]
@@ -63,7 +63,7 @@ class Utterance:
 
     @property
     def seconds(self) -> float:
-        """Length of the sound in seconds."""
+        """Duration in seconds."""
         return len(self.waveform) / SAMPLE_RATE
 
 
@@ -88,7 +88,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class _Engine:
-    """The initialised library together with what the callback has collected for the current text."""
+    """The initialized library, with the samples and events that its callback collects for the current text."""
 
     def __init__(self) -> None:
         try:
@@ -105,7 +105,7 @@ class _Engine:
             raise DependencyError(f"espeak-ng could not read its voices in {path.decode()}; reinstall espeakng-loader.")
         self.blocks: list[npt.NDArray[np.int16]] = []
         self.events: list[tuple[str, int]] = []
-        # The C side keeps only the pointer: the object has to live as long as the library does.
+        # The C library stores only the pointer, so the callback object must outlive it.
         self._callback = _CALLBACK(self._collect)
         self.library.espeak_SetSynthCallback(self._callback)
 
@@ -122,7 +122,7 @@ class _Engine:
         return 0
 
     def speak(self, text: str, voice: str, settings: dict[str, int]) -> npt.NDArray[np.int16]:
-        """Collect samples (n,) int16 and phoneme events of ``text``."""
+        """Synthesize ``text``: returns samples (n,) int16 and leaves the phoneme events in ``events``."""
         self.blocks.clear()
         self.events.clear()
         if self.library.espeak_SetVoiceByName(voice.encode()) != 0:
@@ -133,7 +133,7 @@ class _Engine:
         self.library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None)
         self.library.espeak_Synchronize()
         if not self.blocks:
-            raise MediaError(f"espeak-ng made no sound from the text {text!r}; give at least one spoken word.")
+            raise MediaError(f"espeak-ng produced no audio for the text {text!r}; give at least one spoken word.")
         return np.concatenate(self.blocks)
 
 
@@ -143,25 +143,28 @@ def _engine() -> _Engine:
 
 
 def synthesize(text: str, voice: str = "en-us", speed: int = 165, pitch: int = 50) -> Utterance:
-    """Speak ``text``.
+    """Synthesize ``text``.
 
     Args:
-        text: words with punctuation, UTF-8.
+        text: words with punctuation.
         voice: espeak-ng language, optionally with a variant: ``"en-us"``, ``"de+f3"``.
-        speed: words a minute, 80 to 450.
+        speed: words per minute, 80 to 450.
         pitch: 0 (low) to 100 (high).
 
     Returns:
-        The sound at 16 kHz, and its phonemes, which cover it from 0 to the end without gaps. The same words give the
-        same times to a hundredth of a second; they and the samples differ with what the process has spoken before.
+        The speech at 16 kHz and its phonemes, which cover it from start to end without gaps. Phoneme times of the same
+        text are reproducible to 10 ms; exact times and samples depend on what the process has synthesized before.
 
     Raises:
         ConfigError: unknown voice, or speed or pitch out of range.
         DependencyError: espeakng-loader is missing.
-        MediaError: the text has nothing to speak.
+        MediaError: the text contains nothing to pronounce.
     """
     if not 80 <= speed <= 450 or not 0 <= pitch <= 100:
-        raise ConfigError(f"Speed {speed} or pitch {pitch} is out of range; use 80 to 450 words a minute and 0 to 100.")
+        raise ConfigError(
+            f"Speed {speed} or pitch {pitch} is out of range; expected 80 to 450 words per minute and a pitch of 0 to "
+            "100."
+        )
     with _LOCK:
         engine = _engine()
         samples = engine.speak(text, voice, {"rate": speed, "pitch": pitch, "range": 50, "volume": 90})
@@ -180,16 +183,16 @@ def _as_phonemes(events: Sequence[tuple[str, int]], rate: int, num_samples: int)
     for (symbol, start), end in zip(kept, ends, strict=True):
         if end <= start:
             continue
-        plain = symbol.replace("ˈ", "").replace("ˌ", "")
-        if phonemes and plain == PAUSE and phonemes[-1].symbol == PAUSE:
+        unstressed = symbol.replace("ˈ", "").replace("ˌ", "")
+        if phonemes and unstressed == PAUSE and phonemes[-1].symbol == PAUSE:
             phonemes[-1] = Phoneme(PAUSE, phonemes[-1].start, end / rate)
         else:
-            phonemes.append(Phoneme(plain, start / rate, end / rate, "ˈ" in symbol))
+            phonemes.append(Phoneme(unstressed, start / rate, end / rate, "ˈ" in symbol))
     return tuple(phonemes)
 
 
 def resample_audio(waveform: npt.NDArray[np.float32], source_rate: int, target_rate: int) -> npt.NDArray[np.float32]:
-    """Resample ``waveform`` (n,) with a windowed sinc; returns (ceil(n * target / source),) float32."""
+    """Resample ``waveform`` (n,) with a windowed sinc filter: (ceil(n * target_rate / source_rate),) float32."""
     divisor = gcd(source_rate, target_rate)
     up, down = target_rate // divisor, source_rate // divisor
     if up == down:
@@ -205,28 +208,32 @@ def resample_audio(waveform: npt.NDArray[np.float32], source_rate: int, target_r
 
 @cache
 def _polyphase_kernel(up: int, down: int) -> tuple[torch.Tensor, int]:
-    """One filter for each output of a period, (up, 1, taps), and how many inputs it reaches before its own time."""
+    """One filter per output phase, (up, 1, taps), and the number of input samples before the output time."""
     slower = max(up, down)
     reach = -(-16 * slower // up)
     taps = 2 * reach + down + 1
     output_time = torch.arange(up, dtype=torch.float64)[:, None] * down / up
     distance = (torch.arange(taps, dtype=torch.float64)[None] - reach - output_time) * up / slower
     window = torch.where(distance.abs() < 16, 0.5 + 0.5 * torch.cos(torch.pi * distance / 16), 0.0)
-    # Slightly below the lower Nyquist frequency so that the transition band does not fold back.
+    # Cut off slightly below the lower Nyquist frequency, so that the transition band does not alias.
     kernel = torch.sinc(distance * 0.96) * window
     return (kernel / kernel.sum(1, keepdim=True)).float()[:, None], reach
 
 
 def silence(seconds: float) -> Utterance:
-    """An utterance of nothing: useful for pauses and for teaching a closed mouth."""
+    """A silent utterance, for pauses and as a training example of a closed mouth."""
     count = max(1, round(seconds * SAMPLE_RATE))
     return Utterance(np.zeros(count, np.float32), (Phoneme(PAUSE, 0.0, count / SAMPLE_RATE),), "", "")
 
 
 def join(utterances: Sequence[Utterance]) -> Utterance:
-    """Say several utterances one after another; phoneme times are shifted accordingly."""
+    """Concatenate utterances, shifting their phoneme times accordingly.
+
+    Raises:
+        ConfigError: there are none.
+    """
     if not utterances:
-        raise ConfigError("No utterances were given to join; give at least one.")
+        raise ConfigError("Cannot join an empty sequence of utterances; give at least one.")
     phonemes: list[Phoneme] = []
     offset = 0.0
     for part in utterances:

@@ -1,8 +1,8 @@
-"""Phoneme times -> mouth curves: what the lips, jaw and tongue do while a text is spoken.
+"""Phonemes with timing -> mouth curves: motion of the lips, jaw and tongue during speech.
 
-Every sound has a target for each mouth parameter and a strength with which it insists on it; neighbouring sounds blend
-by these strengths (the dominance model of coarticulation: a rounded vowel rounds the consonants around it, an open
-vowel hardly opens an s). Sounds made by closing the lips close them completely whatever their neighbours are.
+Every viseme has a target and a dominance for each mouth parameter; neighboring visemes are blended by dominance (the
+dominance model of coarticulation: a rounded vowel rounds the consonants around it, an open vowel hardly opens an s).
+Bilabials close the lips completely, whatever their neighbors are.
 """
 
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ MOUTH_PARAMETERS: tuple[str, ...] = ("open", "width", "rounding", "press", "tuck
 """
 OPEN, WIDTH, ROUNDING, PRESS, TUCK, TONGUE, RAISE = range(len(MOUTH_PARAMETERS))
 
-_RATE = 200  # grid of the blending, samples a second
+_RATE = 200  # sampling rate of the blending, in Hz
 _RAMP = 0.05  # seconds in which the lips close or part
 
 
 @dataclass(frozen=True)
 class Viseme:
-    """Targets in the order of ``MOUTH_PARAMETERS``, and how strongly the sound insists on shape and on opening."""
+    """Targets in the order of ``MOUTH_PARAMETERS``, and the dominance of the viseme on opening and on shape."""
 
     targets: tuple[float, float, float, float, float, float, float]
     open_strength: float = 1.0
@@ -95,7 +95,7 @@ VISEME_NAMES: tuple[str, ...] = tuple(_VISEMES)
 
 @dataclass(frozen=True)
 class VisemeSpan:
-    """A stretch of time in seconds with one viseme; ``scale`` weakens the opening of unstressed vowels."""
+    """A time interval in seconds with one viseme; ``scale`` reduces the opening of unstressed vowels."""
 
     name: str
     start: float
@@ -104,7 +104,7 @@ class VisemeSpan:
 
 
 def viseme_spans(phonemes: Sequence[Phoneme]) -> list[VisemeSpan]:
-    """Split phonemes into visemes: diphthongs and affricates give several, length and nasal marks none."""
+    """Split phonemes into visemes: diphthongs and affricates give several, length and nasalization marks none."""
     spans: list[VisemeSpan] = []
     for phoneme in phonemes:
         names = [_CLASS_OF[letter] for letter in phoneme.symbol if letter in _CLASS_OF]
@@ -119,7 +119,7 @@ def viseme_spans(phonemes: Sequence[Phoneme]) -> list[VisemeSpan]:
 
 
 def viseme_classes(phonemes: Sequence[Phoneme], num_steps: int, steps_per_second: float) -> npt.NDArray[np.int64]:
-    """Index into ``VISEME_NAMES`` of the sound at the centre of every step: (num_steps,) int64; silence afterwards."""
+    """Index into ``VISEME_NAMES`` at the center of every time step: (num_steps,) int64; "rest" after the end."""
     classes = np.zeros(num_steps, np.int64)
     for span in viseme_spans(phonemes):
         first, last = (int(np.ceil(edge * steps_per_second - 0.5)) for edge in (span.start, span.end))
@@ -128,22 +128,24 @@ def viseme_classes(phonemes: Sequence[Phoneme], num_steps: int, steps_per_second
 
 
 def mouth_curve(phonemes: Sequence[Phoneme], num_frames: int, fps: Fraction | float, style: float = 1.0) -> FloatArray:
-    """The mouth at the time ``i / fps`` of every frame i.
+    """Mouth parameters at the time ``i / fps`` of every frame i.
 
     Args:
-        phonemes: spoken sounds in order; after their end, the mouth rests.
-        num_frames: rows to return.
-        fps: frames a second, positive.
-        style: how far the speaker opens the mouth, 1 = normal, 0.6 mumbles.
+        phonemes: phonemes in order; the mouth rests after the last one.
+        num_frames: number of rows to return.
+        fps: frames per second, positive.
+        style: scale of the mouth opening: 1 is normal, 0.6 mumbles.
 
     Returns:
         (num_frames, 7) float32, columns as ``MOUTH_PARAMETERS``.
 
     Raises:
-        ConfigError: fps or num_frames not positive.
+        ConfigError: ``fps`` or ``num_frames`` is not positive.
     """
     if fps <= 0 or num_frames <= 0:
-        raise ConfigError(f"A mouth curve needs positive fps and frames; got fps {fps} and {num_frames} frames.")
+        raise ConfigError(
+            f"Cannot compute a mouth curve of {num_frames} frames at {fps} fps; expected both to be positive."
+        )
     duration = num_frames / float(fps)
     times = np.arange(int(duration * _RATE) + 2) / _RATE
     spans = [span for span in viseme_spans(phonemes) if span.end > span.start] or [VisemeSpan("rest", 0.0, duration)]
@@ -154,7 +156,7 @@ def mouth_curve(phonemes: Sequence[Phoneme], num_frames: int, fps: Fraction | fl
 
 
 def _blend(spans: list[VisemeSpan], times: npt.NDArray[np.float64], style: float) -> npt.NDArray[np.float64]:
-    """Targets of all sounds averaged by their dominance at each time: (steps, 7)."""
+    """Targets of all visemes averaged by their dominance at each time: (steps, 7)."""
     total = np.zeros((len(times), len(MOUTH_PARAMETERS)))
     weight = np.full((len(times), 2), 1e-9)
     shape_columns = [WIDTH, ROUNDING, PRESS, TUCK, TONGUE, RAISE]
@@ -163,7 +165,7 @@ def _blend(spans: list[VisemeSpan], times: npt.NDArray[np.float64], style: float
         targets = np.array(viseme.targets)
         targets[OPEN] *= style * span.scale
         half = (span.end - span.start) / 2
-        # A long pause rests as soon as it can; a short one between two words leaves the mouth half open.
+        # In a long pause the mouth closes quickly; in a short one between two words it stays half open.
         strength = min(1.0, half / 0.09) if span.name == "rest" else 1.0
         beyond = np.maximum(np.abs(times - (span.start + half)) - half * 0.5, 0.0)
         open_dominance = strength * viseme.open_strength * np.exp(-((beyond / 0.042) ** 1.3))
@@ -173,7 +175,7 @@ def _blend(spans: list[VisemeSpan], times: npt.NDArray[np.float64], style: float
         weight += np.stack([open_dominance, shape_dominance], axis=1)
     total[:, OPEN] /= weight[:, 0]
     total[:, shape_columns] /= weight[:, 1:]
-    # Blending keeps short vowels from reaching their target; the gain brings stressed ones back to full opening.
+    # Blending keeps short vowels from reaching their targets; this gain restores the full opening of stressed ones.
     total[:, OPEN] = 1.15 * np.tanh(1.25 * total[:, OPEN] / 1.15)
     return np.clip(_smooth(total, 0.012), -1, 1)
 
@@ -181,7 +183,7 @@ def _blend(spans: list[VisemeSpan], times: npt.NDArray[np.float64], style: float
 def _close_lips(
     curve: npt.NDArray[np.float64], spans: list[VisemeSpan], times: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Force full closure in m, b, p and the lip on the teeth in f, v; both last at least one frame of 25 a second."""
+    """Force full closure in m, b, p and lip-to-teeth contact in f, v, each for at least one frame at 25 fps."""
     closed = _plateau(spans, times, "bilabial")
     tucked = _plateau(spans, times, "labiodental")
     curve[:, OPEN] *= 1 - closed
@@ -193,7 +195,7 @@ def _close_lips(
 
 
 def _plateau(spans: list[VisemeSpan], times: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
-    """1 during the spans called ``name`` (at least 44 ms), raised-cosine ramps beside them, 0 elsewhere."""
+    """1 during the spans of viseme ``name`` (at least 44 ms), with raised-cosine ramps on both sides, 0 elsewhere."""
     result = np.zeros(len(times))
     for span in spans:
         if span.name == name:
@@ -204,8 +206,8 @@ def _plateau(spans: list[VisemeSpan], times: npt.NDArray[np.float64], name: str)
 
 
 def _smooth(curve: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:
-    reach = int(4 * sigma * _RATE) + 1
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (sigma * _RATE)) ** 2)
+    radius = int(4 * sigma * _RATE) + 1
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (sigma * _RATE)) ** 2)
     kernel /= kernel.sum()
-    padded = np.pad(curve, ((reach, reach), (0, 0)), mode="edge")
+    padded = np.pad(curve, ((radius, radius), (0, 0)), mode="edge")
     return np.stack([np.convolve(column, kernel, mode="valid") for column in padded.T], axis=1)

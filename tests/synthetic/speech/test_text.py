@@ -1,4 +1,4 @@
-"""Sentences: repeatable, and the held-out ones use other content words."""
+"""Sentences are reproducible, and held-out ones use other content words."""
 
 import random
 
@@ -6,13 +6,13 @@ from latentsync.synthetic.speech import text
 from latentsync.synthetic.speech.text import passage, sentence, split_words
 
 
-def test_same_seed_same_sentence_and_many_different_ones():
+def test_sentences_are_reproducible_and_diverse():
     first = [sentence(random.Random(seed)) for seed in range(200)]
     assert first == [sentence(random.Random(seed)) for seed in range(200)]
     assert len(set(first)) > 190
 
 
-def test_splits_share_no_word():
+def test_splits_have_no_word_in_common():
     for words in (text._NOUNS, text._VERBS, text._ADJECTIVES):
         train, held_out = set(split_words(words, "train")), set(split_words(words, "held_out"))
         assert held_out and not train & held_out and train | held_out == set(words)
@@ -25,7 +25,7 @@ def test_held_out_sentences_are_not_training_sentences():
         assert not training & held_out
 
 
-def test_passage_has_as_many_sentences_as_asked():
+def test_passage_has_the_requested_number_of_sentences():
     generator = random.Random(3)
     expected = " ".join(sentence(generator, "de") for _ in range(3))
     assert passage(random.Random(3), "de", sentences=3) == expected

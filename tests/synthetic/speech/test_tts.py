@@ -1,4 +1,4 @@
-"""Speech: sound and phoneme times belong together."""
+"""Synthesized speech: audio and phoneme times agree."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from latentsync.synthetic.speech.tts import (
 )
 
 
-def test_phonemes_cover_the_sound_without_gaps():
+def test_phonemes_cover_the_audio_without_gaps():
     spoken = synthesize("Maybe the big boat floats past my house.", "en-us")
     assert spoken.waveform.dtype == np.float32 and np.abs(spoken.waveform).max() <= 1.0
     assert spoken.phonemes[0].start == 0.0
@@ -25,7 +25,7 @@ def test_phonemes_cover_the_sound_without_gaps():
     assert spoken.phonemes[-1].end == pytest.approx(spoken.seconds, abs=1e-3)
 
 
-def test_the_named_sounds_are_there_and_pauses_are_silent():
+def test_expected_phonemes_occur_and_pauses_are_silent():
     spoken = synthesize("Bob. Fish.", "en-us", speed=120)
     symbols = [phoneme.symbol for phoneme in spoken.phonemes]
     assert symbols.count("b") == 2 and {"f", "ʃ"} <= set(symbols)
@@ -34,7 +34,7 @@ def test_the_named_sounds_are_there_and_pauses_are_silent():
     assert len(middle) > 0 and np.abs(middle).max() < 0.02 < np.abs(spoken.waveform).max()
 
 
-def test_same_words_same_times_and_voices_differ():
+def test_phoneme_times_are_reproducible_and_depend_on_the_voice():
     first, again = (synthesize("One more time.", "en-us+f3") for _ in range(2))
     other = synthesize("One more time.", "en-us+m3")
     for one, two in zip(first.phonemes, again.phonemes, strict=True):
@@ -43,22 +43,22 @@ def test_same_words_same_times_and_voices_differ():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_language_speaks(language):
+def test_every_language_gives_audio(language):
     assert synthesize("mama", language).seconds > 0.2
 
 
-def test_every_variant_speaks():
+def test_voice_variants_give_audio():
     assert all(synthesize("no", f"en-us+{variant}").seconds > 0.1 for variant in VARIANTS[::6])
 
 
-def test_refuses_what_it_cannot_speak():
+def test_unknown_voice_and_speed_out_of_range_are_rejected():
     with pytest.raises(ConfigError, match="no voice 'xx-nowhere'"):
         synthesize("hello", "xx-nowhere")
     with pytest.raises(ConfigError, match="Speed 20"):
         synthesize("hello", speed=20)
 
 
-def test_joined_utterances_keep_their_times():
+def test_joining_shifts_phoneme_times():
     one, two = silence(0.5), synthesize("Papa.", "en-us")
     both = join([one, two])
     assert both.seconds == pytest.approx(one.seconds + two.seconds)
@@ -67,10 +67,10 @@ def test_joined_utterances_keep_their_times():
     )
 
 
-def test_resampling_keeps_a_tone_and_removes_what_does_not_fit():
+def test_resampling_keeps_a_tone_and_removes_frequencies_above_nyquist():
     time = np.arange(22050) / 22050
     tone, high = (np.sin(2 * np.pi * f * time).astype(np.float32) for f in (1000, 9500))
     expected = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
-    made = resample_audio(tone, 22050, 16000)
-    assert made.shape == (16000,) and np.abs(made - expected)[200:-200].max() < 2e-3
+    resampled = resample_audio(tone, 22050, 16000)
+    assert resampled.shape == (16000,) and np.abs(resampled - expected)[200:-200].max() < 2e-3
     assert np.abs(resample_audio(high, 22050, 16000))[200:-200].max() < 2e-2

@@ -1,4 +1,4 @@
-"""A trace by hand, small enough to reckon its figures in the head; times in microseconds from 1000."""
+"""A handwritten trace, small enough to verify its metrics by hand; times in microseconds from 1000."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ START = 1000.0
 
 
 def event(category: str, name: str, lane: tuple[int, int], times: tuple[float, float], **args: Any) -> dict[str, Any]:
-    """A complete event of a Chrome trace: times are (from, to) after the run's start."""
+    """A complete event of a Chrome trace; ``times`` are (start, stop) relative to the start of the run."""
     start, stop = times
     pid, tid = lane
-    found = {"ph": "X", "cat": category, "name": name, "pid": pid, "tid": tid, "args": args}
-    return found | {"ts": START + start, "dur": stop - start}
+    fields = {"ph": "X", "cat": category, "name": name, "pid": pid, "tid": tid, "args": args}
+    return fields | {"ts": START + start, "dur": stop - start}
 
 
-def made_events() -> list[dict[str, Any]]:
-    """A run of 1000 us.
+def sample_events() -> list[dict[str, Any]]:
+    """Events of a run of 1000 us.
 
-    The main thread copies 4096 bytes to the GPU and starts two kernels in "denoise", one of which runs while the
-    thread is in "decode" already, where it copies 64 and 36 bytes back and waits for them. Another thread is in "read"
-    meanwhile. A kernel outside all stages, two things outside the run, and events of other kinds.
+    In "denoise", the main thread copies 4096 bytes to the GPU and launches two kernels, one of which still runs when
+    the thread is in "decode", where it copies 64 and 36 bytes back and waits for them. Another thread is in "read" at
+    the same time. There are also a kernel outside all stages, two events outside the run, and events of other kinds.
     """
     main, other, stream = (HOST, MAIN), (HOST, OTHER), (GPU, STREAM)
     runtime, copy = "cuda_runtime", "gpu_memcpy"
