@@ -46,9 +46,13 @@ def test_the_committed_map_shows_every_package():
 
 
 def test_without_layers_there_is_no_map(tmp_path: Path):
-    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\n")
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text("[tool.ruff]\n")
+    with pytest.raises(ConfigError, match="no .tool.importlinter."):
+        read_layers(pyproject)
+    pyproject.write_text('[tool.importlinter]\nroot_package = "latentsync"\n')
     with pytest.raises(ConfigError, match="no import contract"):
-        read_layers(tmp_path / "pyproject.toml")
+        read_layers(pyproject)
 
 
 def test_diagrams_are_reproducible(tmp_path: Path):

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from textwrap import fill
 
 import grimp
+from importlinter import api as importlinter
 from matplotlib.path import Path as Outline
 
 from latentsync.errors import ConfigError
 from tools.docs_images.canvas import CARD, MUTED, Box, Canvas, Point
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PACKAGE = "latentsync"
 PURPOSES = {
@@ -65,8 +60,10 @@ def read_layers(pyproject: Path) -> Layers:
     Raises:
         ConfigError: the file holds no such contract.
     """
-    tool = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("tool", {})
-    contracts = tool.get("importlinter", {}).get("contracts", [])
+    try:
+        contracts = importlinter.read_configuration(str(pyproject))["contracts_options"]
+    except FileNotFoundError as error:
+        raise ConfigError(f"{pyproject} is missing or has no [tool.importlinter] to draw the map from") from error
     layers = next((contract["layers"] for contract in contracts if contract.get("type") == "layers"), None)
     if layers is None:
         raise ConfigError(f"{pyproject} has no import contract of type 'layers'; the map is drawn from it")
@@ -76,12 +73,18 @@ def read_layers(pyproject: Path) -> Layers:
 def read_imports() -> Edges:
     """Which packages each package imports, from the source of `latentsync`."""
     graph = grimp.build_graph(PACKAGE, cache_dir=None)
-    edges: Edges = {name.split(".")[1]: set() for name in graph.find_children(PACKAGE)}
-    for module in graph.modules - {PACKAGE}:
-        imported = graph.find_modules_directly_imported_by(module) - {PACKAGE}
-        own = module.split(".")[1]
-        edges[own] |= {name.split(".")[1] for name in imported} - {own}
-    return edges
+    edges: Edges = {}
+    for module in graph.modules:
+        own = _package(module)
+        edges.setdefault(own, set()).update(map(_package, graph.find_modules_directly_imported_by(module)))
+    # The root module and `python -m` entries are no packages.
+    named = {name for name in edges if name.strip("_") == name and name}
+    return {name: (edges[name] & named) - {name} for name in named}
+
+
+def _package(module: str) -> str:
+    """The package of a dotted module name; empty for the root."""
+    return module.partition(".")[2].partition(".")[0]
 
 
 def without_shortcuts(edges: Mapping[str, Collection[str]]) -> Edges:

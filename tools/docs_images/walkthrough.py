@@ -25,13 +25,13 @@ from latentsync.diffusion.speed import SamplerRequest
 from latentsync.errors import FaceNotFoundError
 from latentsync.face.compositing.masks import prepare_masked_pixels
 from latentsync.face.compositing.restore import FaceRestorer
+from latentsync.face.detection.detector import FaceDetector
 from latentsync.face.geometry.affine import apply_affine, crop_size, invert_affine
 from latentsync.face.geometry.warp import warp_faces
 from latentsync.face.tracking.tracker import FaceTracker
 from latentsync.media.audio.reader import load_speech
 from latentsync.media.video_reader import VideoReader
 from latentsync.pipelines.generator import WindowInput
-from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 from latentsync.profiling import StageClock
 from latentsync.whisper.audio_windows import AudioWindows
 
@@ -67,14 +67,6 @@ class Walkthrough:
     alpha: ImageArray
 
 
-def load_demo(checkpoints: Path) -> tuple[LipsyncPipeline, SamplerRequest, tuple[int, float]]:
-    """The bundled model on the CPU, the default request, and the model's own steps and guidance."""
-    files, placement = preset_files("demo", checkpoints), choose_placement("cpu")
-    detector = build_face_detector("mediapipe", checkpoints, placement.devices[0])
-    run = load_config(files.config_path).run
-    return build_pipeline(files, placement, detector), SamplerRequest(), (run.inference_steps, run.guidance_scale)
-
-
 def walk(video: Path, speech: Path, checkpoints: Path, first: int, shown: int) -> Walkthrough:
     """Generate one window of a video and keep what becomes of one frame.
 
@@ -88,16 +80,19 @@ def walk(video: Path, speech: Path, checkpoints: Path, first: int, shown: int) -
     Raises:
         FaceNotFoundError: a frame has no usable face.
     """
-    pipeline, request, model = load_demo(checkpoints)
+    files, placement = preset_files("demo", checkpoints), choose_placement("cpu")
+    pipeline = build_pipeline(files, placement, build_face_detector("mediapipe", checkpoints, placement.devices[0]))
+    run = load_config(files.config_path).run
     reader = VideoReader(video)
     frames = [frame.pixels for frame in islice(reader, first, first + _LENGTH)]
     resolution = pipeline.generator.resolution
-    points, matrices = _track(pipeline, frames, float(reader.fps))
+    points, matrices = _track(pipeline.make_detector(), resolution, frames, float(reader.fps))
     stack = torch.from_numpy(rearrange(np.stack(frames), "f h w c -> f c h w").copy())
     faces = warp_faces(stack, torch.from_numpy(matrices), resolution)
     waveform = torch.from_numpy(load_speech(speech).waveform)
     audio = AudioWindows(pipeline.audio_encoder, waveform, reader.fps, first + _LENGTH)[first : first + _LENGTH]
-    pipeline.generator.start(1247, request.options(*model), StageClock(pipeline.device))
+    sampler = SamplerRequest().options(run.inference_steps, run.guidance_scale)
+    pipeline.generator.start(1247, sampler, StageClock(pipeline.device))
     (codes,) = pipeline.generator.sample_windows([WindowInput(faces, audio)])
     generated = pipeline.generator.decode(codes, faces).float()
     restorer, weights = FaceRestorer(resolution, "mask", pipeline.mask), np.ones(_LENGTH, np.float32)
@@ -121,12 +116,11 @@ def walk(video: Path, speech: Path, checkpoints: Path, first: int, shown: int) -
 
 
 def _track(
-    pipeline: LipsyncPipeline, frames: Sequence[ImageArray], fps: float
+    detector: FaceDetector, resolution: int, frames: Sequence[ImageArray], fps: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Control points (f, 3, 2) as detected, and smoothed matrices (f, 2, 3) image -> crop."""
     height, width, _ = frames[0].shape
-    tracker = FaceTracker("largest", (width, height), fps, pipeline.generator.resolution)
-    detector = pipeline.make_detector()
+    tracker = FaceTracker("largest", (width, height), fps, resolution)
     found = [detector.detect(frame) for frame in frames]
     detector.close()
     tracked = [face for index, faces in enumerate(found) for face in tracker.push(index, faces)] + tracker.flush()
@@ -173,7 +167,7 @@ def draw_walkthrough(step: Walkthrough, out: Path) -> None:
         panel.set_xlim(view[0], view[0] + view[2])
         panel.set_ylim(view[1] + view[2], view[1])
     _draw_points(axes[0], step)
-    for level, style in ((127, "-"), (2, "--")):
+    for level, style in ((127, "-"), (0, "--")):
         contours, _ = cv2.findContours((step.alpha > level).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         for contour in contours:
             x, y = np.concatenate([contour, contour[:1]])[:, 0].T
