@@ -44,7 +44,7 @@ PURPOSES = {
 FOUNDATIONS = ("media", "checkpoints", "config", "profiling", "runtime", "errors")
 
 _WIDTH, _ROW, _BOX_WIDTH, _BOX_HEIGHT, _TOP = 880, 86, 160, 48, 14
-_FOUNDATION_HEIGHT = 82
+_FOUNDATION_HEIGHT = 96
 _SLOTS = 3  # a package alone in its layer may stand left, right or in the middle
 _LANE = 7
 _COLORS = ("#0969da", "#1a7f37", "#bc4c00", "#8250df", "#bf3989", "#9a6700", "#0a7f80", "#57606a", "#cf222e", "#5c6f00")
