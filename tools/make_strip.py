@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--labels", action="store_true", help="label the rows")
     parser.add_argument("--quality", type=int, default=88, help="JPEG quality, 1 to 95 (%(default)s)")
     options = parser.parse_args(argv)
-    rows = {"source": options.source, "truth": options.truth, "generated": options.result}
+    rows = {"source": options.source, "truth": options.truth, "result": options.result}
     videos = {name: path for name, path in rows.items() if path is not None}
 
     def work() -> None:

@@ -17,6 +17,7 @@ OWN = {"latentsync", "scripts", "tools", "eval", "tests"}
 PACKAGE_OF = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
+    "importlinter": "import-linter",
     "skimage": "scikit-image",
     "whisper": "openai-whisper",
     "yaml": "pyyaml",

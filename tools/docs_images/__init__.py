@@ -1,0 +1,1 @@
+"""Images of the documentation, drawn from the code."""
