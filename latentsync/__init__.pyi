@@ -6,4 +6,5 @@ from latentsync.build.presets import available_models as available_models
 from latentsync.pipelines.job import LipsyncJob as LipsyncJob
 from latentsync.pipelines.job import LipsyncResult as LipsyncResult
 
+__all__: list[str]
 __version__: str
