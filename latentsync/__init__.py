@@ -10,9 +10,6 @@ checkers and editors the same names. See ``docs/python_api.md``.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 from latentsync import errors
 
 __all__ = [
@@ -36,10 +33,12 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load a public name on first use (PEP 562)."""
+    import importlib
+
     if name == "__version__":
-        value: Any = _version()
+        value: object = _version()
     elif name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     else:
