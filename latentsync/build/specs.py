@@ -27,12 +27,12 @@ def build_unet_spec(model: ModelConfig) -> UNetSpec:
     reference = ModelConfig()
     for key in _FIXED_MODEL_KEYS:
         if getattr(model, key) != getattr(reference, key):
-            raise ConfigError(f"model.{key}: got {getattr(model, key)!r}, expected {getattr(reference, key)!r}")
+            raise ConfigError(f"model.{key}: got {getattr(model, key)!r}, only {getattr(reference, key)!r} exists here")
     motion = model.motion_module_kwargs
     plain = MotionModuleConfig(motion.num_attention_heads, motion.num_transformer_block)
     plain.temporal_position_encoding_max_len = motion.temporal_position_encoding_max_len
     if motion != plain:
-        raise ConfigError(f"model.motion_module_kwargs: got {motion}, expected {plain}")
+        raise ConfigError(f"model.motion_module_kwargs: got {motion}, only {plain} exists here")
     return UNetSpec(
         in_channels=model.in_channels,
         out_channels=model.out_channels,
