@@ -1,12 +1,12 @@
-"""The errors this package raises on purpose.
+"""The exceptions that this package raises for conditions a user can act upon.
 
-Every message says what failed, what was given, what is expected and what to do next, so that a command-line layer
-can show it as it is. A bare ``Exception`` from here is a bug of ours, never a way of reporting bad input.
+Every message states what failed, what was given, what is expected and what to do, so that a command line or server can
+show it unchanged. Any other exception is a bug.
 """
 
 
 class LatentSyncError(Exception):
-    """Base of all errors that a user can act upon."""
+    """Base class of all of them."""
 
 
 class MediaError(LatentSyncError):
@@ -30,8 +30,12 @@ class DependencyError(LatentSyncError):
 
 
 class TrainingError(LatentSyncError):
-    """A training run cannot go on: its figures are no numbers any more, or what it writes does not fit the disk."""
+    """A training run cannot continue: its loss is not finite, or its checkpoints do not fit on the disk."""
 
 
 class DataError(LatentSyncError):
     """Training data is missing, or too much of it cannot be used."""
+
+
+class Cancelled(LatentSyncError):
+    """A run was stopped by its cancel event; nothing unfinished was left behind."""

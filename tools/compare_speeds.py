@@ -22,12 +22,12 @@ import torch
 
 from latentsync.backends.placement import choose_placement
 from latentsync.build.networks import load_syncnet
-from latentsync.build.pipeline import build_pipeline
+from latentsync.build.pipeline import build_pipeline, model_defaults
 from latentsync.build.presets import ModelFiles, custom_files, preset_files
 from latentsync.build.specs import build_schedule
 from latentsync.checkpoints import registry as checkpoints
 from latentsync.config.load import Config, load_config, load_syncnet_config
-from latentsync.diffusion.denoise import SamplerOptions, plan_window
+from latentsync.diffusion.denoise import plan_window
 from latentsync.diffusion.plan import network_calls
 from latentsync.diffusion.speed import SPEEDS, SamplerRequest
 from latentsync.errors import ConfigError, DependencyError
@@ -37,7 +37,7 @@ from latentsync.media.audio.syncnet_mel import syncnet_mel
 from latentsync.metrics.dub_quality import DubFolder, Metrics, aligned_crops, mouth_opening_metrics, similarity_metrics
 from latentsync.metrics.sync_conf import SyncMeter
 from latentsync.pipelines.job import LipsyncJob
-from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.pipelines.lipsync_pipeline import LipsyncEngine
 from latentsync.runtime.resources import REPOSITORY
 from latentsync.synthetic.dub_cases import bundled_case, write_case
 from latentsync.synthetic.head.renderer import HeadRenderer
@@ -118,9 +118,9 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     meter = _sync_meter(arguments, device)
     rows = [_plan_row(variant, config) for variant in selected]
     pipeline = build_pipeline(files, placement, _detector(case))
+    pipeline.defaults = model_defaults(config)
     for variant, row in zip(selected, rows):
-        sampler = variant.request.options(run.inference_steps, run.guidance_scale)
-        row["denoise_seconds"] = _generate(pipeline, _dub(variant.name, case), sampler, arguments.seconds)
+        row["denoise_seconds"] = _generate(pipeline, _dub(variant.name, case), variant.request, arguments.seconds)
         logger.info("%s: %.1f seconds of denoising", variant.name, row["denoise_seconds"])
     for variant, row in zip(selected, rows):
         row |= _measure(variant, case, config.data.resolution, meter)
@@ -186,9 +186,21 @@ def _detector(case: Path) -> Callable[[], KnownPointsDetector]:
     return partial(KnownPointsDetector, DubFolder(case).control_points)
 
 
-def _generate(pipeline: LipsyncPipeline, dub: DubFolder, sampler: SamplerOptions, seconds: float) -> float:
+def _generate(pipeline: LipsyncEngine, dub: DubFolder, request: SamplerRequest, seconds: float) -> float:
     """Lip-sync the case; returns the denoising time in seconds."""
-    job = LipsyncJob(dub.source, dub.speech, dub.result, sampler, preview_seconds=seconds, overwrite=True)
+    job = LipsyncJob(
+        dub.source,
+        dub.speech,
+        dub.result,
+        speed=request.speed,
+        inference_steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        solver=request.solver,
+        cache_interval=request.cache_interval,
+        guidance_interval=request.guidance_interval,
+        preview=seconds,
+        overwrite=True,
+    )
     return pipeline(job).stage_seconds.get("denoise", 0.0)
 
 

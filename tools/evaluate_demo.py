@@ -26,7 +26,6 @@ from latentsync.build.pipeline import DETECTORS, build_face_detector, build_pipe
 from latentsync.build.presets import custom_files, preset_files
 from latentsync.checkpoints import registry as checkpoints
 from latentsync.config.load import load_config, load_syncnet_config
-from latentsync.diffusion.denoise import SamplerOptions
 from latentsync.errors import ConfigError, DependencyError
 from latentsync.face.compositing.masks import load_mask
 from latentsync.face.detection.known_points import KnownPointsDetector
@@ -158,22 +157,28 @@ def _generate(arguments: argparse.Namespace, cases: list[DubFolder], folder: Pat
     else:
         files = preset_files(arguments.preset, arguments.checkpoints)
     config = load_config(files.config_path)
-    sampler = SamplerOptions(
-        arguments.inference_steps or config.run.inference_steps,
-        config.run.guidance_scale if arguments.guidance_scale is None else arguments.guidance_scale,
-    )
+    steps = arguments.inference_steps or config.run.inference_steps
+    guidance_scale = config.run.guidance_scale if arguments.guidance_scale is None else arguments.guidance_scale
     known = arguments.detector == "known"
     detector = build_face_detector("auto" if known else arguments.detector, arguments.checkpoints, device)
     pipeline = build_pipeline(files, placement, detector)
     for number, case in enumerate(cases, start=1):
         if known:
             pipeline.make_detector = partial(KnownPointsDetector, case.control_points)
-        result = pipeline(LipsyncJob(case.source, case.speech, case.result, sampler, overwrite=True))
+        job = LipsyncJob(
+            case.source,
+            case.speech,
+            case.result,
+            inference_steps=steps,
+            guidance_scale=guidance_scale,
+            overwrite=True,
+        )
+        result = pipeline(job)
         logger.info("result %d of %d: %.1f frames per second", number, len(cases), result.frames_per_second)
     settings = {
         "model": files.name,
-        "steps": sampler.steps,
-        "guidance_scale": sampler.guidance_scale,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
         "detector": arguments.detector,
         "device": device.type,
         "dtype": str(placement.dtype).removeprefix("torch."),

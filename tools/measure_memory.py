@@ -32,7 +32,7 @@ from latentsync.media.timeline import TimelineReader
 from latentsync.media.video_writer import VideoWriter, WriterOptions
 from latentsync.pipelines.generator import PassThroughGenerator
 from latentsync.pipelines.job import LipsyncJob
-from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.pipelines.lipsync_pipeline import LipsyncEngine
 from latentsync.runtime.resources import REPOSITORY
 from latentsync.whisper.audio_encoder import load_audio_encoder
 
@@ -60,7 +60,7 @@ def run(video: Path, audio: Path, out: Path) -> None:
     encoder = load_audio_encoder(resolve("demo-audio-encoder", default_root()), cpu, torch.float32)
     make_detector = build_face_detector("auto", default_root(), cpu)
     generator = PassThroughGenerator(RESOLUTION)
-    pipeline = LipsyncPipeline(generator, encoder, make_detector, load_mask("mask", RESOLUTION), cpu)
+    pipeline = LipsyncEngine(generator, encoder, make_detector, load_mask("mask", RESOLUTION), cpu)
     pipeline(LipsyncJob(video, audio, out))
 
 

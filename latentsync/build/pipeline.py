@@ -1,10 +1,11 @@
-"""From configuration and checkpoints to objects: the only place that turns one into the other."""
+"""Builds the inference engine from a configuration and checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,25 +21,25 @@ from latentsync.models.unet.load import load_unet
 from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.models.vae import load_vae
 from latentsync.models.weights.state_dict import copy_network
-from latentsync.pipelines.generator import DiffusionGenerator
-from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.pipelines.generator import DiffusionGenerator, FaceGenerator
+from latentsync.pipelines.job import ModelDefaults
+from latentsync.pipelines.lipsync_pipeline import LipsyncEngine
 from latentsync.pipelines.sharded import ShardedGenerator
 from latentsync.whisper.audio_encoder import load_audio_encoder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-
 DETECTORS = ("auto", "mediapipe", "insightface")
 
 
 def build_face_detector(kind: str, root: Path, device: torch.device) -> Callable[[], FaceDetector]:
-    """A maker of face detectors.
+    """A factory of face detectors.
 
     Args:
-        kind: "mediapipe" (carries its models, may be used commercially), "insightface" (as the published system,
-            needs its model files, which are for research only), or "auto", which takes mediapipe.
-        root: the checkpoint folder, where InsightFace's models are looked for.
+        kind: "mediapipe" (its models are part of the package and may be used commercially), "insightface" (as in the
+            published system; its model files are for research only), or "auto", which is mediapipe.
+        root: the checkpoint folder, which holds InsightFace's models.
         device: where InsightFace runs.
 
     Raises:
@@ -55,14 +56,12 @@ def build_face_detector(kind: str, root: Path, device: torch.device) -> Callable
     return MediapipeDetector
 
 
-def build_pipeline(
-    files: ModelFiles, placement: Placement, make_detector: Callable[[], FaceDetector]
-) -> LipsyncPipeline:
-    """Load all networks and join them.
+def build_pipeline(files: ModelFiles, placement: Placement, make_detector: Callable[[], FaceDetector]) -> LipsyncEngine:
+    """Load all networks and connect them.
 
     Args:
         files: configuration and weights.
-        placement: where everything but decoding, detection and encoding runs, and how.
+        placement: devices, precision and memory of everything but decoding, detection and encoding.
         make_detector: see `build_face_detector`.
 
     Raises:
@@ -75,36 +74,61 @@ def build_pipeline(
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs belong to the current device
     unet, vae = load_unet(spec, files.unet, device, dtype), load_vae(files.vae, device, dtype)
+    if files.lora is not None:
+        _merge_lora(unet, files.lora)
     copies = [(copy_network(unet, other), copy_network(vae, other)) for other in placement.devices[1:]]
     generators = [_generator(config, *networks, placement) for networks in [(unet, vae), *copies]]
+    resources = ExitStack()
+    generator: FaceGenerator = generators[0]
+    if len(generators) > 1:
+        generator = resources.enter_context(closing(ShardedGenerator(generators)))
     audio_encoder = load_audio_encoder(files.audio_encoder, device, dtype, spec.cross_attention_dim)
     left, right = config.data.audio_feat_length
-    return LipsyncPipeline(
-        generator=generators[0] if len(generators) == 1 else ShardedGenerator(generators),
+    return LipsyncEngine(
+        generator=generator,
         audio_encoder=audio_encoder,
         make_detector=make_detector,
         mask=load_mask(config.data.mask_image_path, config.data.resolution),
         device=device,
         window_length=config.data.num_frames,
         audio_feat_length=(left, right),
-        settings={
-            "model": files.name,
-            "config": str(files.config_path),
-            "unet": str(files.unet),
-            "device": placement.names,
-            "dtype": str(dtype).removeprefix("torch."),
-            "torch": torch.__version__,
-            "compiled": placement.compiled,
-            "memory": placement.memory,
-            "window_batch_size": placement.window_batch_size,
-        },
+        defaults=model_defaults(config),
+        settings=_settings(files, placement),
+        resources=resources,
     )
+
+
+def model_defaults(config: Config) -> ModelDefaults:
+    """What the configured model is sampled with where a job leaves it open."""
+    return ModelDefaults(config.run.inference_steps, config.run.guidance_scale, config.run.seed)
+
+
+def _settings(files: ModelFiles, placement: Placement) -> dict[str, Any]:
+    """The part of a report that states how the engine was built."""
+    return {
+        "model": files.name,
+        "config": str(files.config_path),
+        "unet": str(files.unet),
+        "lora": None if files.lora is None else str(files.lora),
+        "device": placement.names,
+        "dtype": str(placement.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "compiled": placement.compiled,
+        "memory": placement.memory,
+        "window_batch_size": placement.window_batch_size,
+    }
+
+
+def _merge_lora(unet: UNet3DConditionModel, path: Path) -> None:
+    from latentsync.models.weights.lora import merge_lora
+
+    merge_lora(unet, path, 1.0)
 
 
 def _generator(
     config: Config, unet: UNet3DConditionModel, vae: AutoencoderKL, placement: Placement
 ) -> DiffusionGenerator:
-    """The generator of the device on which the networks are."""
+    """The generator for the device that holds the networks."""
     return DiffusionGenerator(
         prepare_networks(unet, vae, config.data.num_frames, placement),
         vae,

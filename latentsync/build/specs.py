@@ -1,8 +1,8 @@
-"""From configuration sections to the plain specifications that networks and schedules take."""
+"""Converts configuration sections to the specifications that networks and schedules are built from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from latentsync.config.load import Config
 from latentsync.config.sections import ModelConfig, MotionModuleConfig
@@ -10,10 +10,7 @@ from latentsync.diffusion.ddim import NoiseSchedule, Prediction
 from latentsync.errors import ConfigError
 from latentsync.models.unet.spec import UNetSpec
 
-if TYPE_CHECKING:
-    pass
-
-# Keys of the published files whose values no published network varies.
+# Keys of the published files that have the same value in every published network.
 _FIXED_MODEL_KEYS = (
     "mid_block_type motion_module_type act_fn center_input_sample downsample_padding flip_sin_to_cos freq_shift "
     "mid_block_scale_factor resnet_time_scale_shift unet_use_cross_frame_attention unet_use_temporal_attention "
@@ -22,10 +19,10 @@ _FIXED_MODEL_KEYS = (
 
 
 def build_unet_spec(model: ModelConfig) -> UNetSpec:
-    """The network that a configuration's model section describes.
+    """The specification of the U-Net that a configuration's model section describes.
 
     Raises:
-        ConfigError: the section asks for something that no published network has.
+        ConfigError: a value is not supported, as no published network has it.
     """
     reference = ModelConfig()
     for key in _FIXED_MODEL_KEYS:

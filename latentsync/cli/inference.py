@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import signal
 from collections import Counter
@@ -24,12 +25,10 @@ from latentsync.backends import placement
 from latentsync.build.pipeline import DETECTORS, build_face_detector, build_pipeline
 from latentsync.build.presets import PRESETS, ModelFiles, custom_files, preset_files
 from latentsync.checkpoints import registry as checkpoints
-from latentsync.config.load import load_config
-from latentsync.config.sections import RunConfig
-from latentsync.diffusion.speed import PUBLISHED_CACHE_INTERVAL, SPEEDS, SamplerRequest
+from latentsync.diffusion.speed import PUBLISHED_CACHE_INTERVAL, SPEEDS
 from latentsync.errors import ConfigError, LatentSyncError
 from latentsync.pipelines.job import LipsyncJob, LipsyncResult
-from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
+from latentsync.pipelines.lipsync_pipeline import LipsyncEngine
 from latentsync.runtime.resources import REPOSITORY
 
 logger = logging.getLogger(__name__)
@@ -38,28 +37,6 @@ _NO_MEMORY = (
     "The device's memory is full (%s). Close other programs that use it, try --memory low, choose a smaller model with "
     "--preset 1.5 or demo, or --device cpu"
 )
-
-
-def _float_pair(value: Any) -> tuple[float, float]:
-    """A list of two numbers, as YAML and the command line give it."""
-    if not isinstance(value, list | tuple):
-        raise TypeError("no list")
-    low, high = map(float, value)
-    return low, high
-
-
-_JOB_OPTIONS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("video_path", "audio_path", "video_out_path"), Path),
-    **dict.fromkeys(("inference_steps", "cache_interval", "seed", "crf"), int),
-    **dict.fromkeys(("guidance_scale", "preview"), float),
-    **dict.fromkeys(("speed", "solver", "face", "windows", "output_fps", "loop"), str),
-    **dict.fromkeys(("enable_deepcache", "keep_silent_frames", "side_by_side", "overwrite"), bool),
-    "guidance_interval": _float_pair,
-}
-_KINDS: dict[Callable[[Any], Any], str] = {
-    **{Path: "a path", int: "a whole number", float: "a number", str: "a word", bool: "true or false"},
-    _float_pair: "two numbers",
-}
 
 
 def inference_parser() -> argparse.ArgumentParser:
@@ -129,17 +106,25 @@ def select_files(options: argparse.Namespace) -> ModelFiles:
     return custom_files(*own, options.checkpoints)
 
 
-def read_jobs(options: argparse.Namespace, defaults: RunConfig) -> list[LipsyncJob]:
+def read_jobs(options: argparse.Namespace) -> list[LipsyncJob]:
     """One job from the options, or those of the task file, whose entries may set any option of their own.
 
     Raises:
-        ConfigError: paths are missing, or the task file is no list of known options.
+        ConfigError: paths are missing, or the task file is not a list of jobs.
     """
-    shared = {key: getattr(options, key) for key in _JOB_OPTIONS}
+    names = [field.name for field in dataclasses.fields(LipsyncJob)]
+    shared = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.tasks is None:
-        return [_job(shared, defaults)]
-    entries = enumerate(_read_tasks(options.tasks), 1)
-    jobs = [_job({**shared, **_typed(entry, f"Task {number}")}, defaults) for number, entry in entries]
+        missing = [name for name in LipsyncJob.required() if name not in shared]
+        if missing:
+            raise ConfigError(f"Needed: {', '.join('--' + name for name in missing)} (or --tasks FILE)")
+        return [LipsyncJob.from_dict(shared)]
+    jobs = []
+    for number, entry in enumerate(_read_tasks(options.tasks), 1):
+        try:
+            jobs.append(LipsyncJob.from_dict(entry, defaults=shared))
+        except ConfigError as error:
+            raise ConfigError(f"Task {number}: {error}") from error
     twice = [path for path, count in Counter(job.report_path.resolve() for job in jobs).items() if count > 1]
     if twice:
         raise ConfigError(f"Task file {options.tasks}: two results would be called {twice[0].stem}")
@@ -159,63 +144,7 @@ def _read_tasks(path: Path) -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", OmegaConf.to_container(entries))
 
 
-def _typed(entry: dict[str, Any], where: str) -> dict[str, Any]:
-    """A task's options, each checked to be of its kind; those left empty are left out."""
-    unknown = sorted(str(key) for key in entry if key not in _JOB_OPTIONS)
-    if unknown:
-        raise ConfigError(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(_JOB_OPTIONS)}")
-    given = {key: value for key, value in entry.items() if value is not None}
-    for key, value in given.items():
-        kind = _JOB_OPTIONS[key]
-        given[key] = _converted(value, kind)
-        if given[key] is None:
-            raise ConfigError(f"{where}: {key}: got {value!r}, expected {_KINDS[kind]}")
-    return given
-
-
-def _converted(value: Any, kind: Callable[[Any], Any]) -> Any:
-    """The value as that kind, None if it is none: `true` is no number and 7.5 no whole one, but 25 may be a word."""
-    if isinstance(value, bool) != (kind is bool) or (kind is int and isinstance(value, float) and value % 1):
-        return None
-    try:
-        return kind(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:
-    missing = [key for key in ("video_path", "audio_path", "video_out_path") if values[key] is None]
-    if missing:
-        raise ConfigError(f"Needed: {', '.join('--' + key for key in missing)} (or --tasks FILE)")
-    request = SamplerRequest(
-        speed=values["speed"],
-        steps=values["inference_steps"],
-        guidance_scale=values["guidance_scale"],
-        solver=values["solver"],
-        cache_interval=values["cache_interval"],
-        deepcache=values["enable_deepcache"],
-        guidance_interval=values["guidance_interval"] and _float_pair(values["guidance_interval"]),
-        published=values["windows"] == "published",
-    )
-    return LipsyncJob(
-        video_path=Path(values["video_path"]),
-        audio_path=Path(values["audio_path"]),
-        video_out_path=Path(values["video_out_path"]),
-        sampler=request.options(defaults.inference_steps, defaults.guidance_scale),
-        seed=defaults.seed if values["seed"] is None else values["seed"],
-        face=str(values["face"]),
-        windows=values["windows"],
-        output_fps=str(values["output_fps"]),
-        loop=values["loop"],
-        preview_seconds=values["preview"],
-        keep_silent_frames=values["keep_silent_frames"],
-        side_by_side=values["side_by_side"],
-        overwrite=values["overwrite"],
-        crf=values["crf"],
-    )
-
-
-def run_job(pipeline: LipsyncPipeline, job: LipsyncJob) -> LipsyncResult:
+def run_job(pipeline: LipsyncEngine, job: LipsyncJob) -> LipsyncResult:
     """Make one video under a progress bar, which appears once the inputs have proved usable."""
     with logging_redirect_tqdm(), ExitStack() as stack:
         bar: tqdm[NoReturn] | None = None
@@ -242,7 +171,7 @@ def describe(result: LipsyncResult) -> str:
     return "\n".join(lines)
 
 
-def load_pipeline(options: argparse.Namespace, files: ModelFiles) -> LipsyncPipeline:
+def load_pipeline(options: argparse.Namespace, files: ModelFiles) -> LipsyncEngine:
     """The pipeline that the options ask for, loaded; every command that lip-syncs gets it here.
 
     Raises:
@@ -263,7 +192,7 @@ def load_pipeline(options: argparse.Namespace, files: ModelFiles) -> LipsyncPipe
     return build_pipeline(files, chosen, make_detector)
 
 
-def prepare_benchmark(options: argparse.Namespace, video_out_path: Path) -> tuple[LipsyncPipeline, LipsyncJob]:
+def prepare_benchmark(options: argparse.Namespace, video_out_path: Path) -> tuple[LipsyncEngine, LipsyncJob]:
     """The pipeline and the one job that a measurement repeats: the bundled clip and speech where none are given.
 
     Raises:
@@ -280,7 +209,7 @@ def prepare_benchmark(options: argparse.Namespace, video_out_path: Path) -> tupl
         "video_out_path": video_out_path,
     }
     files = select_files(options)
-    (job,) = read_jobs(argparse.Namespace(**{**vars(options), **paths}), load_config(files.config_path).run)
+    (job,) = read_jobs(argparse.Namespace(**{**vars(options), **paths}))
     job.check_paths()
     return load_pipeline(options, files), job
 
@@ -311,7 +240,7 @@ def run_command(options: argparse.Namespace, work: Callable[[], int]) -> int:
 
 def _run_all(options: argparse.Namespace) -> int:
     files = select_files(options)
-    jobs = read_jobs(options, load_config(files.config_path).run)
+    jobs = read_jobs(options)
     several = len(jobs) > 1
     usable = [job for job in jobs if _succeeds(job, job.check_paths, several)]
     if not usable:
@@ -323,7 +252,7 @@ def _run_all(options: argparse.Namespace) -> int:
     return 0 if len(made) == len(jobs) else 1
 
 
-def _make(pipeline: LipsyncPipeline, job: LipsyncJob) -> None:
+def _make(pipeline: LipsyncEngine, job: LipsyncJob) -> None:
     logger.info("%s", describe(run_job(pipeline, job)))
 
 

@@ -1,8 +1,8 @@
-"""One generator per device, which make different windows of one video at the same time.
+"""One generator per device; the windows of a video are distributed over them.
 
-On CUDA nothing here waits for a device, only for the host's part: queueing the work. That is done by a thread per
-device, since a device whose queue is full would keep the others waiting. Everything runs on the devices' default
-streams, and torch makes a copy between two GPUs wait for both.
+On CUDA the host only queues work and never waits for a device. One thread per device queues, since a full queue blocks
+its thread and would stall the other devices. All work runs on the devices' default streams; torch synchronizes a copy
+between two GPUs with both.
 """
 
 from __future__ import annotations
@@ -25,28 +25,32 @@ T = TypeVar("T")
 
 
 class _Shard:
-    """A generator, its device and the thread that works for it.
+    """A generator, its device and the thread that queues its work.
 
     Attributes:
-        warmed_up: what it has been asked for before, so that nothing is compiled or recorded when it is asked again.
+        warmed_up: keys of the work done before, which needs no compilation or graph capture any more.
     """
 
     def __init__(self, generator: DiffusionGenerator) -> None:
         self.generator, self.device = generator, generator.mask.device
         self.warmed_up: set[Any] = set()
-        # Started by the first work; ends with the program or when the generator is dropped.
+        # The thread starts with the first work and ends with `close`, the program, or the shard's garbage collection.
         self._worker = ThreadPoolExecutor(1, str(self.device), _choose_device, (self.device,))
 
     def submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Have the thread do something with the generator."""
+        """Call ``work`` with the generator in the shard's thread."""
         return self._worker.submit(work, self.generator, *arguments)
+
+    def close(self) -> None:
+        """End the thread after its current work."""
+        self._worker.shutdown()
 
 
 class ShardedGenerator:
-    """A `FaceGenerator` whose windows and decodings are dealt out to several devices of one kind.
+    """A `FaceGenerator` that distributes windows and decoding over several devices of one kind.
 
-    The first device takes what comes in, draws the noise and finishes the faces, and the video is the one that it
-    would make alone. Stages are timed on the first device.
+    The first device holds the inputs, draws the noise and postprocesses the faces, so the video equals the one that it
+    makes alone, up to rounding. Stages are timed on the first device.
 
     Args:
         generators: one per device, of the same networks and options.
@@ -68,10 +72,10 @@ class ShardedGenerator:
 
     @torch.inference_mode()
     def sample_windows(self, windows: Sequence[WindowInput]) -> list[Tensor]:
-        """See `FaceGenerator.sample_windows`; every device takes its turn."""
+        """See `FaceGenerator.sample_windows`; windows are assigned round-robin."""
         count = len(self._shards)
         drawn = [(window, self._first.draw_noise(len(window.faces))) for window in windows]
-        # Sent before any work is queued, since a copy waits for what its source has queued before.
+        # Copied before any work is queued, since a copy waits for everything its source device has queued before.
         parts = [[_moved(*each, shard.device) for each in drawn[k::count]] for k, shard in enumerate(self._shards)]
         made = [iter(codes) for codes in self._dispatch(_sample_all, parts)]
         return [self._to_primary(next(made[index % count])) for index in range(len(windows))]
@@ -79,7 +83,7 @@ class ShardedGenerator:
     @torch.inference_mode()
     def decode(self, codes: Tensor, faces: Tensor) -> Tensor:
         """See `FaceGenerator.decode`; the frames are split among the devices."""
-        # Whole batches of the autoencoder, so that no rounding tells how many devices there are.
+        # Split at whole VAE batches, so that rounding does not depend on the number of devices.
         batch, count = self._first.vae_batch, len(self._shards)
         batches = -(-len(codes) // batch)
         bounds = pairwise(batch * (batches * k // count) for k in range(count + 1))
@@ -94,13 +98,13 @@ class ShardedGenerator:
         )
 
     def _dispatch(self, work: Callable[[DiffusionGenerator, Any], T], parts: Sequence[Any]) -> list[T]:
-        """Give each device its part, if there is one for it; results in the same order.
+        """Run each device's part, if it has one; results in the same order.
 
-        An error of one of them is raised when all have ended. What is new to a device, it is given alone: compilers and
-        recorders of graphs cannot stand others beside them.
+        An error of one device is raised when all have finished. Work that is new to a device runs alone: compilation
+        and graph capture do not tolerate concurrent work.
         """
         busy = [(shard, part) for shard, part in zip(self._shards, parts, strict=True) if len(part)]
-        # Windows are recorded for each number of them; decodings are padded to one size.
+        # Graphs are captured for each number of windows; decoding is padded to one batch size.
         keys = [(work, self._options, len(part) if work is _sample_all else 0) for _, part in busy]
         alone = any(key not in shard.warmed_up for (shard, _), key in zip(busy, keys))
         futures = []
@@ -111,6 +115,11 @@ class ShardedGenerator:
                 shard.warmed_up.add(key)
         wait(futures)
         return [future.result() for future in futures]
+
+    def close(self) -> None:
+        """End the threads of all devices. The generator cannot be used afterwards."""
+        for shard in self._shards:
+            shard.close()
 
     def _to_primary(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._shards[0].device, non_blocking=True)

@@ -21,13 +21,13 @@ from latentsync.cli.inference import (
     run_inference,
     select_files,
 )
-from latentsync.config.sections import RunConfig
 from latentsync.diffusion.speed import SamplerRequest
 from latentsync.errors import CheckpointError, ConfigError
+from latentsync.pipelines.job import ModelDefaults
 from latentsync.runtime.resources import REPOSITORY
 from tests.tiny_models import write_tiny_models
 
-DEFAULTS = RunConfig(guidance_scale=1.25, inference_steps=12, seed=9)
+DEFAULTS = ModelDefaults(inference_steps=12, guidance_scale=1.25, seed=9)
 PATHS = ["--video_path", "v.mp4", "--audio_path", "a.wav", "--video_out_path", "o.mp4"]
 PUBLISHED = {
     "--unet_config_path",
@@ -75,13 +75,14 @@ def test_the_list_of_options_is_frozen() -> None:
 
 
 def test_options_win_over_the_models_own_defaults() -> None:
-    (plain,) = read_jobs(inference_parser().parse_args(PATHS), DEFAULTS)
-    assert (plain.sampler.steps, plain.sampler.guidance_scale, plain.seed) == (12, 1.25, 9)
-    assert plain.sampler.cache_interval == 1 and not plain.sampler.published
+    (job,) = read_jobs(inference_parser().parse_args(PATHS))
+    plain = job.resolved(DEFAULTS)
+    assert (plain.inference_steps, plain.guidance_scale, plain.seed) == (12, 1.25, 9)
+    assert plain.cache_interval == 1 and plain.windows == "blend"
     options = [*PATHS, "--inference_steps", "5", "--guidance_scale", "2", "--seed", "1", "--enable_deepcache"]
-    (given,) = read_jobs(inference_parser().parse_args([*options, "--windows", "published"]), DEFAULTS)
-    assert (given.sampler.steps, given.sampler.guidance_scale, given.seed) == (5, 2.0, 1)
-    assert given.sampler.cache_interval == 3 and given.sampler.published
+    (given,) = read_jobs(inference_parser().parse_args([*options, "--windows", "published"]))
+    assert (given.inference_steps, given.guidance_scale, given.seed) == (5, 2.0, 1)
+    assert given.resolved(DEFAULTS).cache_interval == 3 and given.windows == "published"
 
 
 def test_compiling_needs_a_gpu() -> None:
@@ -92,9 +93,9 @@ def test_compiling_needs_a_gpu() -> None:
 
 def test_speed_sets_what_is_not_given() -> None:
     options = [*PATHS, "--speed", "realtime", "--guidance_interval", "0", "0.5"]
-    (job,) = read_jobs(inference_parser().parse_args(options), RunConfig())
+    (job,) = read_jobs(inference_parser().parse_args(options))
     expected = replace(SamplerRequest("realtime").options(20, 1.5), guidance_interval=(0.0, 0.5))
-    assert job.sampler == expected and expected.steps < 20
+    assert job.sampler_options(ModelDefaults()) == expected and expected.steps < 20
 
 
 def test_tasks_may_differ_in_how_they_are_sampled(tmp_path: Path) -> None:
@@ -104,9 +105,11 @@ def test_tasks_may_differ_in_how_they_are_sampled(tmp_path: Path) -> None:
         f"- {{{paths}, video_out_path: one.mp4, solver: dpm++, cache_interval: 2, guidance_interval: [0.1, 0.9]}}\n"
         f"- {{{paths}, video_out_path: two.mp4, speed: exact}}\n"
     )
-    one, two = read_jobs(inference_parser().parse_args(["--tasks", str(tasks), "--speed", "fast"]), DEFAULTS)
-    assert one.sampler == SamplerRequest("fast", None, None, "dpm++", 2, False, (0.1, 0.9)).options(12, 1.25)
-    assert two.sampler == SamplerRequest().options(12, 1.25)
+    one, two = read_jobs(inference_parser().parse_args(["--tasks", str(tasks), "--speed", "fast"]))
+    assert one.sampler_options(DEFAULTS) == SamplerRequest("fast", None, None, "dpm++", 2, False, (0.1, 0.9)).options(
+        12, 1.25
+    )
+    assert two.sampler_options(DEFAULTS) == SamplerRequest().options(12, 1.25)
 
 
 def test_task_files_hold_jobs_that_may_differ_in_any_option(tmp_path: Path) -> None:
@@ -115,8 +118,8 @@ def test_task_files_hold_jobs_that_may_differ_in_any_option(tmp_path: Path) -> N
         "- {video_path: a.mp4, audio_path: a.wav, video_out_path: one.mp4}\n"
         "- {video_path: b.mp4, audio_path: b.wav, video_out_path: two.mp4, seed: 3, face: 1, output_fps: 25}\n"
     )
-    one, two = read_jobs(inference_parser().parse_args(["--tasks", str(tasks), "--crf", "20"]), DEFAULTS)
-    assert (one.video_path, one.seed, one.face, one.crf) == (Path("a.mp4"), 9, "largest", 20)
+    one, two = read_jobs(inference_parser().parse_args(["--tasks", str(tasks), "--crf", "20"]))
+    assert (one.video_path, one.seed, one.face, one.crf) == (Path("a.mp4"), None, "largest", 20)
     assert (two.video_path, two.seed, two.face, two.output_fps) == (Path("b.mp4"), 3, "1", "25")
 
 
@@ -127,8 +130,8 @@ def test_task_files_hold_jobs_that_may_differ_in_any_option(tmp_path: Path) -> N
         ("", "expected a list"),
         ("- {video_path: [", "not readable as YAML"),
         ("- {video: a}", "unknown video"),
-        ("- {seed: 1}", "Needed: --video_path"),
-        ("- {video_path: null, audio_path: a, video_out_path: o.mp4}", "Needed: --video_path"),
+        ("- {seed: 1}", "Task 1: Job: got no video_path, audio_path, video_out_path"),
+        ("- {video_path: null, audio_path: a, video_out_path: o.mp4}", "Task 1: Job: got no video_path;"),
         ("- {crf: high}", "Task 1: crf: got 'high', expected a whole number"),
         ("- {inference_steps: 7.5}", "inference_steps: got 7.5, expected a whole number"),
         ("- {seed: true}", "seed: got True, expected a whole number"),
@@ -144,7 +147,7 @@ def test_bad_task_files_are_refused(tmp_path: Path, content: str, message: str) 
     tasks = tmp_path / "tasks.yaml"
     tasks.write_text(content)
     with pytest.raises(ConfigError, match=message):
-        read_jobs(inference_parser().parse_args(["--tasks", str(tasks)]), DEFAULTS)
+        read_jobs(inference_parser().parse_args(["--tasks", str(tasks)]))
 
 
 def test_a_measurement_is_of_the_bundled_clip_unless_paths_are_given(tmp_path: Path) -> None:

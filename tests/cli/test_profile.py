@@ -46,7 +46,7 @@ def test_everything_that_is_promised_lies_in_the_folder(profile: Path) -> None:
     assert summary["frames_per_second"] == pytest.approx(16 / summary["wall_seconds"], rel=0.01)
     assert 0 < summary["first_frame_seconds"] < summary["wall_seconds"]
     assert summary["machine"]["device"] == "cpu" and summary["gpu_busy_fraction"] is None
-    assert summary["settings"]["preview_seconds"] == 0.64 and summary["peak_mib"]["resident"] > 100
+    assert summary["settings"]["preview"] == 0.64 and summary["peak_mib"]["resident"] > 100
 
 
 def test_stages_of_all_threads_are_there_as_in_the_runs_own_report(profile: Path) -> None:

@@ -7,13 +7,24 @@ import math
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from latentsync.diffusion.denoise import SamplerOptions
+from latentsync.diffusion.solvers import Solver
 from latentsync.errors import ConfigError, MediaError
-from latentsync.pipelines.job import FrameLog, FrameSpan, LipsyncJob, LipsyncResult
+from latentsync.face.tracking.selection import CHOICES
+from latentsync.media.timeline import LoopMode
+from latentsync.pipelines.job import (
+    FACES,
+    LOOPS,
+    SOLVERS,
+    FrameLog,
+    FrameSpan,
+    LipsyncJob,
+    LipsyncResult,
+    ModelDefaults,
+)
 
 
 @pytest.fixture
@@ -28,25 +39,81 @@ def result_for(path: Path) -> LipsyncResult:
     return LipsyncResult(path, 10, Fraction(30000, 1001), 64, 48, 9, 1, [FrameSpan(3, 3, "no face")], [], {}, 2.0, 0.5)
 
 
+PATHS = {"video_path": "v.mp4", "audio_path": "a.wav", "video_out_path": "o.mp4"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preview_seconds": 0}, "Preview"),
-        ({"preview_seconds": math.inf}, "Preview"),
-        ({"crf": 52}, "crf"),
-        ({"seed": -2}, "Seed"),
-        ({"seed": 2**64}, "Seed"),
-        ({"face": "smallest"}, "choice of face"),
-        ({"output_fps": "fast"}, "frame rate 'fast'"),
-        ({"windows": "published"}, "published=False"),
-        ({"sampler": SamplerOptions(published=True)}, "'blend'"),
-        ({"windows": "wide"}, "Windows"),
-        ({"loop": "forever"}, "Loop"),
+        ({"preview": 0}, "preview: got 0, expected a number above 0"),
+        ({"preview": math.inf}, "preview: got inf"),
+        ({"guidance_scale": math.nan}, "guidance_scale: got nan, expected a number from 0 to 20"),
+        ({"crf": 52}, "crf: got 52, expected a whole number from 0 to 51"),
+        ({"seed": -2}, "seed: got -2"),
+        ({"seed": 2**63}, "seed: got"),
+        ({"face": "smallest"}, "face: got 'smallest', expected one of largest"),
+        ({"output_fps": "fast"}, "output_fps: got 'fast', expected source, or a number"),
+        ({"output_fps": "25/0"}, "output_fps: got '25/0'"),
+        ({"windows": "wide"}, "windows: got 'wide', expected one of blend, tail, published"),
+        ({"loop": "forever"}, "loop: got 'forever'"),
+        ({"guidance_interval": [0.7, 0.2]}, "guidance_interval: got .*, expected two numbers"),
+        ({"enable_deepcache": True, "cache_interval": 2}, "cache_interval: got 2 beside enable_deepcache"),
+        ({"video_path": ""}, "video_path: got '', expected a path"),
+        ({"video_path": "a\0b"}, "video_path: got .*, expected a path"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+def test_values_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        LipsyncJob(Path("a"), Path("b"), Path("c"), **options)
+        LipsyncJob.from_dict({**PATHS, **options})
+    with pytest.raises(ConfigError, match=message):
+        LipsyncJob(**{**PATHS, **options})
+
+
+def test_unknown_and_missing_fields_are_named() -> None:
+    with pytest.raises(ConfigError, match="unknown video, sead; known: video_path, audio_path"):
+        LipsyncJob.from_dict({**PATHS, "video": "v.mp4", "sead": 1})
+    with pytest.raises(ConfigError, match="got no audio_path, video_out_path; expected the path"):
+        LipsyncJob.from_dict({"video_path": "v.mp4", "audio_path": None})
+    with pytest.raises(ConfigError, match="got list, expected a mapping"):
+        LipsyncJob.from_dict([PATHS])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown sead"):
+        LipsyncJob.from_dict(PATHS, defaults={"sead": 1})
+
+
+def test_values_of_the_job_win_over_those_given_as_defaults() -> None:
+    job = LipsyncJob.from_dict({**PATHS, "seed": 3, "crf": None}, defaults={"seed": 1, "crf": 20, "video_path": "x"})
+    assert (job.seed, job.crf, job.video_path) == (3, 20, Path("v.mp4"))
+
+
+def test_paths_may_be_text_or_path_objects() -> None:
+    text = LipsyncJob.from_dict(PATHS)
+    assert text == LipsyncJob(Path("v.mp4"), Path("a.wav"), Path("o.mp4")) and isinstance(text.video_path, Path)
+
+
+def test_a_job_becomes_json_and_back() -> None:
+    options = {"face": 1, "output_fps": 29.97002997002997, "guidance_interval": [0, 0.5], "preview": 2, "crf": 20.0}
+    job = LipsyncJob.from_dict({**PATHS, **options})
+    assert (job.face, job.guidance_interval, job.crf) == ("1", (0.0, 0.5), 20)
+    assert LipsyncJob.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+
+
+def test_what_is_left_open_follows_from_speed_and_model() -> None:
+    defaults = ModelDefaults(inference_steps=12, guidance_scale=1.25, seed=9)
+    plain = LipsyncJob.from_dict(PATHS).resolved(defaults)
+    assert (plain.inference_steps, plain.guidance_scale, plain.seed) == (12, 1.25, 9)
+    assert (plain.solver, plain.cache_interval, plain.guidance_interval) == ("ddim", 1, (0.0, 1.0))
+    fast = LipsyncJob.from_dict({**PATHS, "speed": "fast", "solver": "unipc", "seed": 0})
+    resolved = fast.resolved(defaults)
+    assert (resolved.inference_steps, resolved.solver, resolved.seed) == (9, "unipc", 0)
+    assert resolved.resolved(defaults) == resolved
+    assert resolved.sampler_options(defaults) == fast.sampler_options(defaults)
+    published = LipsyncJob.from_dict({**PATHS, "windows": "published", "enable_deepcache": True})
+    sampler = published.sampler_options(defaults)
+    assert sampler.published and sampler.cache_interval == 3
+
+
+def test_choices_are_those_of_the_modules_that_own_them() -> None:
+    assert get_args(Solver) == SOLVERS and get_args(LoopMode) == LOOPS and CHOICES == FACES
 
 
 def test_output_that_is_an_input_is_refused_even_with_overwrite(inputs: tuple[Path, Path]) -> None:
@@ -80,9 +147,10 @@ def test_missing_inputs_are_named(inputs: tuple[Path, Path], tmp_path: Path) -> 
 
 
 def test_fresh_seeds_differ_and_given_ones_stay() -> None:
-    job = LipsyncJob(Path("a"), Path("b"), Path("c"), seed=-1)
-    assert len({job.resolve_seed() for _ in range(8)}) > 1
-    assert LipsyncJob(Path("a"), Path("b"), Path("c"), seed=5).resolve_seed() == 5
+    fresh, given = (LipsyncJob.from_dict({**PATHS, "seed": seed}) for seed in (-1, 5))
+    assert len({fresh.resolved(ModelDefaults()).seed for _ in range(8)}) > 1
+    assert LipsyncJob.from_dict(PATHS).resolved(ModelDefaults(seed=-1)).seed != -1
+    assert given.resolved(ModelDefaults()).seed == 5
 
 
 def test_frame_log_joins_neighbours_with_one_reason() -> None:

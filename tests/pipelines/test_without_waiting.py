@@ -21,7 +21,7 @@ from latentsync.face.geometry.affine import face_template, fit_affine
 from latentsync.face.tracking.tracker import TrackedFace
 from latentsync.pipelines.align import AlignedFrame
 from latentsync.pipelines.compositor import Compositor
-from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline, window_audio
+from latentsync.pipelines.lipsync_pipeline import LipsyncEngine, window_audio
 from latentsync.pipelines.output_frame import OutputFrame
 from latentsync.pipelines.windows import plan_windows
 from latentsync.profiling import StageClock
@@ -31,7 +31,7 @@ from tests.tiny_models import TinyModels, write_tiny_models
 COUNT, SIZE = 44, (320, 240)
 
 
-def tiny_pipeline(models: TinyModels, device: torch.device, dtype: torch.dtype, keep_detail: bool) -> LipsyncPipeline:
+def tiny_pipeline(models: TinyModels, device: torch.device, dtype: torch.dtype, keep_detail: bool) -> LipsyncEngine:
     parts = models.root / "demo"
     files = ModelFiles("tiny", models.config, models.unet, parts / "audio_encoder.safetensors", parts / "vae")
     pipeline = build_pipeline(files, Placement((device,), dtype), MediapipeDetector)
@@ -52,7 +52,7 @@ def aligned_frames(resolution: int) -> Iterator[AlignedFrame]:
         yield AlignedFrame(index, np.roll(noise, index, axis=0), face)
 
 
-def finished_frames(pipeline: LipsyncPipeline, blend: Blend, audio: AudioWindows) -> list[OutputFrame]:
+def finished_frames(pipeline: LipsyncEngine, blend: Blend, audio: AudioWindows) -> list[OutputFrame]:
     clock = StageClock(pipeline.device)
     options = SamplerOptions(steps=2, guidance_scale=1.5, published=blend == "published")
     pipeline.generator.start(7, options, clock)
@@ -63,7 +63,7 @@ def finished_frames(pipeline: LipsyncPipeline, blend: Blend, audio: AudioWindows
     return list(compositor.run(frames, plan, lambda window: window_audio(audio, window)))
 
 
-def speech(pipeline: LipsyncPipeline) -> AudioWindows:
+def speech(pipeline: LipsyncEngine) -> AudioWindows:
     waveform: Tensor = torch.rand(2 * 16000, generator=torch.Generator().manual_seed(0)) - 0.5
     return AudioWindows(pipeline.audio_encoder, waveform, Fraction(25), COUNT)
 
