@@ -32,4 +32,4 @@ def resolve_weights(name: str, published: str, key: str) -> Path:
         ConfigError: the named file does not exist.
         CheckpointError: the published file is not there; the message says how to get it.
     """
-    return find_file(name, key) if name else checkpoints.resolve(published, REPOSITORY / "checkpoints")
+    return find_file(name, key) if name else checkpoints.resolve(published, checkpoints.default_root())

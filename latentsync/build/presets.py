@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from latentsync.checkpoints import registry as checkpoints
-from latentsync.config.load import load_config
 from latentsync.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 from latentsync.runtime.resources import REPOSITORY
 
 logger = logging.getLogger(__name__)
+
+
+DETECTORS = ("auto", "mediapipe", "insightface")
+"""Kinds of face detectors."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,12 @@ class ModelFiles:
     vae: Path
 
 
-def preset_files(name: str | None, root: Path) -> ModelFiles:
+def preset_files(name: str | None, root: Path | None = None) -> ModelFiles:
     """Find a preset's files; without a name, those of the best preset that is complete.
 
     Args:
         name: a key of `PRESETS`, or None.
-        root: the checkpoint folder.
+        root: the checkpoint folder; None searches the standard ones.
 
     Raises:
         ConfigError: unknown name.
@@ -76,13 +75,15 @@ def preset_files(name: str | None, root: Path) -> ModelFiles:
     return ModelFiles(name, preset.config_path, unet, audio_encoder, vae)
 
 
-def custom_files(config_path: Path, unet: Path, root: Path) -> ModelFiles:
+def custom_files(config_path: Path, unet: Path, root: Path | None = None) -> ModelFiles:
     """Files for a U-Net of your own: the audio encoder and VAE that its configuration goes with.
 
     Raises:
         CheckpointError: one of them is missing; the message says how to get it.
         ConfigError: the configuration cannot be read.
     """
+    from latentsync.config.load import load_config  # with OmegaConf, which presets do not need
+
     width = load_config(config_path).model.cross_attention_dim
     published = {384: "whisper-tiny", 768: "whisper-small"}.get(width)
     audio_encoder = checkpoints.resolve(published or "demo-audio-encoder", root)

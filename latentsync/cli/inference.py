@@ -1,4 +1,8 @@
-"""The command line of inference: its options, and what happens from them to the last report line."""
+"""Command line of inference: its options, and the run from parsing them to the last report line.
+
+PyTorch and the networks are imported after options, jobs and paths have been checked, so that mistakes are reported at
+once.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +15,21 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args
 
-import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-from yaml import YAMLError
-
-from latentsync.backends import placement
-from latentsync.build.pipeline import DETECTORS, build_face_detector, build_pipeline
-from latentsync.build.presets import PRESETS, ModelFiles, custom_files, preset_files
-from latentsync.checkpoints import registry as checkpoints
-from latentsync.config.load import load_config
-from latentsync.config.sections import RunConfig
+from latentsync.backends.memory import Memory
+from latentsync.build.presets import DETECTORS, PRESETS, ModelFiles, custom_files, preset_files
+from latentsync.checkpoints.folders import default_root
 from latentsync.diffusion.speed import PUBLISHED_CACHE_INTERVAL, SPEEDS, SamplerRequest
 from latentsync.errors import ConfigError, LatentSyncError
-from latentsync.pipelines.job import LipsyncJob, LipsyncResult
-from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 from latentsync.runtime.resources import REPOSITORY
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from latentsync.config.sections import RunConfig
+    from latentsync.pipelines.job import LipsyncJob, LipsyncResult
+    from latentsync.pipelines.lipsync_pipeline import LipsyncPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +62,8 @@ _KINDS: dict[Callable[[Any], Any], str] = {
 
 
 def inference_parser() -> argparse.ArgumentParser:
-    """Every option of `scripts.inference`; the first group keeps the published names."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.inference", description="Make a video speak other words.", allow_abbrev=False
-    )
+    """The parser of every option; the published ones keep their names."""
+    parser = argparse.ArgumentParser(description="Lip-sync a video to a speech track.", allow_abbrev=False)
     add = parser.add_argument_group("what to make").add_argument
     add("--video_path", type=Path, help="the talking head")
     add("--audio_path", type=Path, help="the speech: any file with sound")
@@ -76,10 +73,10 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--preset", choices=list(PRESETS), help="default: the best one whose weights are here")
     add("--unet_config_path", type=Path, help="with --inference_ckpt_path: a U-Net of your own instead of a preset")
     add("--inference_ckpt_path", type=Path, help="weights that fit --unet_config_path")
-    add("--checkpoints", type=Path, default=checkpoints.default_root(), help="checkpoint folder (%(default)s)")
+    add("--checkpoints", type=Path, default=default_root(), help="checkpoint folder; default: the standard folders")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--devices", help="instead of --device: several of this computer, cuda:0,cuda:1, or all")
-    add("--memory", default="usual", choices=get_args(placement.Memory), help="low: for GPUs of 8 GB, slower")
+    add("--memory", default="usual", choices=get_args(Memory), help="low: for GPUs of 8 GB, slower")
     add("--window_batch_size", type=int, default=1, help="windows computed together on a large GPU (%(default)s)")
     add("--dtype", default="auto", help="auto, float32, float16, bfloat16")
     add("--compile", action="store_true", help="fuse the networks for a GPU: minutes at the first start, faster then")
@@ -148,6 +145,10 @@ def read_jobs(options: argparse.Namespace, defaults: RunConfig) -> list[LipsyncJ
 
 def _read_tasks(path: Path) -> list[dict[str, Any]]:
     """The entries of a task file as they stand there."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     if not path.is_file():
         raise ConfigError(f"Task file {path} does not exist")
     try:
@@ -197,6 +198,8 @@ def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:
         guidance_interval=values["guidance_interval"] and _float_pair(values["guidance_interval"]),
         published=values["windows"] == "published",
     )
+    from latentsync.pipelines.job import LipsyncJob
+
     return LipsyncJob(
         video_path=Path(values["video_path"]),
         audio_path=Path(values["audio_path"]),
@@ -217,6 +220,9 @@ def _job(values: dict[str, Any], defaults: RunConfig) -> LipsyncJob:
 
 def run_job(pipeline: LipsyncPipeline, job: LipsyncJob) -> LipsyncResult:
     """Make one video under a progress bar, which appears once the inputs have proved usable."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     with logging_redirect_tqdm(), ExitStack() as stack:
         bar: tqdm[NoReturn] | None = None
 
@@ -249,6 +255,9 @@ def load_pipeline(options: argparse.Namespace, files: ModelFiles) -> LipsyncPipe
         ConfigError: a device, precision or detector that cannot be used.
         CheckpointError: weights are damaged or do not fit the configuration.
     """
+    from latentsync.backends import placement  # these two import PyTorch and the networks
+    from latentsync.build.pipeline import build_face_detector, build_pipeline
+
     if options.devices and options.device != "auto":
         raise ConfigError(f"--device {options.device} and --devices {options.devices}: give one of them")
     devices = options.devices or options.device
@@ -280,7 +289,7 @@ def prepare_benchmark(options: argparse.Namespace, video_out_path: Path) -> tupl
         "video_out_path": video_out_path,
     }
     files = select_files(options)
-    (job,) = read_jobs(argparse.Namespace(**{**vars(options), **paths}), load_config(files.config_path).run)
+    (job,) = read_jobs(argparse.Namespace(**{**vars(options), **paths}), _run_config(files))
     job.check_paths()
     return load_pipeline(options, files), job
 
@@ -301,7 +310,9 @@ def run_command(options: argparse.Namespace, work: Callable[[], int]) -> int:
     except LatentSyncError as error:
         logger.error("%s", error)
         return 1
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
         logger.error(_NO_MEMORY, _first_line(error))
         return 1
     except KeyboardInterrupt:
@@ -311,7 +322,7 @@ def run_command(options: argparse.Namespace, work: Callable[[], int]) -> int:
 
 def _run_all(options: argparse.Namespace) -> int:
     files = select_files(options)
-    jobs = read_jobs(options, load_config(files.config_path).run)
+    jobs = read_jobs(options, _run_config(files))
     several = len(jobs) > 1
     usable = [job for job in jobs if _succeeds(job, job.check_paths, several)]
     if not usable:
@@ -334,10 +345,24 @@ def _succeeds(job: LipsyncJob, step: Callable[[], None], named: bool) -> bool:
     except LatentSyncError as error:
         logger.error("%s%s", f"{job.video_out_path}: " if named else "", error)
         return False
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
         logger.error("%s" + _NO_MEMORY, f"{job.video_out_path}: " if named else "", _first_line(error))
         return False
     return True
+
+
+def _run_config(files: ModelFiles) -> RunConfig:
+    from latentsync.config.load import load_config
+
+    return load_config(files.config_path).run
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch  # imported long before it can run out of memory
+
+    return isinstance(error, torch.OutOfMemoryError)
 
 
 def _first_line(error: Exception) -> str:

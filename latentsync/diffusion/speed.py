@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from latentsync.diffusion.denoise import SamplerOptions
-from latentsync.diffusion.solvers import Solver
 from latentsync.errors import ConfigError
+
+if TYPE_CHECKING:
+    from latentsync.diffusion.denoise import SamplerOptions
+    from latentsync.diffusion.solvers import Solver
 
 PUBLISHED_CACHE_INTERVAL = 3
 WHOLE = (0.0, 1.0)
@@ -79,6 +81,8 @@ class SamplerRequest:
         Raises:
             ConfigError: a value is out of range, the speed is unknown, or two cache intervals are asked for.
         """
+        from latentsync.diffusion.denoise import SamplerOptions  # takes seconds to import, and requests are made early
+
         if self.speed not in SPEEDS:
             raise ConfigError(f"Speed: got {self.speed!r}, expected one of {', '.join(SPEEDS)}")
         speed = SPEEDS[self.speed]
