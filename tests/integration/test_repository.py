@@ -18,7 +18,6 @@ PACKAGE_OF = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "skimage": "scikit-image",
-    "whisper": "openai-whisper",
     "yaml": "pyyaml",
 }
 INSTALLED_BY_THEIR_USERS = {"insightface", "pyyaml", "scipy"}
