@@ -21,7 +21,13 @@ PACKAGE_OF = {
     "yaml": "pyyaml",
 }
 INSTALLED_BY_THEIR_USERS = {"insightface", "pyyaml", "scipy"}
-TESTS_ACROSS_MODULES: set[str] = set()
+TESTS_ACROSS_MODULES = {
+    "losses/test_train_step.py",
+    "metrics/test_bundled_syncnet.py",
+    "pipelines/test_without_waiting.py",
+    "training/test_trainer_gpu.py",
+    "training/test_trainer_processes.py",
+}
 COMES_WITH_CUDA = {"triton"}  # a part of torch for CUDA; only the kernels' own files import it
 
 
