@@ -1,24 +1,18 @@
 #!/usr/bin/env bash
-# Lip-sync a video to a speech track. Installs what is missing at the first run.
+# Lip-sync a video to a speech track. Installs missing requirements at the first run.
 #
 #   ./inference.sh                                            the bundled clip with the bundled speech
 #   ./inference.sh --video_path me.mp4 --audio_path words.wav --video_out_path out.mp4
 #   ./inference.sh --help                                     all options
 #
-# What is not given comes from assets/; an output that is not named goes to a free name in outputs/.
-# Environment: LATENTSYNC_PYTHON  use this Python, which has everything, instead of .venv
+# Inputs default to the files in assets/, the output to a free name in outputs/.
+# Environment: LATENTSYNC_PYTHON  use this Python, which has all requirements, instead of .venv
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$(dirname "${BASH_SOURCE[0]}")/scripts/lib.sh"
+choose_python
 
-if [ -n "${LATENTSYNC_PYTHON:-}" ]; then
-    python=$LATENTSYNC_PYTHON
-else
-    "$root/setup_env.sh"
-    python=$root/.venv/bin/python
-fi
-
-# Prints a name in outputs/ that neither exists nor is about to be written by another run.
+# Sets `output` to a name in outputs/ that neither exists nor is claimed by another run.
 free_output() {
     local stem=$1 name=$1 number=1
     mkdir -p "$root/outputs"
@@ -29,7 +23,7 @@ free_output() {
     output=$root/outputs/$name.mp4
 }
 
-# The lock is held by this process, and after exec by Python, until it ends however it ends.
+# The lock is held by this process, and after exec by Python, until it exits in any way.
 claim() {
     command -v flock >/dev/null 2>&1 && [ -d "$root/.venv" ] || return 0
     mkdir -p "$root/.venv/.outputs"
@@ -65,5 +59,4 @@ case $given in
         ;;
 esac
 
-# Relative paths keep the meaning they have where the user stands, so the folder is not changed.
-PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m scripts.inference ${defaults[@]+"${defaults[@]}"} "$@"
+exec "$python" -m scripts.inference ${defaults[@]+"${defaults[@]}"} "$@"

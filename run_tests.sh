@@ -35,7 +35,7 @@ check "ruff check" ruff check --quiet .
 check "ruff format" ruff format --quiet --check .
 check "mypy" mypy --no-error-summary
 check "import rules" lint-imports --no-logo
-check "shellcheck" shellcheck ./*.sh eval/*.sh .ci/run
+check "shellcheck" shellcheck ./*.sh eval/*.sh scripts/*.sh .ci/run
 
 workers=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 [ "$workers" -le 8 ] || workers=8

@@ -1,7 +1,7 @@
-"""What this machine can run and what is missing, each with what to do about it.
+"""Diagnostics of an installation: what this machine can run, what is missing, and the remedy for each finding.
 
-Nothing heavy is imported before `diagnose` is called, and whatever cannot be imported becomes a finding instead of an
-error: this is the part that has to work when others do not.
+Nothing heavy is imported before `diagnose` is called. A module that cannot be imported becomes a finding instead of an
+error: this module has to work when others do not.
 """
 
 import importlib
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentsync.checkpoints import registry as checkpoints
+from latentsync.checkpoints.folders import default_root
+from latentsync.runtime.advice import install_command
 
 Status = Literal["ok", "warning", "missing"]
 
 _IMPORT_ERRORS = (ImportError, OSError, RuntimeError, AttributeError)
 _GB = 1e9
-_SETUP = "run ./setup_env.sh"
 _LIBRARIES = {
     "torch": "torch",
     "numpy": "numpy",
@@ -34,8 +35,6 @@ _LIBRARIES = {
     "tqdm": "tqdm",
     "av": "av",
     "cv2": "opencv-python-headless",
-    "diffusers.models": "diffusers",
-    "whisper.model": "openai-whisper",
 }
 _PRESET_MEMORY_GB = {"demo": 0.0, "1.5": 8.0, "1.6": 18.0}
 _BUFFALO_FILES = ("det_10g.onnx", "2d106det.onnx")
@@ -43,12 +42,12 @@ _BUFFALO_FILES = ("det_10g.onnx", "2d106det.onnx")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """One check and its result."""
 
     area: str
     """Group it is shown under: system, libraries, media, faces, weights, output or package."""
     name: str
-    """What was looked at."""
+    """What was checked."""
     status: Status
     """ "ok"; "warning": works less well or optional; "missing": something cannot run."""
     detail: str
@@ -58,13 +57,13 @@ class Finding:
 
 
 def diagnose(root: Path | None = None, output: Path | None = None) -> list[Finding]:
-    """Look at everything that inference needs.
+    """Check everything that inference needs.
 
     Args:
-        root: checkpoint folder; default as in `latentsync.checkpoints.registry`.
-        output: folder that results will be written into; default `outputs` in the current folder.
+        root: checkpoint folder; None checks the standard ones.
+        output: folder that results will be written to; default `outputs` in the current folder.
     """
-    root = checkpoints.default_root() if root is None else root
+    root = default_root() if root is None else root
     output = Path("outputs") if output is None else output
     gpus = _gpus()
     return [
@@ -140,12 +139,12 @@ def _libraries() -> list[Finding]:
         if imported is not None:
             findings.append(Finding("libraries", distribution, "ok", _version(distribution)))
         else:
-            remedy = f"{_SETUP}, or: pip install --no-deps {distribution}"
+            remedy = f"run: {install_command()}"
             findings.append(Finding("libraries", distribution, "missing", problem, remedy))
     if importlib.util.find_spec("torchvision") is not None:
         imported, problem = _import("torchvision")
         if imported is None:
-            remedy = "pip uninstall torchvision: it is not needed, and a broken one breaks diffusers"
+            remedy = "pip uninstall torchvision: it is not needed, and a broken one breaks libraries that look for it"
             findings.append(Finding("libraries", "torchvision", "warning", problem, remedy))
     return findings
 
@@ -188,7 +187,7 @@ def _has_kernels(major: int, minor: int, built_for: list[str]) -> bool:
 def _gpu_findings(gpus: list[dict[str, Any]]) -> list[Finding]:
     if not gpus:
         detail = "none that torch can use; the demo model is made for the CPU, versions 1.5 and 1.6 are not"
-        remedy = "for a CUDA GPU, install its driver and a CUDA build of torch (see setup_env.sh)"
+        remedy = "for a CUDA GPU, install its driver and a CUDA build of torch"
         return [Finding("system", "GPU", "warning", detail, remedy)]
     findings = []
     for gpu in gpus:
@@ -214,7 +213,7 @@ def _memory() -> Finding:
 def _encoder() -> Finding:
     av, problem = _import("av")
     if av is None:
-        return Finding("media", "H.264 encoder", "missing", problem, _SETUP)
+        return Finding("media", "H.264 encoder", "missing", problem, f"run: {install_command()}")
     try:
         av.codec.Codec("libx264", "w")
     except ValueError as error:
@@ -224,7 +223,7 @@ def _encoder() -> Finding:
 
 
 def _mediapipe() -> Finding:
-    remedy = "pip install --no-deps mediapipe==0.10.21, the newest with its models inside"
+    remedy = f"run: {install_command()}; mediapipe 0.10.21 is the newest that contains its models"
     mediapipe, problem = _import("mediapipe")
     if mediapipe is None:
         return Finding("faces", "mediapipe", "missing", problem, remedy)
@@ -240,7 +239,7 @@ def _insightface(root: Path) -> Finding:
     for module in ("onnxruntime", "insightface"):
         imported, problem = _import(module)
         if imported is None:
-            remedy = "only for crops exactly as published: pip install -r requirements-insightface.txt"
+            remedy = f"only for crops exactly as published: {install_command('insightface')}"
             return Finding("faces", "insightface", "warning", f"optional; {problem}", remedy)
     folder = root / "auxiliary" / "models" / "buffalo_l"
     absent = [file for file in _BUFFALO_FILES if not (folder / file).is_file()]
@@ -255,16 +254,20 @@ def _weights(root: Path, gpu_memory_gb: float) -> list[Finding]:
     for preset, needed_gb in _PRESET_MEMORY_GB.items():
         absent = [name for name in checkpoints.GROUPS[preset] if checkpoints.find(name, root) is None]
         if absent:
-            fetching = f"python -m latentsync.checkpoints --root {root} fetch {preset}"
-            remedy = "part of this repository: restore checkpoints/demo with git" if preset == "demo" else fetching
+            remedy = checkpoints.remedy(preset, root)
             findings.append(Finding("weights", preset, "missing", f"not found: {', '.join(absent)}", remedy))
         elif gpu_memory_gb < needed_gb:
-            detail = (
-                f"all found at {root}; stated to need {needed_gb:.0f} GB of GPU memory, here {gpu_memory_gb:.0f} GB"
-            )
+            detail = f"all found; stated to need {needed_gb:.0f} GB of GPU memory, here {gpu_memory_gb:.0f} GB"
             findings.append(Finding("weights", preset, "warning", detail, "use a smaller preset if memory runs out"))
         else:
-            findings.append(Finding("weights", preset, "ok", f"all found at {root}"))
+            findings.append(
+                Finding(
+                    "weights",
+                    preset,
+                    "ok",
+                    f"all found, the U-Net at {checkpoints.find(checkpoints.GROUPS[preset][0], root)}",
+                )
+            )
     return findings
 
 
@@ -295,5 +298,7 @@ def _package() -> Finding:
     for module in ("latentsync.pipelines.lipsync_pipeline", "latentsync.build.pipeline"):
         imported, problem = _import(module)
         if imported is None:
-            return Finding("package", module, "missing", problem, f"see the findings above, then {_SETUP}")
+            return Finding(
+                "package", module, "missing", problem, f"see the findings above, then run: {install_command()}"
+            )
     return Finding("package", "latentsync", "ok", "pipeline and builders import")

@@ -1,30 +1,16 @@
-"""Say what this machine can run and what is missing, with what to do about each thing.
+"""Check what this machine can run and name what is missing, with a remedy for each finding.
 
     python -m scripts.doctor
     python -m scripts.doctor --json --checkpoints /data/checkpoints
 
-Ends with exit code 0 when lip-sync can run with at least one set of weights, else 1.
+Exits with 0 if lip-sync can run with at least one set of weights, else with 1.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from latentsync.diagnostics import can_run, diagnose, format_json, format_text
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(description="Say what this machine can run and what is missing.")
-    parser.add_argument("--checkpoints", type=Path, help="checkpoint folder (default: that of this repository)")
-    parser.add_argument("--output", type=Path, help="folder results will be written into (default: outputs)")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-    options = parser.parse_args(arguments)
-    findings = diagnose(options.checkpoints, options.output)
-    print(format_json(findings) if options.json else format_text(findings))
-    return 0 if can_run(findings) else 1
-
+from latentsync.cli.doctor import run_doctor
+from latentsync.cli.program import set_program_name
 
 if __name__ == "__main__":
-    sys.exit(main())
+    set_program_name("python -m scripts.doctor")
+    sys.exit(run_doctor())

@@ -9,6 +9,8 @@ All options: ``python -m scripts.inference --help``, explained in docs/inference
 import sys
 
 from latentsync.cli.inference import run_inference
+from latentsync.cli.program import set_program_name
 
 if __name__ == "__main__":
+    set_program_name("python -m scripts.inference")
     sys.exit(run_inference())

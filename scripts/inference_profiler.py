@@ -8,6 +8,8 @@ All options: ``python -m scripts.inference_profiler --help``, explained in docs/
 import sys
 
 from latentsync.cli.profile import run_profiler
+from latentsync.cli.program import set_program_name
 
 if __name__ == "__main__":
+    set_program_name("python -m scripts.inference_profiler")
     sys.exit(run_profiler())

@@ -8,7 +8,9 @@ The shell script ./train_unet.sh installs what is missing and starts one process
 import sys
 
 if __name__ == "__main__":
-    # Processes that read clips import this file again and need none of this.
+    # Data loader processes import this file again and need none of this.
+    from latentsync.cli.program import set_program_name
     from latentsync.cli.train import train_unet
 
+    set_program_name("python -m scripts.train_unet")
     sys.exit(train_unet())

@@ -9,7 +9,6 @@ import pytest
 from latentsync import diagnostics
 from latentsync.checkpoints import registry as checkpoints
 from latentsync.diagnostics import Finding, can_run, diagnose, format_json, format_text
-from scripts import doctor
 
 
 @pytest.fixture(autouse=True)
@@ -155,11 +154,3 @@ def test_text_and_json_say_the_same(tmp_path):
     for finding in findings:
         assert f"{finding.name}: {finding.detail}" in text
         assert finding.remedy in text
-
-
-def test_command_line(tmp_path, capsys):
-    code = doctor.main(["--json", "--checkpoints", str(tmp_path), "--output", str(tmp_path)])
-    assert code == 1  # no weights there
-    assert json.loads(capsys.readouterr().out)["can_run"] is False
-    assert doctor.main(["--checkpoints", str(tmp_path)]) == 1
-    assert "not found: unet-1.5" in capsys.readouterr().out

@@ -38,7 +38,7 @@ from latentsync.profiling.machine import machine_info, peak_memory, reset_peak_m
 from tools.command import with_inference_options
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from latentsync.models.autoencoder import AutoencoderKL
 
 logger = logging.getLogger("benchmark_networks")
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import nn
 
 from latentsync.build.networks import (
@@ -33,6 +32,7 @@ from latentsync.build.training import build_trainer_options, build_unet_task
 from latentsync.config.load import Config, load_config, load_syncnet_config
 from latentsync.data.sampling.samples import UNetBatch
 from latentsync.face.compositing.masks import load_mask
+from latentsync.models.autoencoder import AutoencoderKL, VaeConfig
 from latentsync.models.stable_syncnet import StableSyncNet
 from latentsync.models.vae import PUBLISHED_CONFIG
 from latentsync.models.vgg_lpips import VggLpips
@@ -168,7 +168,7 @@ def _random_networks(config: Config, device: torch.device) -> FrozenNetworks:
         return network.to(device, dtype).eval().requires_grad_(False)
 
     with device:
-        networks = FrozenNetworks(ready(AutoencoderKL(**PUBLISHED_CONFIG)), None)
+        networks = FrozenNetworks(ready(AutoencoderKL(VaeConfig.from_mapping(PUBLISHED_CONFIG))), None)
         if config.run.use_syncnet:
             syncnet = load_syncnet_config(REPOSITORY / config.data.syncnet_config_path)
             networks.syncnet = ready(StableSyncNet(build_syncnet_spec(syncnet)))

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
+from latentsync.models.autoencoder import AutoencoderKL, VaeAttention, VaeResnet, VaeUpsample
 from latentsync.models.layers.layout import from_tokens, to_tokens
 from latentsync.models.layers.upsample_conv import DoublingConv
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
-
 
 # Group norm in bfloat16 takes the channels by so many; fewer than that, it takes them one by one.
 _VECTOR = 32
@@ -42,14 +34,14 @@ class NormSilu(nn.Module):
 class LeanResnet(nn.Module):
     """A residual block of the autoencoder that writes into what it has already made."""
 
-    def __init__(self, block: ResnetBlock2D) -> None:
+    def __init__(self, block: VaeResnet) -> None:
         super().__init__()
         self.gate1, self.conv1 = NormSilu(block.norm1), block.conv1
         self.gate2, self.conv2 = NormSilu(block.norm2), block.conv2
         self.conv_shortcut = block.conv_shortcut
 
-    def forward(self, hidden: Tensor, temb: None = None) -> Tensor:
-        """Transform: (n, in_channels, h, w) -> (n, out_channels, h, w); temb holds the place of a time embedding."""
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Transform: (n, in_channels, h, w) -> (n, out_channels, h, w)."""
         shortcut = hidden if self.conv_shortcut is None else self.conv_shortcut(hidden)
         output: Tensor = self.conv2(self.gate2(self.conv1(self.gate1(hidden))))
         return output.add_(shortcut)
@@ -61,13 +53,13 @@ class PictureAttention(nn.Module):
     In bfloat16 they take half the time of the fused attention, which is made for long texts.
     """
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: VaeAttention) -> None:
         super().__init__()
         self.norm, self.to_out = attention.group_norm, attention.to_out[0]
         self.to_q, self.to_k, self.to_v = attention.to_q, attention.to_k, attention.to_v
 
-    def forward(self, hidden: Tensor, temb: None = None) -> Tensor:
-        """Attend with one head: (n, c, h, w) -> the same shape; temb holds the place of a time embedding."""
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Attend with one head: (n, c, h, w) -> the same shape."""
         tokens = to_tokens(self.norm(hidden))
         query, key, value = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(1, 2)
@@ -81,11 +73,12 @@ def arrange_for_cpu(vae: AutoencoderKL) -> None:
     """
     for parent in list(vae.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, ResnetBlock2D):
+            if isinstance(child, VaeResnet):
                 setattr(parent, name, LeanResnet(child))
-            elif isinstance(child, Attention) and child.heads == 1 and vae.dtype == torch.bfloat16:
+            elif isinstance(child, VaeAttention) and vae.dtype == torch.bfloat16:
                 setattr(parent, name, PictureAttention(child))
-            elif isinstance(child, Upsample2D):
+            elif isinstance(child, VaeUpsample):
                 setattr(parent, name, DoublingConv(child.conv))
     for half in (vae.encoder, vae.decoder):
-        half.conv_norm_out, half.conv_act = NormSilu(half.conv_norm_out), nn.Identity()
+        half.add_module("conv_norm_out", NormSilu(half.conv_norm_out))
+        half.add_module("conv_act", nn.Identity())

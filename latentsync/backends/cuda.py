@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 from torch import nn
 
+from latentsync.models.autoencoder import AutoencoderKL, VaeBlock, VaeUpsample
 from latentsync.models.kernels import dispatch as kernels
 from latentsync.models.layers.attention import GEGLU, Attention
 from latentsync.models.layers.frame_norm import FrameGroupNorm
@@ -19,9 +20,6 @@ from latentsync.models.unet.motion_module import TemporalTransformer
 from latentsync.models.unet.resnet import ResnetBlock, Upsample, to_channels_last
 from latentsync.models.unet.spatial_transformer import SpatialTransformer
 from latentsync.models.unet.unet import UNet3DConditionModel
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 _COMPILED_SHAPES = 64
 
@@ -87,9 +85,10 @@ def prepare_vae(vae: AutoencoderKL, *, compiled: bool) -> None:
         if type(module) is nn.GroupNorm and ".attentions." not in name:
             # Without a recorded graph an operation of our own takes the host longer to start than the GPU to do.
             module.__class__ = _CompiledNorm
-    for block in vae.decoder.up_blocks:
+    for block in cast(list[VaeBlock], list(vae.decoder.up_blocks)):
         if block.upsamplers is not None:
-            block.upsamplers = nn.ModuleList([DoublingConv(upsampler.conv) for upsampler in block.upsamplers])
+            convs = [cast(VaeUpsample, upsampler).conv for upsampler in block.upsamplers]
+            block.upsamplers = nn.ModuleList([DoublingConv(conv) for conv in convs])
     to_channels_last(vae)
     if compiled:
         vae.encoder.compile(dynamic=False)

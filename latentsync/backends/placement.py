@@ -7,13 +7,12 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import torch
 
+from latentsync.backends.memory import Memory
 from latentsync.errors import ConfigError
-
-Memory = Literal["usual", "low"]
 
 # On a CPU more frames at once gain nothing and cost memory.
 _VAE_BATCH = {"cpu": 2, "cuda": 4}

@@ -12,7 +12,7 @@ from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.runtime.allocator import keep_large_blocks
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from latentsync.models.autoencoder import AutoencoderKL
 
 
 def prepare_networks(
@@ -20,7 +20,7 @@ def prepare_networks(
 ) -> UNetPredictor:
     """Make both networks ready for their device, in place; returns the way to run the U-Net there."""
     if vae.device.type == "cpu":
-        from latentsync.backends.cpu import arrange_for_cpu  # imports diffusers, see load_vae
+        from latentsync.backends.cpu import arrange_for_cpu
 
         arrange_for_cpu(vae)
         keep_large_blocks()

@@ -28,7 +28,7 @@ from latentsync.models.weights.strict_loading import load_strictly
 from latentsync.whisper.audio_encoder import AudioEncoder, load_audio_encoder
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from latentsync.models.autoencoder import AutoencoderKL
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import torch
 
 from latentsync.backends.placement import Placement
 from latentsync.backends.prepare import prepare_networks
-from latentsync.build.presets import ModelFiles
+from latentsync.build.presets import DETECTORS, ModelFiles
 from latentsync.build.specs import build_schedule, build_unet_spec
 from latentsync.config.load import Config, load_config
 from latentsync.errors import ConfigError
@@ -28,9 +28,7 @@ from latentsync.pipelines.sharded import ShardedGenerator
 from latentsync.whisper.audio_encoder import load_audio_encoder
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
-
-DETECTORS = ("auto", "mediapipe", "insightface")
+    from latentsync.models.autoencoder import AutoencoderKL
 
 
 def build_face_detector(kind: str, root: Path, device: torch.device) -> Callable[[], FaceDetector]:

@@ -21,6 +21,10 @@ VAE_FOLDER = "vae"
 _DEMO_LICENCE = "Apache-2.0"
 
 
+DETECTORS = ("auto", "mediapipe", "insightface")
+"""Kinds of face detectors."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """A model version.
@@ -110,12 +114,12 @@ def available_models(root: str | Path | None = None) -> list[ModelInfo]:
     return models
 
 
-def preset_files(name: str | None, root: Path) -> ModelFiles:
+def preset_files(name: str | None, root: Path | None = None) -> ModelFiles:
     """The files of a preset; without a name, of the best preset that is complete.
 
     Args:
         name: a key of `PRESETS`, or None.
-        root: the checkpoint folder.
+        root: the checkpoint folder; None searches the standard ones.
 
     Raises:
         ConfigError: unknown name.
@@ -131,7 +135,7 @@ def preset_files(name: str | None, root: Path) -> ModelFiles:
     return ModelFiles(name, preset.config_path, unet, audio_encoder, vae)
 
 
-def custom_files(config_path: Path, unet: Path, root: Path) -> ModelFiles:
+def custom_files(config_path: Path, unet: Path, root: Path | None = None) -> ModelFiles:
     """The files for a U-Net of your own, with the audio encoder and VAE that fit its configuration.
 
     Raises:
@@ -144,7 +148,7 @@ def custom_files(config_path: Path, unet: Path, root: Path) -> ModelFiles:
     )
 
 
-def folder_files(folder: Path, root: Path) -> ModelFiles:
+def folder_files(folder: Path, root: Path | None = None) -> ModelFiles:
     """The files of a model folder of your own.
 
     It holds ``config.yaml`` and ``unet.safetensors`` or ``unet.pt``, and may hold ``audio_encoder.safetensors`` (or

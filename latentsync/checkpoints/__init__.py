@@ -1,1 +1,1 @@
-"""Where weights files come from, where they lie, and how they are fetched."""
+"""Weights files: registry, search folders, downloads."""

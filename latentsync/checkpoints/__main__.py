@@ -2,7 +2,7 @@
 
 import sys
 
-from latentsync.checkpoints.registry import main
+from latentsync.checkpoints.command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(prog="python -m latentsync.checkpoints"))

@@ -1,25 +1,26 @@
-"""Where weights come from and where they lie: every published file by name, its place, address, checksum and licence.
+"""Registry of the published weights files: name, location, download address, checksum and licence of each.
 
-Fetch what a model version needs, list everything, or check what is there::
-
-    python -m latentsync.checkpoints fetch 1.6
-    python -m latentsync.checkpoints list
-    python -m latentsync.checkpoints verify 1.6
-
-The environment variable HF_ENDPOINT chooses a mirror of the Hugging Face hub.
+Looking files up never contacts the network; `fetch` alone does. The environment variable HF_ENDPOINT selects a mirror
+of the Hugging Face hub.
 """
 
-import argparse
+from __future__ import annotations
+
 import logging
 import os
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from latentsync.checkpoints.download import DownloadOptions, download, sha256_of
+from latentsync.checkpoints.folders import default_root, search_folders
 from latentsync.errors import CheckpointError
-from latentsync.runtime.resources import REPOSITORY
+from latentsync.runtime.advice import fetch_command
+from latentsync.runtime.resources import IS_CHECKOUT
+
+if TYPE_CHECKING:
+    from latentsync.checkpoints.download import DownloadOptions
 
 logger = logging.getLogger(__name__)
 
@@ -216,12 +217,6 @@ GROUPS = {
 """What is needed together: inference with a version, or training and evaluation (besides a U-Net to start from)."""
 
 
-def default_root() -> Path:
-    """Return the checkpoint folder of this working copy, or `checkpoints` in the current folder when installed."""
-    beside_package = REPOSITORY / "checkpoints"
-    return beside_package if beside_package.is_dir() else Path("checkpoints")
-
-
 def hub_endpoint(endpoint: str | None = None) -> str:
     """Return the hub's address: `endpoint`, else the environment's HF_ENDPOINT, else the hub itself."""
     return endpoint or os.environ.get("HF_ENDPOINT") or HUB
@@ -244,18 +239,22 @@ def expand(names: Iterable[str]) -> list[str]:
     return list(members)
 
 
-def resolve(name: str, root: str | os.PathLike[str]) -> Path:
-    """Return where checkpoint `name` lies below `root`: a file, or a folder for a VAE.
+def resolve(name: str, root: str | os.PathLike[str] | None = None) -> Path:
+    """Return the location of checkpoint `name`: a file, or a folder for a VAE.
 
-    Our own places come first, then the published flat layout, then (for the VAE) the Hugging Face cache. Under the
-    flat name of both U-Nets, a file that has the published size of one version is not taken for the other.
+    In each folder our own layout comes first, then the published flat layout; for the VAE the Hugging Face cache comes
+    last. Under the flat name that both U-Nets share, a file with the published size of one is not taken for the other.
+
+    Args:
+        name: a single checkpoint, not a group.
+        root: the checkpoint folder; None searches the standard ones, see `search_folders`.
 
     Raises:
-        CheckpointError: the name is unknown, or nothing is there; the message says how to get it.
+        CheckpointError: the name is unknown, or no file was found; the message names the command that fetches it.
     """
     if expand([name]) != [name]:
-        raise CheckpointError(f"{name!r} is a group of checkpoints; ask for one of {', '.join(expand([name]))}")
-    candidates = _candidate_paths(name, Path(root))
+        raise CheckpointError(f"{name!r} is a group of checkpoints; name one of {', '.join(expand([name]))}")
+    candidates = _candidate_paths(name, root)
     for candidate in candidates:
         if (
             _is_vae_folder(candidate)
@@ -263,15 +262,19 @@ def resolve(name: str, root: str | os.PathLike[str]) -> Path:
             else candidate.is_file() and not _is_another(name, candidate)
         ):
             return candidate
-    advice = (
-        "it is part of this repository, restore it with git"
-        if name.startswith("demo-")
-        else f"fetch it with: python -m latentsync.checkpoints --root {root} fetch {name}"
-    )
-    raise CheckpointError(f"{name} is missing; looked at {', '.join(map(str, candidates))}; {advice}")
+    raise CheckpointError(f"{name} is missing; searched {', '.join(map(str, candidates))}; {remedy(name, root)}")
 
 
-def find(name: str, root: str | os.PathLike[str]) -> Path | None:
+def remedy(name: str, root: str | os.PathLike[str] | None = None) -> str:
+    """How to get a missing checkpoint or group; `root` as in `resolve`."""
+    if name.startswith("demo"):
+        what = "restore checkpoints/demo with git" if IS_CHECKOUT else "install the package again"
+        return f"it is part of this {'repository' if IS_CHECKOUT else 'package'}: {what}"
+    explicit = None if root is None or Path(root).absolute() == default_root().absolute() else root
+    return f"fetch it with: {fetch_command(name, explicit)}"
+
+
+def find(name: str, root: str | os.PathLike[str] | None = None) -> Path | None:
     """Return what `resolve` returns, or None where it would raise because nothing is there."""
     expand([name])
     try:
@@ -282,21 +285,23 @@ def find(name: str, root: str | os.PathLike[str]) -> Path | None:
 
 def fetch(
     names: Iterable[str],
-    root: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
     options: DownloadOptions | None = None,
 ) -> list[Path]:
-    """Download what is not there yet and return where everything lies.
+    """Download the checkpoints that are missing and return the location of all.
 
     Args:
         names: checkpoints or groups of them.
-        root: the checkpoint folder.
-        endpoint: the hub's address; see `hub_endpoint`.
-        options: patience and checking of downloads.
+        root: the checkpoint folder; None searches the standard ones and downloads to `default_root()`.
+        endpoint: address of the hub; see `hub_endpoint`.
+        options: retries and verification of downloads.
 
     Raises:
         CheckpointError: a name is unknown, or files could not be fetched (all others were).
     """
+    from latentsync.checkpoints.download import download  # brings TLS and HTTP, which only this function needs
+
     found, problems = [], []
     for name in expand(names):
         try:
@@ -305,7 +310,7 @@ def fetch(
                 logger.info("%s: present at %s", name, present)
             for checkpoint in () if present is not None else _files_of(name):
                 logger.info("%s: fetching %s (licence: %s)", checkpoint.name, checkpoint.path, checkpoint.licence)
-                target = Path(root) / checkpoint.path
+                target = Path(default_root() if root is None else root) / checkpoint.path
                 addresses = checkpoint.urls(hub_endpoint(endpoint))
                 if not target.is_file():
                     download(addresses, target, checkpoint.sha256, checkpoint.size, options)
@@ -317,14 +322,22 @@ def fetch(
     return found
 
 
-def verify(names: Iterable[str], root: str | os.PathLike[str]) -> list[str]:
-    """Compare what lies below `root` with the known checksums and return the problems found, one line each."""
+def verify(names: Iterable[str], root: str | os.PathLike[str] | None = None) -> list[str]:
+    """Compare files with the published checksums; returns one line per problem.
+
+    Args:
+        names: checkpoints or groups of them.
+        root: the checkpoint folder, as in `resolve`.
+    """
+    from latentsync.checkpoints.download import sha256_of
+
     problems = []
     for name in expand(names):
         for checkpoint in _files_of(name):
             candidate = find(checkpoint.name, root)
             if candidate is None:
-                problems.append(f"{checkpoint.name}: missing at {Path(root) / checkpoint.path}")
+                folder = Path(default_root() if root is None else root)
+                problems.append(f"{checkpoint.name}: missing at {folder / checkpoint.path}")
             elif (sha256 := sha256_of(candidate)) != checkpoint.sha256:
                 problems.append(f"{checkpoint.name}: {candidate} has SHA-256 {sha256}, expected {checkpoint.sha256}")
     return problems
@@ -337,13 +350,13 @@ def _files_of(name: str) -> tuple[Checkpoint, ...]:
     return (CHECKPOINTS[name],) if name in CHECKPOINTS else ()
 
 
-def _candidate_paths(name: str, root: Path) -> list[Path]:
-    """All places where `name` is accepted, best first."""
+def _candidate_paths(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
+    """All paths at which `name` is accepted, best first."""
     if name in CHECKPOINTS:
-        return [root / candidate for candidate in (CHECKPOINTS[name].path, *CHECKPOINTS[name].aliases)]
-    if name in BUNDLED:
-        return [root / BUNDLED[name]]
-    candidates = [root / candidate for candidate in VAE_FOLDERS[name]]
+        places: tuple[str, ...] = (CHECKPOINTS[name].path, *CHECKPOINTS[name].aliases)
+    else:
+        places = (BUNDLED[name],) if name in BUNDLED else VAE_FOLDERS[name]
+    candidates = [folder / place for folder in search_folders(root) for place in places]
     if name == "vae":
         home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
         candidates += sorted((home / "hub" / "models--stabilityai--sd-vae-ft-mse" / "snapshots").glob("*"))
@@ -359,42 +372,3 @@ def _is_another(name: str, candidate: Path) -> bool:
 def _is_vae_folder(candidate: Path) -> bool:
     weights = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
     return (candidate / "config.json").is_file() and any((candidate / file).is_file() for file in weights)
-
-
-def _list_all(root: Path) -> None:
-    for group, members in GROUPS.items():
-        logger.info("%s: %s", group, ", ".join(members))
-    for name in (*CHECKPOINTS, *VAE_FOLDERS, *BUNDLED):
-        candidate = find(name, root)
-        details = f"{CHECKPOINTS[name].purpose}; licence: {CHECKPOINTS[name].licence}" if name in CHECKPOINTS else ""
-        logger.info("%-20s %s  %s", name, candidate or "missing", details)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m latentsync.checkpoints", description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=default_root(), help="checkpoint folder (%(default)s)")
-    commands = parser.add_subparsers(dest="command", required=True)
-    fetching = commands.add_parser("fetch", help="download what is missing")
-    fetching.add_argument("names", nargs="+", help=f"groups ({', '.join(GROUPS)}) or files")
-    fetching.add_argument("--endpoint", help="address of the Hugging Face hub or a mirror (HF_ENDPOINT)")
-    fetching.add_argument("--unverified", action="store_true", help="accept files whose checksum differs")
-    checking = commands.add_parser("verify", help="compare checksums")
-    checking.add_argument("names", nargs="+", help="groups or files")
-    commands.add_parser("list", help="show every file and where it lies")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        if options.command == "fetch":
-            fetch(options.names, options.root, options.endpoint, DownloadOptions(verify=not options.unverified))
-        elif options.command == "list":
-            _list_all(options.root)
-        else:
-            problems = verify(options.names, options.root)
-            for problem in problems:
-                logger.error(problem)
-            return int(bool(problems))
-    except CheckpointError as error:
-        logger.error(error)
-        return 1
-    return 0

@@ -1,9 +1,12 @@
-"""The command line of inference: its options, and what happens from them to the last report line."""
+"""Command line of inference: its options, and the run from parsing them to the last report line.
+
+PyTorch and the networks are imported after options, jobs and paths have been checked, so that mistakes are reported at
+once.
+"""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import signal
 from collections import Counter
@@ -12,24 +15,20 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args
 
-import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-from yaml import YAMLError
-
-from latentsync.backends import placement
-from latentsync.build.pipeline import DETECTORS, build_face_detector, build_pipeline
-from latentsync.build.presets import PRESETS, ModelFiles, custom_files, preset_files
-from latentsync.checkpoints import registry as checkpoints
-from latentsync.diffusion.speed import PUBLISHED_CACHE_INTERVAL, SPEEDS
+from latentsync.backends.memory import Memory
+from latentsync.build.presets import DETECTORS, PRESETS, ModelFiles, custom_files, preset_files
+from latentsync.checkpoints.folders import default_root
 from latentsync.errors import ConfigError, LatentSyncError
-from latentsync.pipelines.job import LipsyncJob, LipsyncResult
-from latentsync.pipelines.lipsync_pipeline import LipsyncEngine
+from latentsync.pipelines.job import LipsyncJob
 from latentsync.runtime.resources import REPOSITORY
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from latentsync.pipelines.job import LipsyncResult
+    from latentsync.pipelines.lipsync_pipeline import LipsyncEngine
 
 logger = logging.getLogger(__name__)
 
@@ -40,53 +39,33 @@ _NO_MEMORY = (
 
 
 def inference_parser() -> argparse.ArgumentParser:
-    """Every option of `scripts.inference`; the first group keeps the published names."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.inference", description="Make a video speak other words.", allow_abbrev=False
-    )
+    """The parser of every option; the published ones keep their names."""
+    parser = argparse.ArgumentParser(description="Lip-sync a video to a speech track.", allow_abbrev=False)
     add = parser.add_argument_group("what to make").add_argument
-    add("--video_path", type=Path, help="the talking head")
-    add("--audio_path", type=Path, help="the speech: any file with sound")
-    add("--video_out_path", type=Path, help="the result (.mp4, .mov, .mkv); a .json report is written beside it")
+    _add_job_options(add, LipsyncJob.required())
     add("--tasks", type=Path, help="YAML list of jobs instead of the three paths above; keys are named as options are")
     add = parser.add_argument_group("which model").add_argument
     add("--preset", choices=list(PRESETS), help="default: the best one whose weights are here")
     add("--unet_config_path", type=Path, help="with --inference_ckpt_path: a U-Net of your own instead of a preset")
     add("--inference_ckpt_path", type=Path, help="weights that fit --unet_config_path")
-    add("--checkpoints", type=Path, default=checkpoints.default_root(), help="checkpoint folder (%(default)s)")
+    add("--checkpoints", type=Path, default=default_root(), help="checkpoint folder; default: the standard folders")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--devices", help="instead of --device: several of this computer, cuda:0,cuda:1, or all")
-    add("--memory", default="usual", choices=get_args(placement.Memory), help="low: for GPUs of 8 GB, slower")
+    add("--memory", default="usual", choices=get_args(Memory), help="low: for GPUs of 8 GB, slower")
     add("--window_batch_size", type=int, default=1, help="windows computed together on a large GPU (%(default)s)")
     add("--dtype", default="auto", help="auto, float32, float16, bfloat16")
     add("--compile", action="store_true", help="fuse the networks for a GPU: minutes at the first start, faster then")
     add("--detector", default="auto", choices=DETECTORS, help="face detector (%(default)s)")
     add = parser.add_argument_group("how to make it").add_argument
-    add("--speed", default="exact", help=f"{', '.join(SPEEDS)}: what the options below are if not given (%(default)s)")
-    add("--inference_steps", type=int, help="denoising steps; default: the model's own")
-    add("--guidance_scale", type=float, help="1.0 to 3.0: more follows the speech harder; default: the model's own")
-    add("--seed", type=int, help="equal seeds give equal videos; -1 draws a fresh one; default: the model's own")
-    add(
-        "--enable_deepcache",
-        action="store_true",
-        help=f"the same as --cache_interval {PUBLISHED_CACHE_INTERVAL}: faster, softer",
-    )
-    add("--cache_interval", type=int, metavar="N", help="compute deep features in every N-th step only; 1 = in all")
-    add("--solver", help="ddim (as published), dpm++ or unipc, which need fewer steps")
-    interval = "guide only in these shares of the steps, 0 (noisiest) to 1"
-    add("--guidance_interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help=interval)
-    add("--face", default="largest", help="largest, leftmost, rightmost, center, or 0, 1, ... counted from the left")
-    add("--windows", default="blend", help="blend, tail, or published (as the public system cuts, pastes and listens)")
-    add("--output_fps", default="source", help="source (50 and 60 are halved) or a number such as 25")
-    add("--loop", default="pingpong", help="when the speech is longer: pingpong, hold, or error")
-    add("--keep_silent_frames", action="store_true", help="leave the source's mouth in silences of 0.5 s and longer")
-    add("--preview", type=float, metavar="SECONDS", help="make only the beginning")
-    add("--side_by_side", action="store_true", help="show the source to the left of the result")
-    add("--crf", type=int, default=14, help="x264 quality, 0 (lossless) to 51 (%(default)s)")
-    add("--overwrite", action="store_true", help="replace results that exist")
+    _add_job_options(add, [name for name in LipsyncJob.option_names() if name not in LipsyncJob.required()])
     add("--temp_dir", help="accepted for compatibility; nothing is written outside the output's folder")
     add("--verbose", action="store_true", help="show what is found and chosen on the way")
     return parser
+
+
+def _add_job_options(add: Callable[..., Any], names: Sequence[str]) -> None:
+    for flag, keywords in LipsyncJob.command_line(names).items():
+        add(flag, **keywords)
 
 
 def select_files(options: argparse.Namespace) -> ModelFiles:
@@ -112,8 +91,7 @@ def read_jobs(options: argparse.Namespace) -> list[LipsyncJob]:
     Raises:
         ConfigError: paths are missing, or the task file is not a list of jobs.
     """
-    names = [field.name for field in dataclasses.fields(LipsyncJob)]
-    shared = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    shared = {name: getattr(options, name) for name in LipsyncJob.option_names() if getattr(options, name) is not None}
     if options.tasks is None:
         missing = [name for name in LipsyncJob.required() if name not in shared]
         if missing:
@@ -133,6 +111,10 @@ def read_jobs(options: argparse.Namespace) -> list[LipsyncJob]:
 
 def _read_tasks(path: Path) -> list[dict[str, Any]]:
     """The entries of a task file as they stand there."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     if not path.is_file():
         raise ConfigError(f"Task file {path} does not exist")
     try:
@@ -146,6 +128,9 @@ def _read_tasks(path: Path) -> list[dict[str, Any]]:
 
 def run_job(pipeline: LipsyncEngine, job: LipsyncJob) -> LipsyncResult:
     """Make one video under a progress bar, which appears once the inputs have proved usable."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     with logging_redirect_tqdm(), ExitStack() as stack:
         bar: tqdm[NoReturn] | None = None
 
@@ -178,6 +163,9 @@ def load_pipeline(options: argparse.Namespace, files: ModelFiles) -> LipsyncEngi
         ConfigError: a device, precision or detector that cannot be used.
         CheckpointError: weights are damaged or do not fit the configuration.
     """
+    from latentsync.backends import placement  # these two import PyTorch and the networks
+    from latentsync.build.pipeline import build_face_detector, build_pipeline
+
     if options.devices and options.device != "auto":
         raise ConfigError(f"--device {options.device} and --devices {options.devices}: give one of them")
     devices = options.devices or options.device
@@ -230,7 +218,9 @@ def run_command(options: argparse.Namespace, work: Callable[[], int]) -> int:
     except LatentSyncError as error:
         logger.error("%s", error)
         return 1
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
         logger.error(_NO_MEMORY, _first_line(error))
         return 1
     except KeyboardInterrupt:
@@ -263,10 +253,18 @@ def _succeeds(job: LipsyncJob, step: Callable[[], None], named: bool) -> bool:
     except LatentSyncError as error:
         logger.error("%s%s", f"{job.video_out_path}: " if named else "", error)
         return False
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
         logger.error("%s" + _NO_MEMORY, f"{job.video_out_path}: " if named else "", _first_line(error))
         return False
     return True
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch  # imported long before it can run out of memory
+
+    return isinstance(error, torch.OutOfMemoryError)
 
 
 def _first_line(error: Exception) -> str:

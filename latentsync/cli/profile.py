@@ -1,4 +1,4 @@
-"""The command line of the inference profiler: where the time of one lip-sync goes."""
+"""Command line of the profiler: where the time of one lip-sync goes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from latentsync.cli.inference import inference_parser, prepare_benchmark, run_command, run_job
 from latentsync.errors import ConfigError, DependencyError, MediaError
 from latentsync.media.output_file import publish
-from latentsync.pipelines.job import LipsyncResult
-from latentsync.profiling.chart import plot_profile
-from latentsync.profiling.machine import machine_info, peak_memory, reset_peak_memory
-from latentsync.profiling.session import Recording, record
-from latentsync.profiling.summary import format_operators, summarize_trace
+
+if TYPE_CHECKING:
+    import torch
+
+    from latentsync.pipelines.job import LipsyncResult
+    from latentsync.profiling.session import Recording
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +77,12 @@ class ProfileFiles:
 
 
 def profiler_parser() -> argparse.ArgumentParser:
-    """Every option of `scripts.inference`, and the profiler's own."""
+    """Every option of inference, and the profiler's own."""
     parser = inference_parser()
-    parser.prog = "python -m scripts.inference_profiler"
-    parser.description = "Show where the time of one lip-sync goes. Without paths it is that of the bundled clip."
-    add = parser.add_argument_group("how to look at it").add_argument
-    add("--out", type=Path, default=Path("outputs/profile"), help="folder for what is found (%(default)s)")
-    add("--warmup", type=int, default=1, metavar="N", help="whole runs before the one that is profiled (%(default)s)")
+    parser.description = "Show where the time of one lip-sync goes. Without paths the bundled clip is used."
+    add = parser.add_argument_group("how to profile").add_argument
+    add("--out", type=Path, default=Path("outputs/profile"), help="folder for the results (%(default)s)")
+    add("--warmup", type=int, default=1, metavar="N", help="runs before the profiled one (%(default)s)")
     return parser
 
 
@@ -95,6 +93,9 @@ def run_profiler(arguments: Sequence[str] | None = None) -> int:
 
 
 def _profile(options: argparse.Namespace) -> int:
+    from latentsync.profiling.machine import reset_peak_memory  # with torch, as everything below
+    from latentsync.profiling.session import record
+
     if options.warmup < 0:
         raise ConfigError(f"--warmup {options.warmup}: a number of runs is needed, 0 or more")
     files = ProfileFiles(options.out)
@@ -118,6 +119,9 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def _summary(recording: Recording[LipsyncResult], device: torch.device, warm_up: Sequence[float]) -> dict[str, Any]:
+    from latentsync.profiling.machine import machine_info, peak_memory
+    from latentsync.profiling.summary import summarize_trace
+
     result = recording.result
     metrics = summarize_trace(recording.trace)
     for name, seconds in result.stage_seconds.items():
@@ -137,7 +141,10 @@ def _summary(recording: Recording[LipsyncResult], device: torch.device, warm_up:
 
 
 def _write(files: ProfileFiles, recording: Recording[LipsyncResult], summary: dict[str, Any]) -> None:
-    # Paths become words; names that are no UTF-8 stay JSON escapes.
+    from latentsync.profiling.chart import plot_profile
+    from latentsync.profiling.summary import format_operators
+
+    # Paths become text; names that are not UTF-8 stay JSON escapes.
     files.summary.write_text(json.dumps(summary, indent=2, default=str) + "\n", encoding="utf-8")
     table = format_operators(recording.operators, has_gpu=bool(recording.trace.device_work))
     files.operators.write_text(table, encoding="utf-8")

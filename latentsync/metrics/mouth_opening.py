@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentsync.errors import DependencyError
+from latentsync.runtime.advice import install_command
 
 Curve = npt.NDArray[np.float64]
 
@@ -26,7 +27,7 @@ class MouthMeter:
         except ImportError as error:
             raise DependencyError(
                 "Measuring the mouth opening needs mediapipe 0.10.21, which cannot be imported "
-                f"({error}); install it with: pip install --no-deps mediapipe==0.10.21"
+                f"({error}); install the requirements: {install_command()}"
             ) from error
         self._mesh = FaceMesh(static_image_mode=True, max_num_faces=1, refine_landmarks=True)
 

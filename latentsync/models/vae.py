@@ -1,22 +1,20 @@
-"""The image autoencoder: diffusers' AutoencoderKL, its loading, and the two conversions with the latents' scale."""
+"""Loading the image autoencoder, and encoding and decoding with the latents' scale."""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from latentsync.errors import CheckpointError
+from latentsync.models.autoencoder import AutoencoderKL, VaeConfig
 from latentsync.models.weights.identify import describe_state_dict
 from latentsync.models.weights.state_dict import assign_tensors, read_state_dict
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 _LOGGER = logging.getLogger(__name__)
 _WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -39,21 +37,19 @@ def load_vae(path: Path, device: torch.device | str, dtype: torch.dtype) -> Auto
     dtype. Older names of the mid-block attention are accepted. Raises CheckpointError when something is missing or
     does not fit.
     """
-    from diffusers import AutoencoderKL  # takes seconds to import, which a refused command should not cost
-
     path = Path(path)
     weights = _find_weights(path) if path.is_dir() else path
     config_path = weights.with_name("config.json")
     if config_path.is_file():
-        config = AutoencoderKL.load_config(config_path.parent)
+        config = _read_config(config_path)
     elif path.is_dir():
         raise CheckpointError(f"VAE folder {path} has no config.json; expected a diffusers folder. Fetch it again.")
     else:
         _LOGGER.info("no config.json beside %s: taking the sizes of sd-vae-ft-mse", path)
-        config = PUBLISHED_CONFIG
+        config = VaeConfig.from_mapping(PUBLISHED_CONFIG)
     state_dict = _with_current_names(read_state_dict(weights))
     with torch.device("meta"):
-        vae = AutoencoderKL.from_config(config)
+        vae = AutoencoderKL(config)
     missing = sorted(vae.state_dict().keys() - state_dict.keys())
     if missing:
         raise CheckpointError(
@@ -107,6 +103,18 @@ def _chunks(pictures: Tensor, size: int) -> Iterator[Tensor]:
         if filled and len(chunk) < size:
             chunk = torch.cat([chunk, chunk[-1:].expand(size - len(chunk), -1, -1, -1)])
         yield chunk.contiguous(memory_format=torch.channels_last)
+
+
+def _read_config(path: Path) -> VaeConfig:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"VAE configuration {path} cannot be read ({error}). Fetch sd-vae-ft-mse again."
+        ) from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"VAE configuration {path} is not a JSON object. Fetch it again.")
+    return VaeConfig.from_mapping(values)
 
 
 def _find_weights(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from latentsync.models.vae import decode_latents, encode_latents
 from latentsync.profiling import StageClock
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from latentsync.models.autoencoder import AutoencoderKL
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,11 @@ class LipsyncJob:
         }
 
     @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Names of all fields, which are the names of the options too."""
+        return tuple(each.name for each in dataclasses.fields(cls))
+
+    @classmethod
     def command_line(cls, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """Keywords of ``argparse.ArgumentParser.add_argument`` by option, for example ``"--crf"``.
 

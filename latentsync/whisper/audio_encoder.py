@@ -1,7 +1,6 @@
 """Whisper's audio encoder returning the hidden states of all layers, and its weight files.
 
-`AudioEncoder` wraps the encoder class of openai-whisper (imported on construction). Its parameter names are those of
-published Whisper checkpoints: ``encoder.conv1.weight`` and so on.
+The names of `AudioEncoder`'s parameters are those of published Whisper checkpoints: ``encoder.conv1.weight`` and so on.
 """
 
 import json
@@ -20,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from latentsync.errors import CheckpointError, ConfigError, DependencyError
+from latentsync.errors import CheckpointError, ConfigError
+from latentsync.whisper.encoder_layers import EncoderStack
 
 logger = logging.getLogger(__name__)
 
@@ -81,22 +81,12 @@ class AudioEncoder(nn.Module):
 
     Args:
         dims: dimensions; also available as `.dims`.
-
-    Raises:
-        DependencyError: openai-whisper is not installed.
     """
 
     def __init__(self, dims: AudioEncoderDims) -> None:
         super().__init__()
-        try:
-            from whisper.model import AudioEncoder as WhisperEncoder
-        except ImportError as error:
-            raise DependencyError(
-                "the audio encoder requires the package openai-whisper, which cannot be imported "
-                f"({error}); install it with: pip install --no-deps openai-whisper"
-            ) from error
         self.dims = dims
-        self.encoder = WhisperEncoder(
+        self.encoder = EncoderStack(
             dims.n_mels, dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_head, dims.n_audio_layer
         )
 

@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
 
 from latentsync.backends.cpu import arrange_for_cpu
+from latentsync.models.autoencoder import AutoencoderKL, VaeConfig
 from latentsync.models.vae import decode_latents, encode_latents
 from tests.golden_files import load_golden
 
@@ -12,7 +12,7 @@ from tests.golden_files import load_golden
 def pair(dtype: torch.dtype) -> tuple[AutoencoderKL, AutoencoderKL]:
     """The tiny golden VAE in dtype, as it is and arranged."""
     weights = load_golden("vae_tiny_weights")
-    plain = AutoencoderKL(**weights.attrs, scaling_factor=0.18215).eval().to(dtype)
+    plain = AutoencoderKL(VaeConfig.from_mapping(weights.attrs)).eval().to(dtype)
     plain.load_state_dict(weights.weights)
     arranged = copy.deepcopy(plain)
     arrange_for_cpu(arranged)

@@ -1,7 +1,6 @@
 """The list of published files: where they are looked for, fetched to and checked."""
 
 import hashlib
-import logging
 import re
 
 import pytest
@@ -56,11 +55,8 @@ def test_every_entry_is_complete():
 
 
 def test_openai_addresses_carry_the_same_checksum():
-    """OpenAI's addresses contain the SHA-256, and the installed whisper package knows them."""
-    import whisper
-
-    for name, entry in (("tiny", CHECKPOINTS["whisper-tiny"]), ("small", CHECKPOINTS["whisper-small"])):
-        assert entry.url == whisper._MODELS[name]
+    """OpenAI's addresses contain the SHA-256."""
+    for entry in (CHECKPOINTS["whisper-tiny"], CHECKPOINTS["whisper-small"]):
         assert entry.sha256 == entry.url.split("/")[-2]
 
 
@@ -137,15 +133,3 @@ def test_missing_files_say_how_to_get_them(tmp_path):
         checkpoints.resolve("unet-2", tmp_path)
     with pytest.raises(CheckpointError, match="group"):
         checkpoints.resolve("1.6", tmp_path)
-
-
-def test_command_line(hub, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    root = ["--root", str(tmp_path)]
-    assert checkpoints.main([*root, "verify", "small"]) == 1
-    assert checkpoints.main([*root, "fetch", "small", "--endpoint", hub.url]) == 0
-    assert checkpoints.main([*root, "verify", "small"]) == 0
-    assert checkpoints.main([*root, "list"]) == 0
-    assert str(tmp_path / "x" / "two.pt") in caplog.text
-    assert checkpoints.main([*root, "fetch", "nothing"]) == 1
-    assert "unknown checkpoint" in caplog.text

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from latentsync.backends import placement as placements
+from latentsync.build import pipeline
 from latentsync.build.pipeline import build_face_detector
 from latentsync.build.presets import ModelFiles, preset_files
-from latentsync.cli import inference
 from latentsync.cli.inference import (
     inference_parser,
     load_pipeline,
@@ -200,7 +200,7 @@ def test_a_full_device_is_told_without_a_traceback(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-    monkeypatch.setattr(inference, "build_pipeline", full)
+    monkeypatch.setattr(pipeline, "build_pipeline", full)
     for name in ("v.mp4", "a.wav"):
         (tmp_path / name).touch()
     paths = ["--video_path", str(tmp_path / "v.mp4"), "--audio_path", str(tmp_path / "a.wav")]

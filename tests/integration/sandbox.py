@@ -84,7 +84,8 @@ def make_sandbox(root: Path) -> Sandbox:
     """Copy the scripts to `root` and give them small requirement files of the same names and kinds."""
     sandbox = Sandbox(root)
     root.mkdir(parents=True, exist_ok=True)
-    for script in ("setup_env.sh", "inference.sh", "run_tests.sh"):
+    (root / "scripts").mkdir()
+    for script in ("setup_env.sh", "inference.sh", "run_tests.sh", "scripts/lib.sh"):
         shutil.copy2(REPOSITORY / script, root / script)
     (root / "requirements.txt").write_text("torch==2.13.0\nfirst==1.0\n")
     (root / "requirements-nodeps.txt").write_text("second==1.0\n")

@@ -19,10 +19,16 @@ PACKAGE_OF = {
     "cv2": "opencv-python-headless",
     "importlinter": "import-linter",
     "skimage": "scikit-image",
-    "whisper": "openai-whisper",
     "yaml": "pyyaml",
 }
 INSTALLED_BY_THEIR_USERS = {"insightface", "pyyaml", "scipy"}
+TESTS_ACROSS_MODULES = {
+    "losses/test_train_step.py",
+    "metrics/test_bundled_syncnet.py",
+    "pipelines/test_without_waiting.py",
+    "training/test_trainer_gpu.py",
+    "training/test_trainer_processes.py",
+}
 COMES_WITH_CUDA = {"triton"}  # a part of torch for CUDA; only the kernels' own files import it
 
 
@@ -94,3 +100,30 @@ def test_importing_the_package_loads_no_heavy_library():
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_folders_of_the_package_stay_small():
+    folders = {path.parent for path in (REPOSITORY / "latentsync").rglob("*.py")}
+    assert not {str(each): n for each in folders if (n := len([*each.glob("*.py")])) > 16}
+
+
+def test_no_two_public_classes_share_a_name():
+    owners: dict[str, list[str]] = {}
+    for path in (REPOSITORY / "latentsync").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                owners.setdefault(node.name, []).append(str(path.relative_to(REPOSITORY)))
+    assert not {name: files for name, files in owners.items() if len(files) > 1}
+
+
+def test_test_files_mirror_modules():
+    """tests/x/test_y.py tests latentsync/x/y.py, or the tool of that name."""
+    tests = REPOSITORY / "tests"
+    files = [path.relative_to(tests) for path in tests.rglob("test_*.py") if path.parts[-2] != "integration"]
+    roots = (REPOSITORY / "latentsync", REPOSITORY)
+    orphans = {str(path) for path in files if not any(_mirrored(root, path).exists() for root in roots)}
+    assert orphans - TESTS_ACROSS_MODULES == set()
+
+
+def _mirrored(root: Path, test: Path) -> Path:
+    return root / test.parent / (test.stem.removeprefix("test_") + ".py")

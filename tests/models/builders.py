@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from latentsync.models.autoencoder import AutoencoderKL, VaeConfig
 from latentsync.models.layers.layout import from_tokens, to_tokens
 from latentsync.models.layers.residual_stream import TokenStream
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
@@ -135,6 +135,6 @@ def golden_syncnet(name: str) -> StableSyncNet:
 def golden_vae() -> AutoencoderKL:
     """The autoencoder of a golden weights file, frozen, with the published scale."""
     case = load_golden("vae_tiny_weights")
-    vae = AutoencoderKL(**case.attrs, scaling_factor=0.18215).eval().requires_grad_(False)
+    vae = AutoencoderKL(VaeConfig.from_mapping(case.attrs)).eval().requires_grad_(False)
     vae.load_state_dict(case.weights)
     return vae

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
 from latentsync.errors import CheckpointError
+from latentsync.models.autoencoder import AutoencoderKL, VaeConfig
 from latentsync.models.vae import PUBLISHED_CONFIG, decode_latents, encode_latents, load_vae
 from tests.golden_files import load_golden, load_manifest
 
@@ -90,7 +90,7 @@ def test_incomplete_folder_is_refused(tmp_path, left_out):
 def test_published_sizes_give_the_published_entries():
     manifest = load_manifest("vae_sd_ft_mse.json")
     with torch.device("meta"):
-        vae = AutoencoderKL.from_config(PUBLISHED_CONFIG)
+        vae = AutoencoderKL(VaeConfig.from_mapping(PUBLISHED_CONFIG))
     shapes = {key: tuple(tensor.shape) for key, tensor in vae.state_dict().items()}
     assert shapes == {key: tuple(entry["shape"]) for key, entry in manifest.items()}
     assert vae.config.scaling_factor == 0.18215

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
 from latentsync.backends.predictor import UNetPredictor
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, denoise
+from latentsync.models.autoencoder import AutoencoderKL, VaeConfig
 from latentsync.models.unet.spec import UNetSpec
 from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.pipelines.generator import DiffusionGenerator, WindowInput
@@ -42,7 +42,7 @@ def tiny_generator(case: Golden, dtype: torch.dtype = torch.float32) -> Diffusio
     unet = UNet3DConditionModel(spec).eval()
     unet.load_state_dict(load_golden(case.attrs["weights"]).weights)
     vae_weights = load_golden(case.attrs["vae_weights"])
-    vae = AutoencoderKL(**vae_weights.attrs, scaling_factor=0.18215).eval()
+    vae = AutoencoderKL(VaeConfig.from_mapping(vae_weights.attrs)).eval()
     vae.load_state_dict(vae_weights.weights)
     return DiffusionGenerator(UNetPredictor(unet.to(dtype)), vae.to(dtype), case.inputs["mask"], NoiseSchedule())
 

@@ -1,5 +1,6 @@
 """Calls in several processes: all results, failures that end the rest, one thread for each."""
 
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -71,10 +72,8 @@ def test_nothing_goes_on_after_a_failure_or_an_early_end(tmp_path: Path) -> None
     some = run_in_processes(marked, [(tmp_path, number) for number in range(100, 120)], 2)
     next(some)
     some.close()
-    made = sorted(tmp_path.iterdir())
-    assert len(made) < 12
-    time.sleep(1)
-    assert sorted(tmp_path.iterdir()) == made
+    assert len(list(tmp_path.iterdir())) < 12
+    assert multiprocessing.active_children() == []
 
 
 def test_a_failure_of_the_jobs_themselves_is_told() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from latentsync.errors import DependencyError
 from latentsync.face.detection.detector import FaceDetection, Frame, check_frame
 from latentsync.face.detection.landmarks106 import RawFace, control_points, passes_filters
+from latentsync.runtime.advice import install_command
 
 MODEL_FILES = ("det_10g.onnx", "2d106det.onnx")
 DEFAULT_ROOT = Path("checkpoints/auxiliary")
@@ -82,6 +83,6 @@ def _face_analysis() -> Any:
         from insightface.app import FaceAnalysis
     except ImportError as error:
         raise DependencyError(
-            f"The face detector 'insightface' cannot be loaded ({error}): pip install -r requirements-insightface.txt."
+            f"The face detector 'insightface' cannot be loaded ({error}): {install_command('insightface')}."
         ) from error
     return FaceAnalysis

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from latentsync.errors import DependencyError
 from latentsync.face.detection.detector import FaceDetection, FloatArray, Frame, box_overlap, check_frame
 from latentsync.face.detection.quiet_stderr import suppress_stderr_lines
+from latentsync.runtime.advice import install_command
 
 logger = logging.getLogger(__name__)
 
@@ -262,12 +263,11 @@ def _solutions() -> Any:
             import mediapipe
     except ImportError as error:
         raise DependencyError(
-            "The face detector 'mediapipe' is not installed: pip install --no-deps mediapipe==0.10.21 "
-            "(setup_env.sh does this)."
+            f"The face detector 'mediapipe' cannot be imported ({error}). Install the requirements: {install_command()}"
         ) from error
     if not hasattr(mediapipe, "solutions"):
         raise DependencyError(
-            f"mediapipe {mediapipe.__version__} no longer bundles its models: "
-            "pip install --no-deps mediapipe==0.10.21, the last release that does."
+            f"mediapipe {mediapipe.__version__} no longer bundles its models; 0.10.21 is the last release that does. "
+            f"Install the requirements: {install_command()}"
         )
     return mediapipe.solutions

@@ -38,6 +38,8 @@ class PositionTable(nn.Module):
 
     def reset_parameters(self) -> None:
         """Fill the table: sines on even, cosines on odd channels."""
+        if self.pe.is_meta:  # filled later; on the meta device torch.arange imports the compiler, which takes seconds
+            return
         _, max_len, dim = self.pe.shape
         position = torch.arange(max_len, dtype=torch.float32)
         rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10000.0) / dim))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from latentsync.errors import ConfigError, DependencyError, MediaError
+from latentsync.runtime.advice import install_command
 
 SAMPLE_RATE = 16000
 PAUSE = ""
@@ -96,7 +97,7 @@ class _Engine:
         except ImportError as error:
             raise DependencyError(
                 "Speech synthesis needs the package espeakng-loader, which is not installed. "
-                "Install it with: pip install espeakng-loader==0.2.4"
+                f"Install it with: {install_command('train')}"
             ) from error
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
         path = espeakng_loader.get_data_path().encode()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentsync.errors import DependencyError
+from latentsync.runtime.advice import install_command
 from latentsync.training.loop.updates import Update
 from latentsync.training.reporting.charts import draw_charts
 
@@ -53,7 +54,7 @@ class Curves:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise DependencyError("Training needs tensorboard. Install it with: ./setup_env.sh --train") from error
+            raise DependencyError(f"Training needs tensorboard. Install it with: {install_command('train')}") from error
         self.run.mkdir(parents=True, exist_ok=True)
         lines = [line for line in read_curves(self.file) if line["step"] <= step]
         _rewrite(self.file, lines)

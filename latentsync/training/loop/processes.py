@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from latentsync.errors import ConfigError, DependencyError, LatentSyncError, TrainingError
+from latentsync.runtime.advice import install_command
 from latentsync.training.loop.options import MixedPrecision
 from latentsync.training.loop.task import Shard
 
@@ -73,7 +74,7 @@ class ProcessGroup:
             from accelerate.state import AcceleratorState
             from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
         except ImportError as error:
-            raise DependencyError("Training needs accelerate. Install it with: ./setup_env.sh --train") from error
+            raise DependencyError(f"Training needs accelerate. Install it with: {install_command('train')}") from error
         if current_shard().world_size == 1:
             # Else accelerate stays with the device and the precision of an earlier run of this program.
             AcceleratorState._reset_state(reset_partial_state=True)

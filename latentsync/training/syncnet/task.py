@@ -27,7 +27,7 @@ from latentsync.training.reporting.image_sheet import save_sheet
 from latentsync.training.syncnet.cached_frames import augment_windows
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from latentsync.models.autoencoder import AutoencoderKL
 
 _SHEET_PAIRS = 6
 

@@ -28,7 +28,7 @@ from latentsync.training.unet.latent_windows import LatentWindows
 from latentsync.whisper.audio_windows import gather_windows, window_rows
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from latentsync.models.autoencoder import AutoencoderKL
 
 logger = logging.getLogger(__name__)
 

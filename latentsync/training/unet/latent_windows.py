@@ -15,7 +15,7 @@ from latentsync.data.sampling.samples import UNetBatch
 from latentsync.models.vae import decode_latents, encode_latents
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from latentsync.models.autoencoder import AutoencoderKL
 
 AudioWindowLookup = Callable[[str, int, int], Tensor]
 """(clip, first frame, frames) -> (f, 50, d) audio windows of a clip."""

@@ -14,7 +14,7 @@ from latentsync.losses.reconstruction import pixel_loss
 from latentsync.training.unet.latent_windows import LatentWindows, decode_windows
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from latentsync.models.autoencoder import AutoencoderKL
 
 TERMS = ("sync", "perceptual", "trepa", "pixel")
 

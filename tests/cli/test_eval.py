@@ -1,11 +1,11 @@
-"""The command line that judges a SyncNet."""
+"""The command line of the SyncNet evaluation."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from eval.eval_syncnet_acc import main
+from latentsync.cli.eval import evaluate_syncnet as main
 from tests.metrics.level_network import write_pulsing
 from tests.tiny_syncnet import write_tiny_syncnet
 
@@ -37,6 +37,6 @@ def test_offsets_may_be_left_out(options: list[str], capsys: pytest.CaptureFixtu
     assert report["min_shift"] == 8
 
 
-def test_a_missing_folder_is_reported(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_missing_folder_is_reported(options: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture):
     assert main([*options, "--data_dir", str(tmp_path / "nowhere")]) == 1
-    assert "does not exist" in capsys.readouterr().err
+    assert "does not exist" in caplog.text

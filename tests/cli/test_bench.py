@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from latentsync.cli.bench import Limits, compare
+from latentsync.cli.bench import run_benchmark as main
 from latentsync.errors import ConfigError
 from tests.tiny_models import TinyModels, write_tiny_models
-from tools.benchmark import Limits, compare, main
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +49,12 @@ def test_report_describes_the_timed_runs(base: Path) -> None:
 
 
 def test_slower_run_than_the_earlier_report_fails(
-    models: TinyModels, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: TinyModels, base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = [*models.options, "--preview", "0.64", "--repeats", "1", "--tolerance", "0.9"]
     assert main([*options, "--compare", str(changed(base, tmp_path, frames_per_second=1e-3, stages={}))]) == 0
     assert main([*options, "--compare", str(changed(base, tmp_path, frames_per_second=1e6, stages={}))]) == 1
-    error = capsys.readouterr().err
+    error = caplog.text
     assert "end to end" in error and "1e+06 before" in error and "differs" not in error
 
 
@@ -74,12 +75,12 @@ def test_regressions_are_listed(base: Path, tmp_path: Path, models: TinyModels) 
 
 
 def test_report_is_compared_before_it_is_overwritten(
-    models: TinyModels, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: TinyModels, base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     same = str(changed(base, tmp_path, stages={}, frames_per_second=1e-3))
     options = [*models.options, "--preview", "0.64", "--repeats", "1", "--seed", "5"]
     assert main([*options, "--compare", same, "--out", same, "--overwrite"]) == 1
-    assert "the video differs" in capsys.readouterr().err
+    assert "the video differs" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -87,14 +88,14 @@ def test_report_is_compared_before_it_is_overwritten(
     [("--tasks", "one job is measured"), ("--video_out_path", "the video is saved beside --out")],
 )
 def test_unsupported_inference_options_are_rejected(
-    models: TinyModels, capsys: pytest.CaptureFixture[str], option: str, message: str
+    models: TinyModels, caplog: pytest.LogCaptureFixture, option: str, message: str
 ) -> None:
     assert main([*models.options, option, "mine"]) == 1
-    assert f"{option} mine: {message}" in capsys.readouterr().err
+    assert f"{option} mine: {message}" in caplog.text
 
 
 def test_failed_save_leaves_no_files(
-    models: TinyModels, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    models: TinyModels, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: Path, target: Path) -> None:
         target.write_bytes(b"half")
@@ -103,20 +104,20 @@ def test_failed_save_leaves_no_files(
     monkeypatch.setattr(shutil, "copyfile", full)
     options = ["--preview", "0.2", "--repeats", "1", "--out", str(tmp_path / "report.json")]
     assert main([*models.options, *options]) == 1
-    assert "No space left on device" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+    assert "No space left on device" in caplog.text and list(tmp_path.iterdir()) == []
 
 
 def test_existing_reports_are_kept_and_invalid_ones_are_rejected(
-    models: TinyModels, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: TinyModels, base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = base.read_bytes()
     assert main([*models.options, "--out", str(base)]) == 1
-    assert "exists already" in capsys.readouterr().err and base.read_bytes() == before
+    assert "exists already" in caplog.text and base.read_bytes() == before
     broken = tmp_path / "broken.json"
     broken.write_text("[]")
     assert main([*models.options, "--compare", str(broken)]) == 1
-    assert "not a report written by --out" in capsys.readouterr().err
+    assert "not a report written by --out" in caplog.text
     lonely = tmp_path / "lonely.json"
     lonely.write_bytes(before)
     assert main([*models.options, "--compare", str(lonely)]) == 1
-    assert "lonely.mp4 is missing" in capsys.readouterr().err
+    assert "lonely.mp4 is missing" in caplog.text
