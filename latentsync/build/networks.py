@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from latentsync.build.losses import unet_loss_needs
 from latentsync.build.paths import find_file, resolve_weights
 from latentsync.build.specs import build_unet_spec
 from latentsync.config.load import Config, SyncNetConfig, load_syncnet_config
@@ -202,24 +203,23 @@ def load_frozen(config: Config, device: torch.device) -> FrozenNetworks:
         CheckpointError: weights are missing; the message says how to get them.
         ConfigError: a file that the configuration names does not exist.
     """
-    dtype, ckpt, run = frozen_dtype(device), config.ckpt, config.run
+    dtype, ckpt = frozen_dtype(device), config.ckpt
     width = config.model.cross_attention_dim
     heard = {384: "whisper-tiny", 768: "whisper-small"}.get(width)
     vae = load_vae(resolve_weights(ckpt.vae, "vae" if heard else "demo-vae", "ckpt.vae"), device, dtype)
     audio = resolve_weights(ckpt.audio_encoder, heard or "demo-audio-encoder", "ckpt.audio_encoder")
     networks = FrozenNetworks(vae, load_audio_encoder(audio, device, dtype, width))
-    if run.use_syncnet and run.sync_loss_weight:
+    needs = unet_loss_needs(config)
+    if "syncnet" in needs:
         syncnet, syncnet_config = trained_syncnet(config.data.syncnet_config_path)
         check_syncnet(syncnet_config.data, config.data)
         networks.syncnet = syncnet.to(device, dtype)
         networks.syncnet_resolution = None if syncnet_config.data.latent_space else syncnet_config.data.resolution
-    if not run.pixel_space_supervise:
-        return networks
-    if run.perceptual_loss_weight and run.perceptual == "lpips":
+    if "lpips" in needs:
         vgg = resolve_weights(ckpt.lpips_vgg, "vgg16", "ckpt.lpips_vgg")
         linear = resolve_weights(ckpt.lpips_linear, "lpips-vgg", "ckpt.lpips_linear")
         networks.lpips = load_vgg_lpips(vgg, linear, device, dtype)
-    if run.trepa_loss_weight:
+    if "videomae" in needs:
         path = resolve_weights(ckpt.videomae, "videomae-v2", "ckpt.videomae")
         networks.videomae = load_video_mae(build_videomae_spec(config.trepa), path, device, dtype)
     return networks

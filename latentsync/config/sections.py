@@ -171,6 +171,21 @@ class LoopConfig:
 
 
 @dataclass
+class LossConfig:
+    """One further training loss; its key in the section ``losses`` is its name in logs and curves (ours).
+
+    Attributes:
+        target: dotted path of an importable class, or a short name of `latentsync.losses.terms`.
+        weight: of its value in the objective, 0 or more; 0 = the loss is not even constructed.
+        kwargs: arguments of the constructor.
+    """
+
+    target: str = ""
+    weight: float = 1.0
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class SyncNetRunConfig(LoopConfig):
     """How a SyncNet is trained.
 
