@@ -25,6 +25,7 @@ class UpdateOptions:
         scale_lr: multiply ``lr`` by the number of processes.
         lr_scheduler: "constant", or down to 0 at the end of the run by half a cosine or a line.
         lr_warmup_steps: steps in which the rate rises from near 0.
+        lr_warmup_fraction: fraction of the run, in steps or time, in which it rises; for runs that end by time.
         max_grad_norm: gradients are scaled down to this global norm; 0 = never.
         gradient_accumulation_steps: batches an update is made from; at the end of an epoch what is left.
         ema_decay: decay of the moving average of the weights per step; 0 = no average.
@@ -40,6 +41,7 @@ class UpdateOptions:
     scale_lr: bool = False
     lr_scheduler: Schedule = "constant"
     lr_warmup_steps: int = 0
+    lr_warmup_fraction: float = 0.0
     max_grad_norm: float = 1.0
     gradient_accumulation_steps: int = 1
     ema_decay: float = 0.0
@@ -50,6 +52,8 @@ class UpdateOptions:
         _require("optimizer.lr", self.lr, "above 0", self.lr > 0)
         _require("optimizer.max_grad_norm", self.max_grad_norm, "0 (off) or above", self.max_grad_norm >= 0)
         _require("optimizer.lr_warmup_steps", self.lr_warmup_steps, "0 or above", self.lr_warmup_steps >= 0)
+        fraction = self.lr_warmup_fraction
+        _require("optimizer.lr_warmup_fraction", fraction, "0 (off) up to below 1", 0 <= fraction < 1)
         _require("run.ema_decay", self.ema_decay, "0 (off) up to below 1", 0 <= self.ema_decay < 1)
         _require("optimizer.weight_decay", self.weight_decay, "0 or above", self.weight_decay >= 0)
         _require("optimizer.max_skipped_in_row", self.max_skipped_in_row, "at least 1", self.max_skipped_in_row >= 1)
@@ -64,7 +68,8 @@ class CheckpointOptions:
     """When a run is saved, and what becomes of older states.
 
     Attributes:
-        save_ckpt_steps: save whenever so many more steps are done; 0 = at the end only.
+        save_ckpt_steps: steps between saves; 0 = at the end only.
+        save_ckpt_seconds: seconds of training between saves, beside those by steps; 0 = none.
         keep_last: so many of the newest are kept, older ones are removed; -1 = all are kept.
         keep_every: those at multiples of this step are kept as well; 0 = none.
         resume: "auto" goes on where the run folder ends, "must" fails if there is nothing to go on from, "never" fails
@@ -72,12 +77,15 @@ class CheckpointOptions:
     """
 
     save_ckpt_steps: int = 1000
+    save_ckpt_seconds: float = 0.0
     keep_last: int = 3
     keep_every: int = 0
     resume: Resume = "auto"
 
     def __post_init__(self) -> None:
         _require("ckpt.save_ckpt_steps", self.save_ckpt_steps, "0 (off) or above", self.save_ckpt_steps >= 0)
+        seconds = self.save_ckpt_seconds
+        _require("ckpt.save_ckpt_seconds", seconds, "0 (off) or above", seconds >= 0)
         kept = self.keep_last == -1 or self.keep_last >= 1
         _require("ckpt.keep_ckpts / keep_last", self.keep_last, "-1 (all) or at least 1", kept)
         _require("ckpt.keep_every", self.keep_every, "0 (off) or above", self.keep_every >= 0)
