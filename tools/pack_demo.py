@@ -67,7 +67,7 @@ def _pack(arguments: argparse.Namespace) -> None:
 
 
 def _loaded(arguments: argparse.Namespace) -> dict[str, Callable[[Path], None]]:
-    """Load all that was asked for, which tells what does not fit: name in the model -> function that writes it."""
+    """Load every requested network, which validates its weights: name in the model -> function that writes it."""
     cpu, exact = torch.device("cpu"), torch.float32
     config = load_config(arguments.unet_config)
     writers: dict[str, Callable[[Path], None]] = {}

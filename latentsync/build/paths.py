@@ -15,7 +15,7 @@ def find_file(name: str, key: str) -> Path:
         key: of the configuration, for the message.
 
     Raises:
-        ConfigError: it is in neither place.
+        ConfigError: it is at neither location.
     """
     given = Path(name).expanduser()
     for candidate in (given, REPOSITORY / given):

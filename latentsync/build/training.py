@@ -1,4 +1,4 @@
-"""From configurations to training runs: networks, data, judges and the loop, joined."""
+"""From configurations to training runs: networks, data, losses and the loop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from latentsync.training.unet.task import UNetTask, UNetTaskOptions, ValidationS
 
 logger = logging.getLogger(__name__)
 
-# Keys that may differ when a run goes on: they change how fast and how long, not what is learnt.
+# Keys that may differ when a run is resumed: they affect speed and length, not what is learned.
 _MUTABLE_KEYS = (
     *("data.num_workers", "data.audio_mel_cache_dir", "data.audio_embeds_cache_dir", "data.train_output_dir"),
     *("data.corpus", "data.check_faces", "data.val_fileslist", "data.val_data_dir", "data.num_val_samples"),
@@ -58,9 +58,9 @@ _MUTABLE_KEYS = (
     *("run.max_train_steps", "run.max_train_epochs", "run.max_train_seconds", "run.validation_steps"),
     *("run.val_batches", "run.enable_gradient_checkpointing", "run.compile", "ckpt.save_ckpt_steps", "ckpt.keep_ckpts"),
 )
-# At 512 px the activations of one picture in the published decoder take about 2 GB.
+# At 512 px the activations of one frame in the published decoder take about 2 GB.
 _DECODED_AT_ONCE = {256: 4, 512: 1}
-_PUBLISHED_WIDTH = 128  # of that decoder where its pictures are largest
+_PUBLISHED_WIDTH = 128  # channels of that decoder at full resolution
 # At 256 px. A GPU idles with fewer; on a CPU the activations of more leave the caches.
 _ENCODED_AT_ONCE = {"cuda": 32}
 _FEW = 2

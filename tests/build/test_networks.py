@@ -121,19 +121,19 @@ def test_a_syncnet_that_does_not_take_its_windows_is_refused(
         build_syncnet(load_syncnet_config(tiny_training.syncnet, [change]))
 
 
-def test_a_syncnet_that_judges_other_windows_is_refused() -> None:
+def test_a_syncnet_of_other_windows_is_refused() -> None:
     judged = DataConfig(num_frames=16, resolution=512, syncnet_config_path="judge.yaml")
     check_syncnet(SyncNetDataConfig(num_frames=16, resolution=256), judged)
     for wrong, message in (
-        (SyncNetDataConfig(num_frames=25), "of judge.yaml judges 25 frames.*is 16"),
+        (SyncNetDataConfig(num_frames=25), "of judge.yaml takes 25 frames.*is 16"),
         (SyncNetDataConfig(latent_space=True, resolution=256), "latents of 256 px.*is 512"),
-        (SyncNetDataConfig(lower_half=False), "judges whole faces"),
+        (SyncNetDataConfig(lower_half=False), "takes whole faces"),
     ):
         with pytest.raises(ConfigError, match=message):
             check_syncnet(wrong, judged)
 
 
-def test_the_judge_that_a_configuration_names_is_loaded(tiny_training: TinyTraining, tmp_path: Path) -> None:
+def test_the_critic_that_a_configuration_names_is_loaded(tiny_training: TinyTraining, tmp_path: Path) -> None:
     network, config = trained_syncnet(str(tiny_training.syncnet))
     assert config.data.num_frames == 4
     expected = entries(StableSyncNet(build_syncnet_spec(config)))
@@ -151,7 +151,7 @@ def test_the_judge_that_a_configuration_names_is_loaded(tiny_training: TinyTrain
         trained_syncnet(str(own))
 
 
-def test_only_the_networks_that_judge_are_loaded(tiny_training: TinyTraining) -> None:
+def test_only_the_critics_that_losses_need_are_loaded(tiny_training: TinyTraining) -> None:
     cpu = torch.device("cpu")
     plain = load_frozen(load_config(tiny_training.unet), cpu)
     assert [plain.syncnet, plain.lpips, plain.videomae] == [None] * 3

@@ -86,7 +86,7 @@ def test_a_syncnet_is_trained_and_trained_on(
     assert set(curve(tmp_path / "run", "validation")[4]) == {"bce", "accuracy"}
     with caplog.at_level(logging.INFO):
         assert train_syncnet([*words, "run.max_train_steps=6"]) == 0
-    assert "Going on after step 4" in caplog.text and "Ended by steps: 6 steps" in caplog.text
+    assert "Resuming after step 4" in caplog.text and "Ended by steps: 6 steps" in caplog.text
     assert sorted(curve(tmp_path / "run", "validation")) == [4, 6]
     before, after = weights(tmp_path / "run", 4), weights(tmp_path / "run", 6)
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -188,7 +188,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     assert 2 <= last < 8
     with caplog.at_level(logging.INFO):
         assert train_unet(words) == 0
-    assert f"Going on after step {last}" in caplog.text
+    assert f"Resuming after step {last}" in caplog.text
     expected = weights(unet_run, 8)
     assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path, 8).items())
     assert_close(curve(tmp_path), curve(unet_run), 1e-6)

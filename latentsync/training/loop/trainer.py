@@ -1,4 +1,4 @@
-"""The training loop: for any network and data that keep to `TrainingTask` and `BatchSource`."""
+"""The training loop, for any `TrainingTask` and `BatchSource`."""
 
 import logging
 import statistics
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 End = Literal["steps", "epochs", "time", "signal"]
 
-# Steps whose time does not count: libraries choose their algorithms and caches fill.
+# Steps that are not timed: libraries select algorithms and caches fill.
 _WARM_UP = 5
 
 
@@ -36,7 +36,7 @@ class Trainer:
     Args:
         task: network, losses, validation.
         source: batches of this process; see `latentsync.training.loop.processes.current_shard`.
-        options: how the run goes.
+        options: see there.
     """
 
     def __init__(self, task: TrainingTask, source: BatchSource, options: TrainerOptions) -> None:
@@ -45,12 +45,12 @@ class Trainer:
         self.options = options
 
     def run(self) -> TrainingResult:
-        """Train until a limit is reached or a signal comes, going on where the run folder ends.
+        """Train until a limit is reached or a signal arrives, resuming from the run folder.
 
         Raises:
             ConfigError: the run folder holds a run that was made with other settings.
             CheckpointError: its states are damaged or of another network.
-            TrainingError: figures stay non-finite, or the disk or the GPU's memory is full.
+            TrainingError: too many non-finite steps in a row, or the disk or GPU memory is full.
         """
         with ExitStack() as stack:
             self.stop = stack.enter_context(StopRequest())

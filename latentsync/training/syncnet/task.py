@@ -33,12 +33,12 @@ _SHEET_PAIRS = 6
 
 @dataclass
 class FramesToImage:
-    """Turns windows of frames into what a SyncNet takes.
+    """Turns windows of frames into SyncNet inputs.
 
     Attributes:
-        lower_half: only the lower half of the pictures.
-        vae: for a SyncNet of latents, else None.
-        chunk_size: pictures encoded at a time.
+        lower_half: keep only the lower half of the frames.
+        vae: for a SyncNet on latents, else None.
+        chunk_size: frames encoded at a time.
     """
 
     lower_half: bool = True
@@ -61,8 +61,8 @@ class SyncNetTaskOptions:
     """How a SyncNet is trained.
 
     Attributes:
-        seed: of the changes to the frames.
-        augment: change the training frames lightly, see `augment_windows`.
+        seed: of the augmentation.
+        augment: augment the training frames, see `augment_windows`.
     """
 
     seed: int = 42
@@ -70,15 +70,15 @@ class SyncNetTaskOptions:
 
 
 class GuidedSyncNet(nn.Module):
-    """A SyncNet in training, with one linear map that reads what the mouth does from either embedding.
+    """A SyncNet in training with an auxiliary head: a linear map that predicts mouth parameters from either embedding.
 
-    Told what a mouth does, both encoders soon look for the same thing. Without a guide a small network first has to
-    find that out by choosing at random, and may never begin.
+    The shared target aligns both encoders early. Without it a small network trained from scratch may not leave the
+    chance level.
 
     Args:
         syncnet: is trained.
         num_frames: f of a window.
-        num_mouth_params: numbers that describe the mouth in a frame.
+        num_mouth_params: mouth parameters per frame.
     """
 
     def __init__(self, syncnet: StableSyncNet, num_frames: int, num_mouth_params: int = len(MOUTH_PARAMETERS)) -> None:
@@ -92,7 +92,7 @@ class GuidedSyncNet(nn.Module):
         self.reader = nn.Linear(width, num_frames * num_mouth_params)
 
     def forward(self, image: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Embed both sides and read both.
+        """Embed both modalities and predict the mouth from each.
 
         image, audio as for `StableSyncNet` -> vision_embeds, audio_embeds (b, d), readings of both (b, f, k)
         """
@@ -176,7 +176,7 @@ class SyncNetTask:
         return {"bce": (loss, count), "accuracy": (right, count)}
 
     def save_samples(self, network: nn.Module, folder: Path, step: int) -> None:
-        """See `TrainingTask.save_samples`: what the network is shown; the same at every step, so written once."""
+        """See `TrainingTask.save_samples`: input frames; the same at every step, so written once."""
         path = folder / "syncnet_input.jpg"
         if self.validation and not path.exists():
             frames = next(iter(self.validation)).frames[:_SHEET_PAIRS]
