@@ -303,10 +303,10 @@ def test_other_data_is_refused_or_begins_with_the_next_epoch(tmp_path):
 
 
 def test_resume_never_and_must(tmp_path):
-    with pytest.raises(ConfigError, match="no run to go on with"):
+    with pytest.raises(ConfigError, match="no run to resume"):
         train(tmp_path, max_train_steps=2, resume="must")
     train(tmp_path, max_train_steps=2, resume="never")
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already holds a run"):
         train(tmp_path, max_train_steps=2, resume="never")
     assert train(tmp_path, max_train_steps=3, resume="must").steps == 3
 
