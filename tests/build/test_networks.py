@@ -122,15 +122,15 @@ def test_a_syncnet_that_does_not_take_its_windows_is_refused(
 
 
 def test_a_syncnet_of_other_windows_is_refused() -> None:
-    judged = DataConfig(num_frames=16, resolution=512, syncnet_config_path="judge.yaml")
-    check_syncnet(SyncNetDataConfig(num_frames=16, resolution=256), judged)
+    supervised = DataConfig(num_frames=16, resolution=512, syncnet_config_path="critic.yaml")
+    check_syncnet(SyncNetDataConfig(num_frames=16, resolution=256), supervised)
     for wrong, message in (
-        (SyncNetDataConfig(num_frames=25), "of judge.yaml takes 25 frames.*is 16"),
+        (SyncNetDataConfig(num_frames=25), "of critic.yaml takes 25 frames.*is 16"),
         (SyncNetDataConfig(latent_space=True, resolution=256), "latents of 256 px.*is 512"),
         (SyncNetDataConfig(lower_half=False), "takes whole faces"),
     ):
         with pytest.raises(ConfigError, match=message):
-            check_syncnet(wrong, judged)
+            check_syncnet(wrong, supervised)
 
 
 def test_the_critic_that_a_configuration_names_is_loaded(tiny_training: TinyTraining, tmp_path: Path) -> None:
@@ -155,11 +155,11 @@ def test_only_the_critics_that_losses_need_are_loaded(tiny_training: TinyTrainin
     cpu = torch.device("cpu")
     plain = load_frozen(load_config(tiny_training.unet), cpu)
     assert [plain.syncnet, plain.lpips, plain.videomae] == [None] * 3
-    judged = load_frozen(
+    supervised = load_frozen(
         load_config(tiny_training.unet, ["run.use_syncnet=true", "run.pixel_space_supervise=true"]), cpu
     )
-    assert judged.syncnet is not None and judged.syncnet_resolution == 64 and judged.videomae is None
-    for networks in (plain, judged):
+    assert supervised.syncnet is not None and supervised.syncnet_resolution == 64 and supervised.videomae is None
+    for networks in (plain, supervised):
         assert not any(value.requires_grad for value in networks.vae.parameters())
     for key, word in (("trepa_loss_weight=1", "videomae"), ("perceptual=lpips", "vgg16|lpips")):
         with pytest.raises(CheckpointError, match=f"{word}.*fetch"):
