@@ -15,9 +15,10 @@ from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.data.sampling.samples import SyncNetBatch
 from latentsync.losses.inputs import SyncNetLossInputs
 from latentsync.losses.objective import Objective
+from latentsync.losses.region import lower_half
 from latentsync.losses.sync import syncnet_bce
 from latentsync.media.audio.syncnet_mel import N_MELS, mel_columns
-from latentsync.models.stable_syncnet import StableSyncNet, cosine, lower_half
+from latentsync.models.stable_syncnet import StableSyncNet, cosine
 from latentsync.models.vae import encode_latents
 from latentsync.models.weights.published_layout import save_published
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
