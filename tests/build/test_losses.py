@@ -22,19 +22,8 @@ from latentsync.training.loop.curves import read_curves
 from tests.models.builders import golden_vae
 from tests.training.tiny_training import TinyTraining
 
-MODULE = '''
+MODULE = """
 from torch import nn
-
-
-class MouthFlicker:
-    """Change of the decoded mouth from frame to frame that the ground truth does not have."""
-
-    def __init__(self, power=2):
-        self.power = power
-
-    def __call__(self, inputs):
-        error = (inputs.pred_pixels - inputs.gt_pixels) * (1 - inputs.mask)
-        return error.diff(dim=2).abs().pow(self.power).mean()
 
 
 class EmbeddingSize(nn.Module):
@@ -51,14 +40,21 @@ class Needy:
 
 def function(inputs):
     return inputs.prediction.mean()
-'''
+"""
+
+
+def documented(language: str) -> str:
+    """The example of docs/training.md."""
+    section = (REPOSITORY / "docs" / "training.md").read_text("utf-8").split("## Add a loss")[1]
+    return section.split(f"```{language}\n")[1].split("```")[0]
 
 
 @pytest.fixture
 def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Name of an importable module outside the package."""
+    """An importable module outside the package, beside the one that the documentation shows."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "own_losses.py").write_text(MODULE)
+    (tmp_path / "outside" / "my_losses.py").write_text(documented("python"))
     monkeypatch.syspath_prepend(tmp_path / "outside")
     return "own_losses"
 
@@ -82,11 +78,12 @@ def write_config(folder: Path, base: Path, losses: dict) -> str:
     return str(path)
 
 
-def test_a_loss_from_outside_trains_the_unet(
-    tiny_training: TinyTraining, own_module: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("own_module")
+def test_the_documented_loss_trains_the_unet(
+    tiny_training: TinyTraining, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    entry = {"target": f"{own_module}.MouthFlicker", "weight": 20.0, "kwargs": {"power": 1}}
-    words = [write_config(tmp_path, tiny_training.unet, {"mouth_flicker": entry}), "--device", "cpu"]
+    losses = yaml.safe_load(documented("yaml"))["losses"]
+    words = [write_config(tmp_path, tiny_training.unet, losses), "--device", "cpu"]
     words += ["run.max_train_steps=3", f"data.train_output_dir={tmp_path / 'with'}"]
     assert train_unet(words) == 0
     assert train_unet([*words, f"data.train_output_dir={tmp_path / 'without'}", "losses.mouth_flicker.weight=0"]) == 0
@@ -97,7 +94,7 @@ def test_a_loss_from_outside_trains_the_unet(
     assert any(not torch.equal(value, second[name]) for name, value in first.items())
     # The losses are part of what a run learns, so they must not change when it resumes.
     assert train_unet([*words, "losses.mouth_flicker.weight=2"]) == 1
-    assert "losses.mouth_flicker.weight: was 20.0, is 2.0" in caplog.text
+    assert "losses.mouth_flicker.weight: was 0.1, is 2.0" in caplog.text
 
 
 def test_a_loss_from_outside_trains_the_syncnet(tiny_training: TinyTraining, own_module: str, tmp_path: Path) -> None:
@@ -138,9 +135,9 @@ def test_a_shipped_loss_can_be_added_again_by_its_short_name() -> None:
         ("mine", LossConfig("own_losses.Missing"), "cannot import 'own_losses.Missing'"),
         ("mine", LossConfig("own_losses.function"), "is function, expected a class"),
         ("mine", LossConfig("own_losses.Needy"), r"needs \['taste'\].*can only need \['lpips', 'mel'"),
-        ("mine", LossConfig("own_losses.MouthFlicker", 1.0, {"radius": 3}), r"MouthFlicker\(power=2\).*'radius'"),
-        ("recon", LossConfig("own_losses.MouthFlicker"), "losses.recon: the name is taken"),
-        ("total", LossConfig("own_losses.MouthFlicker"), "losses.total: the name is taken"),
+        ("mine", LossConfig("my_losses.MouthFlicker", 1.0, {"power": 3}), r"MouthFlicker\(radius: int = 1\).*'power'"),
+        ("recon", LossConfig("my_losses.MouthFlicker"), "losses.recon: the name is taken"),
+        ("total", LossConfig("my_losses.MouthFlicker"), "losses.total: the name is taken"),
     ],
 )
 def test_entries_that_cannot_be_are_explained(own_module: str, name: str, entry: LossConfig, message: str) -> None:
