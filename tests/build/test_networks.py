@@ -108,10 +108,10 @@ def test_a_syncnet_that_is_trained_on_is_trainable(tiny_training: TinyTraining) 
     [
         ("data.num_frames=8", "got 12, but 8 frames of 3 channels are 24"),
         ("data.latent_space=true", "got 12, but 4 frames of 4 channels are 16"),
-        ("data.resolution=128", r"a picture 64 x 128 ends in 512 numbers, a mel 80 x 13 in 128"),
-        ("data.lower_half=false", r"a picture 64 x 64 ends in 256 numbers"),
+        ("data.resolution=128", r"an image 64 x 128 gives 512 values, a mel 80 x 13 in 128"),
+        ("data.lower_half=false", r"an image 64 x 64 gives 256 values"),
         ("model.visual_encoder.downsample_factors=[[64,128],8]", "shrinks below its smallest size"),
-        ("model.audio_encoder.block_out_channels=[32,64]", r"ends in 128 numbers, a mel 80 x 13 in 64"),
+        ("model.audio_encoder.block_out_channels=[32,64]", r"gives 128 values, a mel 80 x 13 in 64"),
     ],
 )
 def test_a_syncnet_that_does_not_take_its_windows_is_refused(
