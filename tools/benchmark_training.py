@@ -4,7 +4,7 @@
     torchrun --nproc-per-node 2 -m tools.benchmark_training --configs stage1 --out two_gpus.json
 
 The windows are random numbers on the device, so that the loader plays no part. A step is what `./train_unet.sh` does:
-encoding, noise, the network, the judges, the update.
+encoding, noise, the network, the critics, the update.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentsync.build.losses import unet_loss_needs
 from latentsync.build.networks import (
     FrozenNetworks,
     build_syncnet_spec,
@@ -169,14 +170,15 @@ def _random_networks(config: Config, device: torch.device) -> FrozenNetworks:
 
     with device:
         networks = FrozenNetworks(ready(AutoencoderKL(VaeConfig.from_mapping(PUBLISHED_CONFIG))), None)
-        if config.run.use_syncnet:
+        needs = unet_loss_needs(config)
+        if "syncnet" in needs:
             syncnet = load_syncnet_config(REPOSITORY / config.data.syncnet_config_path)
             networks.syncnet = ready(StableSyncNet(build_syncnet_spec(syncnet)))
             networks.syncnet_resolution = syncnet.data.resolution
-        if config.run.pixel_space_supervise:
+        if "lpips" in needs:
             networks.lpips = ready(VggLpips())
-            if config.run.trepa_loss_weight:
-                networks.videomae = ready(VideoMae(build_videomae_spec(config.trepa)))
+        if "videomae" in needs:
+            networks.videomae = ready(VideoMae(build_videomae_spec(config.trepa)))
     return networks
 
 

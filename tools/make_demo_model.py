@@ -1,10 +1,10 @@
-"""Make the whole demo model by one command: encoders, corpus, SyncNet, both stages of the U-Net, packed.
+"""Make the whole demo model with one command: encoders, corpus, SyncNet, both stages of the U-Net, packing.
 
     python -m tools.make_demo_model --out outputs/demo_run --gpus 0 1
 
-Steps that do not need each other run side by side, each by the command that docs/training.md names. A run that was
-ended goes on where it was: finished steps are not repeated, and trainings go on from their last checkpoint. The model
-comes to OUT/model, the output of every step to OUT/logs.
+Independent steps run in parallel, each by the command that docs/training.md names. The same command resumes an
+interrupted run: finished steps are not repeated, and trainings resume from their last checkpoint. The model comes to
+OUT/model, the output of every step to OUT/logs.
 """
 
 import argparse
@@ -131,11 +131,11 @@ class Recipe:
         return {"CUDA_VISIBLE_DEVICES": chosen, "PYTHONPATH": path}
 
     def _sync_critic(self) -> tuple[str, str]:
-        """Let the second stage start where the first ends, with the trained SyncNet as its judge."""
-        judge, base = self.out / "syncnet.yaml", self.configs / "syncnet/demo_gpu.yaml"
+        """Let the second stage start where the first ends, with the trained SyncNet as critic."""
+        critic, base = self.out / "syncnet.yaml", self.configs / "syncnet/demo_gpu.yaml"
         weights = {"inference_ckpt_path": f"{self._weights('syncnet')}"}
-        OmegaConf.save(OmegaConf.create({"base": f"{base}", "ckpt": weights}), judge)
-        return f"data.syncnet_config_path={judge}", f"ckpt.resume_ckpt_path={self._weights('unet1')}"
+        OmegaConf.save(OmegaConf.create({"base": f"{base}", "ckpt": weights}), critic)
+        return f"data.syncnet_config_path={critic}", f"ckpt.resume_ckpt_path={self._weights('unet1')}"
 
     def _packing(self, encoders: Path) -> list[str]:
         files = ["--encoders", f"{encoders}", "--unet", f"{self._weights('unet2')}"]
@@ -145,7 +145,7 @@ class Recipe:
         return [sys.executable, "-m", "tools.pack_demo", *files, *self.extra.get("pack", [])]
 
     def _weights(self, name: str) -> Path:
-        """What a training left last."""
+        """Last weights of a training."""
         found = sorted((self.out / name / "checkpoints").glob("step_*/*-*.pt"))
         if not found:
             raise ConfigError(

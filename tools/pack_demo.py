@@ -24,7 +24,7 @@ from latentsync.media.output_file import atomic_output
 from latentsync.models.unet.load import load_unet
 from latentsync.models.vae import load_vae
 from latentsync.runtime.resources import REPOSITORY
-from latentsync.training.demo.run_log import save_half
+from latentsync.training.demo.half_weights import save_half
 from latentsync.whisper.audio_encoder import load_audio_encoder, save_audio_encoder
 from tools.command import exit_code
 
@@ -67,7 +67,7 @@ def _pack(arguments: argparse.Namespace) -> None:
 
 
 def _loaded(arguments: argparse.Namespace) -> dict[str, Callable[[Path], None]]:
-    """Load all that was asked for, which tells what does not fit: name in the model -> function that writes it."""
+    """Load every requested network, which validates its weights: name in the model -> function that writes it."""
     cpu, exact = torch.device("cpu"), torch.float32
     config = load_config(arguments.unet_config)
     writers: dict[str, Callable[[Path], None]] = {}

@@ -1,18 +1,18 @@
-"""Train the encoders of the bundled demo model from nothing: made speech, audio encoder, autoencoder.
+"""Train the encoders of the bundled demo model from scratch: speech corpus, audio encoder, VAE.
 
     python -m tools.train_demo --out /tmp/demo_run
     python -m tools.train_demo --out /tmp/tiny_run --tiny --device cpu
 
-Trained files appear in ``OUT/demo`` (copy them to ``checkpoints/demo``) and are renewed while training goes on; logs,
-figures and picture sheets in ``OUT/report``. The autoencoder is trained beside speech and audio, on the same device.
-SyncNet and U-Net come afterwards, by ./train_syncnet.sh and ./train_unet.sh: see docs/training.md.
+The trained files come to ``OUT/demo`` (copy them to ``checkpoints/demo``). Both trainings are runs like any other, in
+``OUT/audio`` and ``OUT/vae``: the same command resumes them. The VAE trains beside speech and audio, on the same
+device; the output of each stage goes to ``OUT/logs``. SyncNet and U-Net follow by ./train_syncnet.sh and
+./train_unet.sh: see docs/training.md.
 """
 
 import argparse
 import logging
-import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,32 +24,38 @@ logger = logging.getLogger("train_demo")
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "training"
 
 
-def main() -> int:
-    """Read the command line and run one stage, or all of them in order."""
-    arguments = _parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one stage, or all of them: 0, 1 after an error, 130 if a signal ended a stage."""
+    arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    # The processes that make speech import this file again; they need none of the networks' libraries.
+    # The processes that synthesize speech import this file again, and need none of these libraries.
+    from latentsync.errors import LatentSyncError  # noqa: PLC0415
     from latentsync.training.demo.config import load_demo_config  # noqa: PLC0415
 
-    path = arguments.config or _CONFIGS / ("tiny.yaml" if arguments.tiny else "demo.yaml")
-    config = load_demo_config(path, tuple(arguments.set))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.stage == "all":
-        return _run_all(arguments, config)
-    _run_stage(arguments, config)
-    return 0
+    try:
+        path = arguments.config or _CONFIGS / ("tiny.yaml" if arguments.tiny else "demo.yaml")
+        config = load_demo_config(path, tuple(arguments.set))
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        if arguments.stage == "all":
+            _run_all(arguments, path)
+            return 0
+        return 0 if _run_stage(arguments, config) else 130
+    except LatentSyncError as error:
+        logger.error("%s", error)
+        return 1
 
 
-def _run_stage(arguments: argparse.Namespace, config: "DemoConfig") -> None:
+def _run_stage(arguments: argparse.Namespace, config: "DemoConfig") -> bool:
     import torch  # noqa: PLC0415
 
     from latentsync.training.demo.run import STAGES, DemoRun  # noqa: PLC0415
 
     # TF32 stays off for matrix products: the renderer's coordinates need float32, and the networks run in bfloat16.
     torch.backends.cudnn.benchmark = True
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    cuda = torch.cuda.is_available() and arguments.device != "cpu"
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     seconds = arguments.seconds or getattr(config.seconds, arguments.stage)
-    STAGES[arguments.stage](DemoRun(config, arguments.out, device), seconds)
+    return STAGES[arguments.stage](DemoRun(config, arguments.out, device), seconds)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,45 +63,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="recipe (default: configs/training/demo.yaml, or tiny.yaml)")
     parser.add_argument("--stage", choices=["speech", "audio", "vae", "all"], default="all")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run; made if missing")
-    parser.add_argument("--device", help="torch device (default: the GPU if there is one)")
-    parser.add_argument("--tiny", action="store_true", help="everything small: a test of the stages, no model")
-    parser.add_argument("--seconds", type=float, help="time budget of the one stage")
-    parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.KEY=VALUE", help="change the recipe")
+    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to train")
+    parser.add_argument("--tiny", action="store_true", help="use tiny.yaml: seconds, but no useful model")
+    parser.add_argument("--seconds", type=float, help="time limit of a single stage")
+    parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.KEY=VALUE", help="override the recipe")
     return parser
 
 
-def _run_all(arguments: argparse.Namespace, config: "DemoConfig") -> int:
-    """Each stage in a process of its own, so that they can run side by side and leave no memory behind."""
-    start = time.monotonic()
-    vae = _start(arguments, "vae", config.seconds.vae)
-    try:
-        for stage in ("speech", "audio"):
-            _finish(_start(arguments, stage, getattr(config.seconds, stage)), stage)
-        _finish(vae, "vae")
-    finally:
-        if vae.poll() is None:
-            vae.terminate()
-    logger.info("done in %.0f s", time.monotonic() - start)
-    return 0
+def _run_all(arguments: argparse.Namespace, config_path: Path) -> None:
+    """Each stage in a process of its own, so that they run side by side and free their memory."""
+    from latentsync.training.demo.step_graph import Step, StepGraph  # noqa: PLC0415
 
+    def step(stage: str, *needs: str) -> Step:
+        command = [sys.executable, "-m", "tools.train_demo", "--stage", stage, "--out", str(arguments.out)]
+        command += ["--config", str(config_path), "--device", arguments.device]
+        command += ["--set", *arguments.set] if arguments.set else []
+        return Step(stage, lambda: command, needs)
 
-def _start(arguments: argparse.Namespace, stage: str, seconds: float) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tools.train_demo", "--stage", stage, "--seconds", str(seconds)]
-    command += ["--out", str(arguments.out)]
-    if arguments.device:
-        command += ["--device", arguments.device]
-    if arguments.config:
-        command += ["--config", str(arguments.config)]
-    if arguments.tiny:
-        command.append("--tiny")
-    if arguments.set:
-        command += ["--set", *arguments.set]
-    return subprocess.Popen(command)
-
-
-def _finish(process: subprocess.Popen[bytes], stage: str) -> None:
-    if process.wait() != 0:
-        raise SystemExit(f"Stage {stage} failed with exit code {process.returncode}; its messages are above.")
+    StepGraph([step("vae"), step("speech"), step("audio", "speech")], arguments.out).run()
 
 
 if __name__ == "__main__":

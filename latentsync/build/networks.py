@@ -1,4 +1,4 @@
-"""From training configurations to networks: what is trained, and the frozen ones that help."""
+"""From training configurations to networks: the trained one and the frozen ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from latentsync.build.losses import unet_loss_needs
 from latentsync.build.paths import find_file, resolve_weights
 from latentsync.build.specs import build_unet_spec
 from latentsync.config.load import Config, SyncNetConfig, load_syncnet_config
@@ -37,14 +38,14 @@ _IMAGE_CHANNELS = (4, 9)  # of conv_in in Stable Diffusion's own networks
 
 @dataclass
 class FrozenNetworks:
-    """Networks that help to train the U-Net and stay as they are.
+    """Frozen networks of U-Net training.
 
     Attributes:
-        vae: encodes, and decodes for the judges.
-        audio_encoder: hears.
-        syncnet, syncnet_resolution: judges mouth against sound; resolution None = it judges latents.
-        lpips: judges looks.
-        videomae: judges movement.
+        vae: encodes windows, and decodes estimates for pixel losses.
+        audio_encoder: computes audio embeddings.
+        syncnet, syncnet_resolution: sync critic; resolution None = on latents.
+        lpips: perceptual critic.
+        videomae: motion critic.
     """
 
     vae: AutoencoderKL
@@ -124,13 +125,13 @@ def check_syncnet_input(config: SyncNetConfig) -> None:
         network = StableSyncNet(build_syncnet_spec(config))
         image, mel = torch.empty(2, wanted, height, side), torch.empty(2, 1, N_MELS, mel_columns(data.num_frames))
     try:
-        seen, heard = network.visual_encoder(image), network.audio_encoder(mel)
+        vision, audio = network.visual_encoder(image), network.audio_encoder(mel)
     except RuntimeError as error:
-        raise ConfigError(f"model: a picture {height} x {side} shrinks below its smallest size ({error})") from error
-    if seen.shape != heard.shape:
+        raise ConfigError(f"model: an image {height} x {side} shrinks below its smallest size ({error})") from error
+    if vision.shape != audio.shape:
         raise ConfigError(
-            f"model: a picture {height} x {side} ends in {seen.shape[1]} numbers, a mel {N_MELS} x {mel.shape[-1]} in "
-            f"{heard.shape[1]}, and these must be equal: change downsample_factors or block_out_channels"
+            f"model: an image {height} x {side} gives {vision.shape[1]} values, a mel {N_MELS} x {mel.shape[-1]} in "
+            f"{audio.shape[1]}, and these must be equal: change downsample_factors or block_out_channels"
         )
 
 
@@ -160,39 +161,39 @@ def load_syncnet(config: SyncNetConfig, path: Path) -> StableSyncNet:
 
 
 def trained_syncnet(config_path: str) -> tuple[StableSyncNet, SyncNetConfig]:
-    """The SyncNet that a configuration names as the one to judge with.
+    """The trained SyncNet that a configuration names as critic.
 
     Raises:
         ConfigError: no configuration is named.
         CheckpointError: its weights are missing or do not fit.
     """
     if not config_path:
-        raise ConfigError("data.syncnet_config_path is empty, but run.use_syncnet wants a SyncNet: name its YAML file")
+        raise ConfigError("data.syncnet_config_path is empty, but a loss needs a SyncNet: name its YAML file")
     config = load_syncnet_config(find_file(config_path, "data.syncnet_config_path"))
     check_syncnet_input(config)
     path = resolve_weights(config.ckpt.inference_ckpt_path, "stable-syncnet", "ckpt.inference_ckpt_path")
     return load_syncnet(config, path), config
 
 
-def check_syncnet(judge: SyncNetDataConfig, judged: DataConfig) -> None:
-    """Whether a SyncNet can judge the windows of a U-Net.
+def check_syncnet(critic: SyncNetDataConfig, data: DataConfig) -> None:
+    """Whether a SyncNet takes the windows of a U-Net.
 
     Raises:
-        ConfigError: it sees other windows.
+        ConfigError: it takes other windows.
     """
-    name = f"The SyncNet of {judged.syncnet_config_path}"
-    if judge.num_frames != judged.num_frames:
+    name = f"The SyncNet of {data.syncnet_config_path}"
+    if critic.num_frames != data.num_frames:
         raise ConfigError(
-            f"{name} judges {judge.num_frames} frames, but the U-Net's data.num_frames is {judged.num_frames}; they "
+            f"{name} takes {critic.num_frames} frames, but the U-Net's data.num_frames is {data.num_frames}; they "
             "must be equal"
         )
-    if judge.latent_space and judge.resolution != judged.resolution:
+    if critic.latent_space and critic.resolution != data.resolution:
         raise ConfigError(
-            f"{name} judges latents of {judge.resolution} px, but the U-Net's data.resolution is {judged.resolution}; "
-            "latents cannot be resized: train one for that size, or take a SyncNet of pixels"
+            f"{name} takes latents of {critic.resolution} px, but the U-Net's data.resolution is {data.resolution}; "
+            "latents cannot be resized: train one for that size, or use a SyncNet on pixels"
         )
-    if not judge.latent_space and not judge.lower_half:
-        raise ConfigError(f"{name} judges whole faces; the U-Net's needs one with data.lower_half=true")
+    if not critic.latent_space and not critic.lower_half:
+        raise ConfigError(f"{name} takes whole faces; the U-Net's needs one with data.lower_half=true")
 
 
 def load_frozen(config: Config, device: torch.device) -> FrozenNetworks:
@@ -202,31 +203,30 @@ def load_frozen(config: Config, device: torch.device) -> FrozenNetworks:
         CheckpointError: weights are missing; the message says how to get them.
         ConfigError: a file that the configuration names does not exist.
     """
-    dtype, ckpt, run = frozen_dtype(device), config.ckpt, config.run
+    dtype, ckpt = frozen_dtype(device), config.ckpt
     width = config.model.cross_attention_dim
-    heard = {384: "whisper-tiny", 768: "whisper-small"}.get(width)
-    vae = load_vae(resolve_weights(ckpt.vae, "vae" if heard else "demo-vae", "ckpt.vae"), device, dtype)
-    audio = resolve_weights(ckpt.audio_encoder, heard or "demo-audio-encoder", "ckpt.audio_encoder")
+    whisper = {384: "whisper-tiny", 768: "whisper-small"}.get(width)
+    vae = load_vae(resolve_weights(ckpt.vae, "vae" if whisper else "demo-vae", "ckpt.vae"), device, dtype)
+    audio = resolve_weights(ckpt.audio_encoder, whisper or "demo-audio-encoder", "ckpt.audio_encoder")
     networks = FrozenNetworks(vae, load_audio_encoder(audio, device, dtype, width))
-    if run.use_syncnet and run.sync_loss_weight:
+    needs = unet_loss_needs(config)
+    if "syncnet" in needs:
         syncnet, syncnet_config = trained_syncnet(config.data.syncnet_config_path)
         check_syncnet(syncnet_config.data, config.data)
         networks.syncnet = syncnet.to(device, dtype)
         networks.syncnet_resolution = None if syncnet_config.data.latent_space else syncnet_config.data.resolution
-    if not run.pixel_space_supervise:
-        return networks
-    if run.perceptual_loss_weight and run.perceptual == "lpips":
+    if "lpips" in needs:
         vgg = resolve_weights(ckpt.lpips_vgg, "vgg16", "ckpt.lpips_vgg")
         linear = resolve_weights(ckpt.lpips_linear, "lpips-vgg", "ckpt.lpips_linear")
         networks.lpips = load_vgg_lpips(vgg, linear, device, dtype)
-    if run.trepa_loss_weight:
+    if "videomae" in needs:
         path = resolve_weights(ckpt.videomae, "videomae-v2", "ckpt.videomae")
         networks.videomae = load_video_mae(build_videomae_spec(config.trepa), path, device, dtype)
     return networks
 
 
 def build_videomae_spec(config: TrepaConfig) -> VideoMaeSpec:
-    """The video network that TREPA looks through."""
+    """Sizes of the video network that TREPA compares features of."""
     return VideoMaeSpec(
         image_size=config.image_size,
         patch_size=config.patch_size,

@@ -1,4 +1,4 @@
-"""From configurations to training runs: networks, data, judges and the loop, joined."""
+"""From configurations to training runs: networks, data, losses and the loop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentsync.build.losses import build_syncnet_objective, build_unet_objective, unet_loss_needs
 from latentsync.build.networks import FrozenNetworks, build_syncnet, build_unet, frozen_dtype, load_frozen
 from latentsync.build.paths import resolve_weights
 from latentsync.build.specs import build_schedule
@@ -34,9 +35,6 @@ from latentsync.data.unet_dataset import UNetDataset, UNetSampling
 from latentsync.data.whole_clips import read_whole_clips
 from latentsync.errors import ConfigError
 from latentsync.face.compositing.masks import load_mask
-from latentsync.losses.perceptual import LaplacianLoss, PerceptualLoss
-from latentsync.losses.sync import SyncLoss
-from latentsync.losses.trepa import TrepaLoss
 from latentsync.models.vae import load_vae
 from latentsync.runtime.random_state import seed_everything
 from latentsync.training.loop.options import CheckpointOptions, TrainerOptions, UpdateOptions
@@ -52,7 +50,7 @@ from latentsync.training.unet.task import UNetTask, UNetTaskOptions, ValidationS
 
 logger = logging.getLogger(__name__)
 
-# Keys that may differ when a run goes on: they change how fast and how long, not what is learnt.
+# Keys that may differ when a run is resumed: they affect speed and length, not what is learned.
 _MUTABLE_KEYS = (
     *("data.num_workers", "data.audio_mel_cache_dir", "data.audio_embeds_cache_dir", "data.train_output_dir"),
     *("data.corpus", "data.check_faces", "data.val_fileslist", "data.val_data_dir", "data.num_val_samples"),
@@ -60,9 +58,9 @@ _MUTABLE_KEYS = (
     *("run.max_train_steps", "run.max_train_epochs", "run.max_train_seconds", "run.validation_steps"),
     *("run.val_batches", "run.enable_gradient_checkpointing", "run.compile", "ckpt.save_ckpt_steps", "ckpt.keep_ckpts"),
 )
-# At 512 px the activations of one picture in the published decoder take about 2 GB.
+# At 512 px the activations of one frame in the published decoder take about 2 GB.
 _DECODED_AT_ONCE = {256: 4, 512: 1}
-_PUBLISHED_WIDTH = 128  # of that decoder where its pictures are largest
+_PUBLISHED_WIDTH = 128  # channels of that decoder at full resolution
 # At 256 px. A GPU idles with fewer; on a CPU the activations of more leave the caches.
 _ENCODED_AT_ONCE = {"cuda": 32}
 _FEW = 2
@@ -120,8 +118,6 @@ def build_unet_task(
     options = UNetTaskOptions(
         seed=run.seed,
         noise=_noise_options(run.noise, run.mixed_noise_alpha if run.use_mixed_noise else None),
-        recon_weight=run.recon_loss_weight,
-        motion_weight=run.motion_loss_weight,
         uncond_prob=run.uncond_prob,
         sample_steps=run.inference_steps,
     )
@@ -130,36 +126,21 @@ def build_unet_task(
 
 
 def build_supervision(config: Config, networks: FrozenNetworks) -> Supervision:
-    """The judges that a configuration asks for.
+    """The losses that a configuration names, and the decoder of its pixel losses.
 
     Raises:
-        ConfigError: the SyncNet judges latents and pixels are decoded, or the other way round.
+        ConfigError: a loss cannot be made, or the SyncNet is one on latents while pixels are decoded, or vice versa.
     """
-    run, critics, weights = config.run, nn.ModuleDict(), {}
-    chunk_size = _DECODED_AT_ONCE.get(config.data.resolution, 2)
-    if run.use_syncnet and run.sync_loss_weight and networks.syncnet is not None:
-        if run.pixel_space_supervise == (networks.syncnet_resolution is None):
-            raise ConfigError(
-                "run.pixel_space_supervise and the SyncNet's data.latent_space contradict each other: a SyncNet of "
-                "latents judges latents, one of pixels needs run.pixel_space_supervise=true"
-            )
-        critics["sync"] = SyncLoss(networks.syncnet, networks.syncnet_resolution)
-        weights["sync"] = run.sync_loss_weight
-    if run.pixel_space_supervise:
-        weights |= {"perceptual": run.perceptual_loss_weight, "trepa": run.trepa_loss_weight}
-        weights["pixel"] = run.pixel_loss_weight
-        if run.perceptual_loss_weight:
-            lpips = networks.lpips
-            critics["perceptual"] = LaplacianLoss() if lpips is None else PerceptualLoss(lpips, 4 * chunk_size)
-        if networks.videomae is not None:
-            critics["trepa"] = TrepaLoss(networks.videomae, config.trepa.image_size)
-    mask = load_mask(config.data.mask_image_path, config.data.resolution)
+    run, chunk_size = config.run, _DECODED_AT_ONCE.get(config.data.resolution, 2)
+    on_latents = networks.syncnet is not None and networks.syncnet_resolution is None
+    if run.use_syncnet and networks.syncnet is not None and run.pixel_space_supervise == on_latents:
+        raise ConfigError(
+            "run.pixel_space_supervise and the SyncNet's data.latent_space contradict each other: a SyncNet on latents "
+            "needs run.pixel_space_supervise=false, one on pixels needs run.pixel_space_supervise=true"
+        )
     return Supervision(
         vae=networks.vae,
-        weights=weights,
-        critics=critics,
-        importance=(1 - mask[:1])[None, None],
-        in_pixels=run.pixel_space_supervise,
+        objective=build_unet_objective(config, networks, 4 * chunk_size),
         chunk_size=chunk_size * max(1, _PUBLISHED_WIDTH // networks.vae.config["block_out_channels"][0]),
     )
 
@@ -182,15 +163,10 @@ def build_syncnet_trainer(config: SyncNetConfig, shard: Shard, device: torch.dev
     else:
         source, held_out = _read_pairs(config, shard)
     run = config.run
-    options = SyncNetTaskOptions(
-        seed=run.seed,
-        augment=data.augment and data.cache_frames,
-        contrastive_weight=run.contrastive_weight,
-        mouth_weight=run.mouth_weight,
-    )
+    options = SyncNetTaskOptions(seed=run.seed, augment=data.augment and data.cache_frames)
     trained = GuidedSyncNet(network, data.num_frames) if run.mouth_weight else network
     to_image = FramesToImage(data.lower_half, vae, _encode_batch_size(device, data.resolution))
-    task = SyncNetTask(trained, to_image, held_out, options)
+    task = SyncNetTask(trained, to_image, build_syncnet_objective(config), held_out, options)
     return Trainer(task, source, trainer_options)
 
 
@@ -246,7 +222,8 @@ def build_syncnet_dataset(config: SyncNetConfig, split: str) -> SyncNetDataset:
 
 def _frame_sources(config: Config, shard: Shard) -> tuple[BatchSource, Sequence[Any]]:
     data, run = config.data, config.run
-    sampling = UNetSampling(run.use_syncnet, data.paired_takes, data.ref_same_prob)
+    with_mel = run.use_syncnet or "mel" in unet_loss_needs(config)
+    sampling = UNetSampling(with_mel, data.paired_takes, data.ref_same_prob)
     options = _clip_options(data, run.seed)
     source = _loader(UNetDataset(_clips(data, "train"), options, sampling), data, shard)
     if not _has(data, "val"):

@@ -26,7 +26,7 @@ from latentsync.training.loop.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-_GLANCE = 1.0  # seconds
+_POLL_SECONDS = 1.0
 
 
 def train_unet(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace, build: Callable[[torch.device, Shard], Tra
     logging.getLogger("latentsync").setLevel(level)
     try:
         device = _device(options.device, shard)
-        # Else lines of the log and progress bars would write over each other.
+        # Otherwise log lines and progress bars overwrite each other.
         with logging_redirect_tqdm():
             trainer = build(device, shard)
             logger.info("The run, its charts and its samples: %s", trainer.options.run_folder)
@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace, build: Callable[[torch.device, Shard], Tra
         logger.error("%s", error)
         return 1
     except torch.OutOfMemoryError as error:
-        # In a step the loop has better advice; this was in encoding clips or in a validation.
+        # The loop reports its steps; this was while encoding clips or validating.
         logger.error("The GPU's memory is full (%s). End what else runs on it, or lower data.batch_size", error)
         return 1
     except KeyboardInterrupt:
@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace, build: Callable[[torch.device, Shard], Tra
         shutdown_distributed()
     if shard.rank == 0:
         logger.info("Ended by %s: %s", result.ended_by, _summary(result))
-    # A script that trains one network after another must not go on with half of the first.
+    # A script that trains one network after another must not continue with a partial one.
     return 130 if result.ended_by == "signal" else 0
 
 
@@ -148,7 +148,7 @@ def _provide_corpus(data: ClipsConfig, device: torch.device, shard: Shard) -> No
     )
     if shard.rank > 0:
         while not all(is_complete(options.out, *scene) for scene in options.scene_jobs):
-            time.sleep(_GLANCE)  # at what the first process makes; if that fails, the launcher ends this one
+            time.sleep(_POLL_SECONDS)  # the first process makes it; if that fails, the launcher ends this one
         return
     with tqdm(desc=f"making the corpus {train.parent}", unit="scene") as bar:
 

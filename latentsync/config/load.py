@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from latentsync.config.sections import (
     CkptConfig,
     DataConfig,
+    LossConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -38,6 +39,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     trepa: TrepaConfig = field(default_factory=TrepaConfig)
+    losses: dict[str, LossConfig] = field(default_factory=dict)
 
 
 @dataclass
@@ -49,6 +51,7 @@ class SyncNetConfig:
     run: SyncNetRunConfig = field(default_factory=SyncNetRunConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     model: SyncNetModelConfig = field(default_factory=SyncNetModelConfig)
+    losses: dict[str, LossConfig] = field(default_factory=dict)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -78,16 +78,16 @@ class ClipsConfig:
 
 @dataclass
 class DataConfig(ClipsConfig):
-    """What a window looks and sounds like.
+    """Windows of U-Net training.
 
     Attributes:
-        mask_image_path: name of a fixed mask (mask, mask2, mask3, mask4) or a picture file.
+        mask_image_path: name of a fixed mask (mask, mask2, mask3, mask4) or an image file.
         audio_feat_length: video frames of audio context before and after a frame.
-        syncnet_config_path: SyncNet whose opinion is part of the loss.
+        syncnet_config_path: configuration of the SyncNet that supervises sync.
         audio_embeds_cache_dir: where features of the speech are kept; "" = in memory only.
-        val_video_path, val_audio_path: lip-synced at every validation; "" = not.
+        val_video_path, val_audio_path: lip-synced at every validation; "" = none.
         paired_takes: blank and refer to the clip's other take, where there is one (ours).
-        ref_same_prob: share of the windows that are their own reference, as in inference (ours).
+        ref_same_prob: fraction of the windows that are their own reference, as in inference (ours).
         cache_latents: encode all clips once and train on the latents (ours).
     """
 
@@ -113,16 +113,16 @@ class DataConfig(ClipsConfig):
 
 @dataclass
 class SyncNetDataConfig(ClipsConfig):
-    """What the SyncNet is shown.
+    """Inputs of the SyncNet.
 
     Attributes:
-        latent_space: judge latents of the VAE instead of pixels.
-        lower_half: judge the lower half of the face only.
+        latent_space: take VAE latents instead of pixels.
+        lower_half: take the lower half of the face only.
         num_val_samples: pairs of the validation.
         gradient_accumulation_steps: batches per update.
         min_shift: smallest shift in frames of a pair out of sync (ours).
-        near_negative_prob, near_shift: share of the pairs out of sync whose shift is at most ``near_shift`` (ours).
-        augment: vary light, place and sharpness of the frames (ours).
+        near_negative_prob, near_shift: fraction of the out-of-sync pairs whose shift is at most ``near_shift`` (ours).
+        augment: augment brightness, position and sharpness of the frames (ours).
         cache_frames: read all clips once and keep their frames in the device's memory (ours).
     """
 
@@ -139,7 +139,7 @@ class SyncNetDataConfig(ClipsConfig):
 
 @dataclass
 class LoopConfig:
-    """How long and how exactly is trained, shared by U-Net and SyncNet training.
+    """The training loop, shared by U-Net and SyncNet training.
 
     Attributes:
         seed: of everything.
@@ -152,7 +152,7 @@ class LoopConfig:
         validation_steps: updates between validations; 0 = at every checkpoint.
         gradient_accumulation_steps: batches per update (ours).
         ema_decay: of the moving average of the weights; 0 = none (ours).
-        compile: let torch compile the network, which pays after some minutes on a GPU (ours).
+        compile: use ``torch.compile``, which pays off after some minutes on a GPU (ours).
         val_batches: windows of the fixed validation set of a U-Net, in batches of each process (ours).
     """
 
@@ -171,6 +171,21 @@ class LoopConfig:
 
 
 @dataclass
+class LossConfig:
+    """One further training loss; its key in the section ``losses`` is its name in logs and curves (ours).
+
+    Attributes:
+        target: dotted path of an importable class, or a short name of `latentsync.losses.terms`.
+        weight: of its value in the objective, 0 or more; 0 = the loss is not even constructed.
+        kwargs: arguments of the constructor.
+    """
+
+    target: str = ""
+    weight: float = 1.0
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class SyncNetRunConfig(LoopConfig):
     """How a SyncNet is trained.
 
@@ -185,7 +200,7 @@ class SyncNetRunConfig(LoopConfig):
 
 @dataclass
 class NoiseConfig:
-    """How windows are made noisy; see `latentsync.training.unet.denoising.NoiseOptions` (ours)."""
+    """How noise is added to windows; see `latentsync.training.unet.denoising.NoiseOptions` (ours)."""
 
     high_noise_prob: float = 0.0
     high_noise_from: int = 700
@@ -206,15 +221,15 @@ class RunConfig(LoopConfig):
         seed: seed of the noise (-1 draws a fresh one), and of the training.
         keep_detail: give the face the source's own detail back where nothing changed, for a VAE that blurs; costs
             one more decoding per frame (ours).
-        pixel_space_supervise: decode the clean estimate and judge its pixels.
-        use_syncnet: let the SyncNet judge.
+        pixel_space_supervise: decode the clean estimate for losses on its pixels.
+        use_syncnet: add the SyncNet loss.
         sync_loss_weight, perceptual_loss_weight, recon_loss_weight, trepa_loss_weight: of the loss terms.
         motion_loss_weight: of the denoising error's change from frame to frame (ours).
         pixel_loss_weight: of the decoded pixels' absolute error (ours).
         perceptual: "lpips", or "pyramid", which needs no weights (ours).
         trainable_modules: train only parameters whose name contains one of these; empty = all.
         use_mixed_noise, mixed_noise_alpha: see `latentsync.diffusion.noise.mix_noise`.
-        uncond_prob: share of the windows trained without sound, so that guidance has another side (ours).
+        uncond_prob: fraction of the windows trained without audio, for classifier-free guidance (ours).
         noise: see there (ours).
     """
 

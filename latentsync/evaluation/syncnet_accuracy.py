@@ -1,4 +1,4 @@
-"""How well a SyncNet judges clips that it was not trained on: pairs in and out of sync, and shifted sound."""
+"""Accuracy of a SyncNet on held-out clips: pairs in and out of sync, and shifted audio."""
 
 import logging
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ _SHIFT_GROUPS = ((1, 1), (2, 2), (3, 5), (6, 10), (11, None))
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What is judged.
+    """What is evaluated.
 
     Attributes:
         num_pairs: pairs, about half of them in sync.
-        resolution: side of the crops that the network sees.
+        resolution: side of the input crops.
         min_shift: smallest distance in frames of a pair out of sync.
-        largest_offset: sound is shifted by up to so many frames.
+        largest_offset: largest shift of the audio in frames.
         seed: of pairs and shifts.
         batch_size: pairs read at once.
         workers: processes that read; 0 reads in this one.
@@ -57,7 +57,7 @@ class JudgedPairs:
     problems: dict[str, str] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, Any]:
-        """Accuracy as `PairAccuracy` has it, and the share of pairs judged rightly at 0.5 by distance in frames."""
+        """Accuracy as `PairAccuracy` has it, and the fraction of right pairs at 0.5 by shift in frames."""
         right = (self.scores > 0.5) == (self.labels > 0.5)
         by_shift = {"0": float(right[self.shifts == 0].mean())}
         distance = np.abs(self.shifts)

@@ -1,1 +1,1 @@
-"""What training minimises: each loss by itself, and their weighted sum."""
+"""Training losses: one class each, combined by weight into the objective of a run."""

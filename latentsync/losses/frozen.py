@@ -1,15 +1,15 @@
-"""What losses that look through a network share."""
+"""Base class of losses that compare through a frozen network."""
 
 import torch
 from torch import nn
 
 
 class FrozenNetworkLoss(nn.Module):
-    """Holds a network that is looked through and never trained.
+    """Holds a frozen critic.
 
     Args:
-        network: is switched to evaluation and loses its parameters' gradients; ``train()`` of whatever holds the loss
-            does not switch it back.
+        network: put into evaluation mode, its parameters without gradients; ``train()`` of a parent module does not
+            change that.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -18,12 +18,12 @@ class FrozenNetworkLoss(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> "FrozenNetworkLoss":
-        """Switch everything but the network."""
+        """Change the mode of everything but the network."""
         super().train(mode)
         self.network.eval()
         return self
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number format that the network computes in."""
+        """Precision of the network."""
         return next(self.network.parameters()).dtype

@@ -1,4 +1,4 @@
-"""Whether mouth and speech belong together, judged by a SyncNet; and the loss that such a network is trained with."""
+"""SyncNet losses: sync supervision by a frozen SyncNet, and the losses that train one."""
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ def syncnet_bce(cosine: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         cosine: (b,) agreement in [0, 1], up to rounding.
-        labels: (b,) 1 where mouth and speech belong together, 0 where they do not.
+        labels: (b,) 1 = in sync, 0 = out of sync.
 
     Returns:
         () float32, the mean. Finite with a finite gradient everywhere; a cosine outside [1e-5, 1 - 1e-5] counts as the
@@ -29,35 +29,35 @@ def syncnet_bce(cosine: Tensor, labels: Tensor) -> Tensor:
     return -(labels * probability.log() + (1 - labels) * torch.log1p(-probability)).mean()
 
 
-def contrastive_loss(seen: Tensor, heard: Tensor, in_sync: Tensor, temperature: float = 0.07) -> Tensor:
-    """Which of a batch's sounds belongs to each mouth, and the other way round (van den Oord et al. 2018, InfoNCE).
+def contrastive_loss(vision_embeds: Tensor, audio_embeds: Tensor, in_sync: Tensor, temperature: float = 0.07) -> Tensor:
+    """Symmetric InfoNCE over the batch (van den Oord et al. 2018).
 
-    A network that starts from nothing learns far sooner by choosing among many than by saying yes or no to one.
+    A network trained from scratch learns far sooner from many negatives than from single labeled pairs.
 
     Args:
-        seen: (b, d) unit vectors of the mouths.
-        heard: (b, d) unit vectors of the sounds.
-        in_sync: (b,) 1 where the pair belongs together; the other rows only serve as wrong answers.
+        vision_embeds: (b, d) unit vectors.
+        audio_embeds: (b, d) unit vectors.
+        in_sync: (b,) 1 = in sync; rows of the other pairs serve as negatives only.
         temperature: of the softmax over cosines.
 
     Returns:
         () mean cross-entropy over the pairs in sync and both directions; 0 where there is none.
     """
-    logits = seen.float() @ heard.float().T / temperature
-    right = torch.arange(len(seen), device=seen.device)
-    both = F.cross_entropy(logits, right, reduction="none") + F.cross_entropy(logits.T, right, reduction="none")
+    logits = vision_embeds.float() @ audio_embeds.float().T / temperature
+    matches = torch.arange(len(logits), device=logits.device)
+    both = F.cross_entropy(logits, matches, reduction="none") + F.cross_entropy(logits.T, matches, reduction="none")
     weights = (in_sync > 0.5).float()
     return (both * weights).sum() / (2 * weights.sum().clamp(min=1))
 
 
 class SyncLoss(FrozenNetworkLoss):
-    """Cross-entropy of "this window belongs to this speech".
+    """Cross-entropy of "this window is in sync with this speech".
 
     Args:
         network: image (b, f * c, h, w), mel (b, 1, 80, m) -> unit vectors (b, d), (b, d), e.g.
             `latentsync.models.stable_syncnet.StableSyncNet`.
-        resolution: height and width of the whole faces that the network was trained with; None for a network of
-            latents, which are neither resized nor halved.
+        resolution: height and width of the face crops the network was trained on; None for a SyncNet on latents, which
+            are neither resized nor cropped.
     """
 
     def __init__(self, network: nn.Module, resolution: int | None) -> None:
@@ -65,13 +65,13 @@ class SyncLoss(FrozenNetworkLoss):
         self.resolution = resolution
 
     def forward(self, video: Tensor, mel: Tensor) -> Tensor:
-        """Judge windows.
+        """Score windows.
 
-        video (b, 3, f, h, w) in [-1, 1], or latents (b, 4, f, h, w) for a network of latents; mel (b, 1, 80, m) -> ()
+        video (b, 3, f, h, w) in [-1, 1], or latents (b, 4, f, h, w) for a SyncNet on latents; mel (b, 1, 80, m) -> ()
         """
         image = self._image(video).to(self.dtype)
-        seen, heard = self.network(image, mel.to(self.dtype))
-        cosine = (seen.float() * heard.float()).sum(dim=1)
+        vision_embeds, audio_embeds = self.network(image, mel.to(self.dtype))
+        cosine = (vision_embeds.float() * audio_embeds.float()).sum(dim=1)
         return syncnet_bce(cosine, torch.ones_like(cosine))
 
     def _image(self, video: Tensor) -> Tensor:

@@ -108,10 +108,10 @@ def test_a_syncnet_that_is_trained_on_is_trainable(tiny_training: TinyTraining) 
     [
         ("data.num_frames=8", "got 12, but 8 frames of 3 channels are 24"),
         ("data.latent_space=true", "got 12, but 4 frames of 4 channels are 16"),
-        ("data.resolution=128", r"a picture 64 x 128 ends in 512 numbers, a mel 80 x 13 in 128"),
-        ("data.lower_half=false", r"a picture 64 x 64 ends in 256 numbers"),
+        ("data.resolution=128", r"an image 64 x 128 gives 512 values, a mel 80 x 13 in 128"),
+        ("data.lower_half=false", r"an image 64 x 64 gives 256 values"),
         ("model.visual_encoder.downsample_factors=[[64,128],8]", "shrinks below its smallest size"),
-        ("model.audio_encoder.block_out_channels=[32,64]", r"ends in 128 numbers, a mel 80 x 13 in 64"),
+        ("model.audio_encoder.block_out_channels=[32,64]", r"gives 128 values, a mel 80 x 13 in 64"),
     ],
 )
 def test_a_syncnet_that_does_not_take_its_windows_is_refused(
@@ -121,19 +121,19 @@ def test_a_syncnet_that_does_not_take_its_windows_is_refused(
         build_syncnet(load_syncnet_config(tiny_training.syncnet, [change]))
 
 
-def test_a_syncnet_that_judges_other_windows_is_refused() -> None:
-    judged = DataConfig(num_frames=16, resolution=512, syncnet_config_path="judge.yaml")
-    check_syncnet(SyncNetDataConfig(num_frames=16, resolution=256), judged)
+def test_a_syncnet_of_other_windows_is_refused() -> None:
+    supervised = DataConfig(num_frames=16, resolution=512, syncnet_config_path="critic.yaml")
+    check_syncnet(SyncNetDataConfig(num_frames=16, resolution=256), supervised)
     for wrong, message in (
-        (SyncNetDataConfig(num_frames=25), "of judge.yaml judges 25 frames.*is 16"),
+        (SyncNetDataConfig(num_frames=25), "of critic.yaml takes 25 frames.*is 16"),
         (SyncNetDataConfig(latent_space=True, resolution=256), "latents of 256 px.*is 512"),
-        (SyncNetDataConfig(lower_half=False), "judges whole faces"),
+        (SyncNetDataConfig(lower_half=False), "takes whole faces"),
     ):
         with pytest.raises(ConfigError, match=message):
-            check_syncnet(wrong, judged)
+            check_syncnet(wrong, supervised)
 
 
-def test_the_judge_that_a_configuration_names_is_loaded(tiny_training: TinyTraining, tmp_path: Path) -> None:
+def test_the_critic_that_a_configuration_names_is_loaded(tiny_training: TinyTraining, tmp_path: Path) -> None:
     network, config = trained_syncnet(str(tiny_training.syncnet))
     assert config.data.num_frames == 4
     expected = entries(StableSyncNet(build_syncnet_spec(config)))
@@ -151,15 +151,15 @@ def test_the_judge_that_a_configuration_names_is_loaded(tiny_training: TinyTrain
         trained_syncnet(str(own))
 
 
-def test_only_the_networks_that_judge_are_loaded(tiny_training: TinyTraining) -> None:
+def test_only_the_critics_that_losses_need_are_loaded(tiny_training: TinyTraining) -> None:
     cpu = torch.device("cpu")
     plain = load_frozen(load_config(tiny_training.unet), cpu)
     assert [plain.syncnet, plain.lpips, plain.videomae] == [None] * 3
-    judged = load_frozen(
+    supervised = load_frozen(
         load_config(tiny_training.unet, ["run.use_syncnet=true", "run.pixel_space_supervise=true"]), cpu
     )
-    assert judged.syncnet is not None and judged.syncnet_resolution == 64 and judged.videomae is None
-    for networks in (plain, judged):
+    assert supervised.syncnet is not None and supervised.syncnet_resolution == 64 and supervised.videomae is None
+    for networks in (plain, supervised):
         assert not any(value.requires_grad for value in networks.vae.parameters())
     for key, word in (("trepa_loss_weight=1", "videomae"), ("perceptual=lpips", "vgg16|lpips")):
         with pytest.raises(CheckpointError, match=f"{word}.*fetch"):

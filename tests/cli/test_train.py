@@ -86,16 +86,16 @@ def test_a_syncnet_is_trained_and_trained_on(
     assert set(curve(tmp_path / "run", "validation")[4]) == {"bce", "accuracy"}
     with caplog.at_level(logging.INFO):
         assert train_syncnet([*words, "run.max_train_steps=6"]) == 0
-    assert "Going on after step 4" in caplog.text and "Ended by steps: 6 steps" in caplog.text
+    assert "Resuming after step 4" in caplog.text and "Ended by steps: 6 steps" in caplog.text
     assert sorted(curve(tmp_path / "run", "validation")) == [4, 6]
     before, after = weights(tmp_path / "run", 4), weights(tmp_path / "run", 6)
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    # It is the judge of the next U-Net.
-    judge = tmp_path / "judge.yaml"
+    # It is the critic of the next U-Net.
+    critic = tmp_path / "critic.yaml"
     file = tmp_path / "run" / "checkpoints" / "step_00000006" / "stable_syncnet-6.pt"
-    judge.write_text(yaml.safe_dump({"base": str(tiny_training.syncnet), "ckpt": {"inference_ckpt_path": str(file)}}))
+    critic.write_text(yaml.safe_dump({"base": str(tiny_training.syncnet), "ckpt": {"inference_ckpt_path": str(file)}}))
     words = [str(tiny_training.unet), *into(tmp_path / "unet"), *STAGE2]
-    assert train_unet([*words, f"data.syncnet_config_path={judge}", "run.max_train_steps=1"]) == 0
+    assert train_unet([*words, f"data.syncnet_config_path={critic}", "run.max_train_steps=1"]) == 0
 
 
 @pytest.mark.parametrize("extra", [(), ("run.mouth_weight=1.0", "run.contrastive_weight=0.5")], ids=["plain", "guided"])
@@ -109,7 +109,7 @@ def test_a_syncnet_is_trained_on_stored_frames(tiny_training: TinyTraining, tmp_
     assert train_syncnet([*words, "run.max_train_steps=1"]) == 0
 
 
-def test_a_syncnet_of_latents_judges_a_unet_without_decoding(tiny_training: TinyTraining, tmp_path: Path) -> None:
+def test_a_syncnet_of_latents_supervises_a_unet_without_decoding(tiny_training: TinyTraining, tmp_path: Path) -> None:
     own = {
         "base": str(tiny_training.syncnet),
         "data": {"latent_space": True, "lower_half": False},
@@ -119,8 +119,8 @@ def test_a_syncnet_of_latents_judges_a_unet_without_decoding(tiny_training: Tiny
     assert train_syncnet([str(tmp_path / "latent.yaml"), *into(tmp_path / "syncnet")]) == 0
     file = tmp_path / "syncnet" / "checkpoints" / "step_00000004" / "stable_syncnet-4.pt"
     own["ckpt"] = {"inference_ckpt_path": str(file)}
-    (tmp_path / "judge.yaml").write_text(yaml.safe_dump(own))
-    words = [str(tiny_training.unet), "run.use_syncnet=true", f"data.syncnet_config_path={tmp_path}/judge.yaml"]
+    (tmp_path / "critic.yaml").write_text(yaml.safe_dump(own))
+    words = [str(tiny_training.unet), "run.use_syncnet=true", f"data.syncnet_config_path={tmp_path}/critic.yaml"]
     for cached in ("true", "false"):
         run = tmp_path / cached
         assert train_unet([*words, *into(run), f"data.cache_latents={cached}", "run.max_train_steps=1"]) == 0
@@ -188,7 +188,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     assert 2 <= last < 8
     with caplog.at_level(logging.INFO):
         assert train_unet(words) == 0
-    assert f"Going on after step {last}" in caplog.text
+    assert f"Resuming after step {last}" in caplog.text
     expected = weights(unet_run, 8)
     assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path, 8).items())
     assert_close(curve(tmp_path), curve(unet_run), 1e-6)
@@ -271,7 +271,7 @@ MISTAKES = {
     "missing weights": ("unet", ("ckpt.resume_ckpt_path=nowhere.pt",), "nowhere.pt does not exist"),
     "damaged weights": ("syncnet", ("ckpt.resume_ckpt_path={tmp}/empty.txt",), "empty.txt is damaged"),
     "other weights": ("unet", ("ckpt.resume_ckpt_path={root}/configs/syncnet.safetensors",), "does not fit"),
-    "missing judge": ("unet", (*STAGE2, "data.syncnet_config_path=nowhere.yaml"), "nowhere.yaml does not exist"),
+    "missing critic": ("unet", (*STAGE2, "data.syncnet_config_path=nowhere.yaml"), "nowhere.yaml does not exist"),
     "pixels without decoding": ("unet", ("run.use_syncnet=true",), "contradict each other"),
     "no such part": ("unet", ("run.trainable_modules=[nothing.]",), "fit no parameter"),
     "no such mask": ("unet", ("data.mask_image_path=nomask",), "No mask 'nomask'"),

@@ -11,11 +11,11 @@ from torch import Tensor
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.noise import mix_noise
 from latentsync.face.compositing.masks import latent_mask, prepare_masked_pixels, prepare_pixels
-from latentsync.losses.compose import compose
 from latentsync.losses.perceptual import PerceptualLoss
 from latentsync.losses.reconstruction import noise_prediction_loss
 from latentsync.losses.sync import SyncLoss
 from latentsync.losses.trepa import TrepaLoss
+from latentsync.losses.weighted_sum import weighted_sum
 from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.models.vae import decode_latents, encode_latents
 from tests.golden_files import Golden, load_golden
@@ -68,7 +68,7 @@ def take_step(weights: dict[str, float], dtype: torch.dtype) -> Step:
         "sync": lambda: SyncLoss(golden_syncnet("syncnet_tiny_weights").to(dtype), 64)(decoded, given["mel"]),
         "trepa": lambda: TrepaLoss(golden_video_mae("videomae_tiny_weights").to(dtype))(decoded, videos_of(pixels)),
     }
-    return Step(case, unet, found, compose(terms, weights))
+    return Step(case, unet, found, weighted_sum(terms, weights))
 
 
 def check(step: Step, terms: tuple[str, ...]) -> None:

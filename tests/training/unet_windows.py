@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from latentsync.data.sampling.samples import UNetBatch
 from latentsync.diffusion.ddim import NoiseSchedule
-from latentsync.losses.perceptual import LaplacianLoss
-from latentsync.losses.sync import SyncLoss
+from latentsync.losses.objective import Objective
+from latentsync.losses.terms import MotionTerm, PixelTerm, PyramidTerm, ReconTerm, SyncTerm
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
 from latentsync.training.unet.latent_windows import WindowEncoder
 from latentsync.training.unet.supervision import Supervision
@@ -62,10 +62,12 @@ def small_task(
     network: nn.Module | None = None,
     kind: str = "epsilon",
 ) -> UNetTask:
-    """A task whose judges are those of ``weights``."""
+    """A task whose losses are ``recon`` and those of ``weights``."""
     vae, kept = golden_vae(), mask()
-    critics = nn.ModuleDict({"sync": SyncLoss(small_syncnet(), SIDE), "perceptual": LaplacianLoss()})
-    supervision = Supervision(vae, weights or {}, critics, (1 - kept[:1])[None, None])
+    weights = {"recon": 1.0, **(weights or {})}
+    losses: dict[str, Any] = {"recon": ReconTerm(), "sync": SyncTerm(small_syncnet(), SIDE), "pixel": PixelTerm()}
+    losses |= {"motion": MotionTerm(), "perceptual": PyramidTerm()}
+    supervision = Supervision(vae, Objective({name: losses[name] for name in weights}, weights))
     return UNetTask(
         network or small_unet(),
         WindowEncoder(vae, fake_audio_windows, kept),

@@ -1,6 +1,7 @@
-"""Where pixels come from: made clips of an aligned talking face, and pieces of photographs."""
+"""Training images: rendered clips of an aligned talking face, and crops of photographs."""
 
 import math
+import time
 from typing import Protocol
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 
 class ClipSource(Protocol):
-    """Makes aligned face crops; every call shows another person, light and movement."""
+    """Renders aligned face crops; every call shows another person, light and motion."""
 
     resolution: int
 
@@ -22,13 +23,13 @@ class ClipSource(Protocol):
             generator: of everything that is random.
 
         Returns:
-            (k, t, 3, R, R) in [-1, 1]; the takes differ in the mouth and what it moves along with, in nothing else.
+            (k, t, 3, R, R) in [-1, 1]; the takes differ only in the mouth and what moves with it.
         """
         ...
 
 
 def augment_colors(clips: Tensor, generator: torch.Generator) -> Tensor:
-    """One random colour matrix, contrast curve and mirroring for a whole clip: (k, t, 3, h, w) in [-1, 1], the same."""
+    """One random color matrix, gamma and mirroring for a whole clip: (k, t, 3, h, w) in [-1, 1], same shape."""
     draw = torch.rand(4, generator=generator, device=generator.device).tolist()
     mixing = torch.eye(3, device=clips.device) + 0.04 * torch.randn(
         (3, 3), generator=generator, device=generator.device
@@ -41,12 +42,12 @@ def augment_colors(clips: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class PhotoCrops:
-    """Random turned, scaled and recoloured squares of photographs, so that the autoencoder is not made for faces alone.
+    """Randomly rotated, scaled and recolored crops of photographs, so that the VAE does not fit faces alone.
 
     Args:
-        photos: (3, h, w) uint8 pictures, h and w at least 200.
-        resolution: side of a piece.
-        device: where pieces are made.
+        photos: (3, h, w) uint8, h and w at least 200.
+        resolution: side of a crop.
+        device: where crops are made.
     """
 
     def __init__(self, photos: list[Tensor], resolution: int, device: torch.device) -> None:
@@ -55,15 +56,15 @@ class PhotoCrops:
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, 3, R, R) in [-1, 1]."""
-        pieces = []
+        crops = []
         for _ in range(count):
             pick, scale, angle, x, y = torch.rand(5, generator=generator, device=generator.device).tolist()
             photo = self.photos[int(pick * len(self.photos))]
             height, width = photo.shape[-2:]
-            # Side of the piece in photo pixels: from twofold enlarged up to the whole picture.
+            # Side of the crop in photo pixels: from twofold magnification up to the whole photo.
             side = math.exp(math.log(self.resolution / 2) + scale * math.log(2 * min(height, width) / self.resolution))
-            pieces.append(_turned_square(photo, side, (angle - 0.5) * 1.2, (x, y), self.resolution))
-        return augment_colors(torch.stack(pieces)[:, None], generator)[:, 0]
+            crops.append(_turned_square(photo, side, (angle - 0.5) * 1.2, (x, y), self.resolution))
+        return augment_colors(torch.stack(crops)[:, None], generator)[:, 0]
 
 
 def _turned_square(photo: Tensor, side: float, angle: float, position: tuple[float, float], resolution: int) -> Tensor:
@@ -81,15 +82,15 @@ def _turned_square(photo: Tensor, side: float, angle: float, position: tuple[flo
 
 
 class ImageBank:
-    """A ring of single pictures on the device: filled once, then refreshed bit by bit while it is used.
+    """A ring buffer of images on the device, filled once and refreshed while in use.
 
     Args:
-        capacity: pictures kept, 3 R^2 bytes each.
-        source: makes the faces.
-        photos: makes the rest; None for faces alone.
-        curves: (n, 7) mouth states to show, any order.
+        capacity: images kept, 3 R^2 bytes each.
+        source: renders faces.
+        photos: makes the rest; None = faces only.
+        curves: (n, 7) mouth states to render, any order.
         clip_frames: frames rendered at a time.
-        photo_fraction: share of the pictures that are pieces of photographs.
+        photo_fraction: fraction of the images that are crops of photographs.
     """
 
     def __init__(
@@ -109,15 +110,23 @@ class ImageBank:
         self._next = 0
 
     def add(self, generator: torch.Generator) -> None:
-        """Render one more clip and cut a few photographs; the oldest pictures make room."""
+        """Render one more clip and crop a few photographs; they replace the oldest images."""
         picks = torch.randint(len(self.curves), (1, self.clip_frames), generator=generator, device=generator.device)
         clips = self.source.clips(self.curves[picks], generator)
         self._put(rearrange(augment_colors(clips, generator), "k t c h w -> (k t) c h w"))
         if self.photos is not None and self.photos_per_clip:
             self._put(self.photos.draw(self.photos_per_clip, generator))
 
+    def fill(self, clips: int, max_seconds: float, generator: torch.Generator) -> None:
+        """Add up to so many clips in up to so many seconds, at least one."""
+        deadline = time.monotonic() + max_seconds
+        for _ in range(clips):
+            self.add(generator)
+            if time.monotonic() >= deadline:
+                return
+
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, 3, R, R) float32 in [-1, 1], random pictures of the ring."""
+        """(count, 3, R, R) float32 in [-1, 1], random images of the ring."""
         picks = torch.randint(self.filled, (count,), generator=generator, device=generator.device)
         return self.images[picks].float() / 127.5 - 1
 

@@ -1,22 +1,20 @@
-"""What decides how the demo model's encoders are made, read from ``configs/training/demo.yaml``."""
+"""Configuration of the demo model's encoder training, read from ``configs/training/demo.yaml``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from latentsync.errors import ConfigError
-from latentsync.training.demo.audio_stage import AudioStageOptions
-from latentsync.training.demo.vae_stage import VaeStageOptions
-
-Built = TypeVar("Built")
+from latentsync.training.demo.audio_task import AudioStageOptions
+from latentsync.training.demo.vae_task import VaeStageOptions
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Time budgets of the stages in seconds of wall clock."""
+    """Seconds of wall clock that the stages take."""
 
     speech: float = 35.0
     audio: float = 110.0
@@ -25,10 +23,10 @@ class Seconds:
 
 @dataclass(frozen=True)
 class SpeechOptions:
-    """How much speech is made.
+    """How much speech is synthesized.
 
     Attributes:
-        max_tracks: of 30 s each, if the time suffices.
+        max_tracks: of 30 s each, if time permits.
         workers: processes; 0 = one per core, less two.
     """
 
@@ -38,7 +36,7 @@ class SpeechOptions:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """What the training pictures are.
+    """What the training images are.
 
     Attributes:
         resolution: side of the aligned crop.
@@ -56,8 +54,9 @@ class DemoConfig:
     Attributes:
         seed: of everything.
         seconds, speech, clips, audio, vae: the parts.
-        max_steps: ends every stage after so many steps, 0 = by time only.
-        save_seconds: how often trained files are renewed.
+        max_steps: ends every training after so many steps; 0 = by time only.
+        save_seconds: seconds between checkpoints.
+        validation_steps: steps between validations.
     """
 
     seed: int = 1247
@@ -68,6 +67,7 @@ class DemoConfig:
     vae: VaeStageOptions = field(default_factory=VaeStageOptions)
     max_steps: int = 0
     save_seconds: float = 60.0
+    validation_steps: int = 1000
 
 
 def load_demo_config(path: Path, overrides: tuple[str, ...] = ()) -> DemoConfig:
@@ -86,19 +86,23 @@ def load_demo_config(path: Path, overrides: tuple[str, ...] = ()) -> DemoConfig:
         )
     merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
     content: Any = OmegaConf.to_container(merged, resolve=True)
-    return _build(DemoConfig, content, "training configuration")
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path}: expected sections such as audio and vae, found {type(content).__name__}")
+    config: DemoConfig = _updated(DemoConfig(), content, "training configuration")
+    return config
 
 
-def _build(kind: type[Built], content: Mapping[str, Any], where: str) -> Built:
-    hints = get_type_hints(kind)
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+def _updated(default: Any, content: Mapping[str, Any], where: str) -> Any:
+    """A dataclass with the values of a section in place of its own; sections within it likewise."""
+    known = {field.name for field in fields(default)}
     unknown = sorted(set(content) - known)
     if unknown:
         raise ConfigError(f"{where}: unknown keys {unknown}; known are {sorted(known)}")
     values: dict[str, Any] = {}
     for name, value in content.items():
-        if is_dataclass(hints[name]):
-            values[name] = _build(hints[name], value, f"{where}.{name}")  # type: ignore[arg-type]
+        present = getattr(default, name)
+        if is_dataclass(present):
+            values[name] = _updated(present, value, f"{where}.{name}")
         else:
             values[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
+    return replace(default, **values)

@@ -18,7 +18,7 @@ _NAMES = (
 
 
 def load_photos() -> list[Tensor]:
-    """(3, h, w) uint8 pictures, both sides at least 200; none, with a warning, when scikit-image is not installed."""
+    """(3, h, w) uint8 photos, both sides at least 200; none, with a warning, without scikit-image."""
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         logger.warning("scikit-image is not installed: the autoencoder is trained on faces alone")

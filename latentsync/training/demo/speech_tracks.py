@@ -1,10 +1,11 @@
-"""The speech that the demo model learns from: 30-second tracks of made speech with what the mouth does meanwhile.
+"""Speech that the demo model's audio encoder is trained on: synthesized 30-second tracks with mouth curves.
 
-Made by espeak-ng in as many processes as there are cores; kept as three plain arrays that are mapped, not read.
+Synthesized by espeak-ng in parallel processes, and stored as three plain arrays that are memory-mapped.
 """
 
 import logging
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from latentsync.synthetic.population import HELD_OUT_VARIANTS
 from latentsync.synthetic.speech.text import Split, passage
 from latentsync.synthetic.speech.tts import LANGUAGES, SAMPLE_RATE, VARIANTS, Utterance, join, silence, synthesize
 from latentsync.synthetic.speech.visemes import mouth_curve, viseme_classes
-from latentsync.training.demo.time_budget import TimeBudget
 
 logger = logging.getLogger(__name__)
 
@@ -100,20 +100,20 @@ def _passage(generator: random.Random, voice: dict[str, str | int], split: Split
     return synthesize(text, str(voice["voice"]), int(voice["speed"]), int(voice["pitch"]))
 
 
-def make_tracks(budget: TimeBudget, seed: int, split: Split, limit: int, workers: int) -> SpeechTracks:
-    """Make tracks in ``workers`` processes until the budget or ``limit`` is reached, at least one.
+def make_tracks(seconds: float, seed: int, split: Split, limit: int, workers: int) -> SpeechTracks:
+    """Make tracks in ``workers`` processes until ``seconds`` are over or ``limit`` is reached, at least one.
 
     Raises:
         MediaError: espeak-ng made nothing.
     """
-    tracks = list(run_in_processes(make_track, _seeds(budget, seed, split, limit), workers))
+    tracks = list(run_in_processes(make_track, _seeds(time.monotonic() + seconds, seed, split, limit), workers))
     if not tracks:
-        raise MediaError("No speech was made within the time budget; give the stage `speech` more seconds")
+        raise MediaError("espeak-ng made no speech within the time limit; give the stage `speech` more seconds")
     return SpeechTracks(*(np.concatenate([getattr(track, name) for track in tracks]) for name in _FILES))
 
 
-def _seeds(budget: TimeBudget, seed: int, split: Split, limit: int) -> Iterator[tuple[int, Split]]:
+def _seeds(deadline: float, seed: int, split: Split, limit: int) -> Iterator[tuple[int, Split]]:
     for number in range(seed, seed + limit):
         yield number, split
-        if budget.fraction >= 1.0:
+        if time.monotonic() >= deadline:
             return

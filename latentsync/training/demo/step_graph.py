@@ -1,4 +1,8 @@
-"""Steps that need each other, run as processes as soon as they can, and gone on with after an end before the end."""
+"""A graph of steps that run as parallel processes as soon as their dependencies are done, and can be resumed.
+
+Task runners such as doit do not serve here: when a step fails they wait for those in progress, which may be hours of
+training, where this one ends them at once (trainings then save), and they write no log per step.
+"""
 
 import logging
 import os
@@ -21,10 +25,10 @@ class Step:
     """One process.
 
     Attributes:
-        name: of the step, of its log and of the mark that it is done.
-        command: gives the argument list; called when the step starts, so that it may look for files of earlier steps.
-        needs: names of the steps before it.
-        environment: what differs from this process's.
+        name: of the step, its log and its mark in ``done``.
+        command: gives the argument list; called when the step starts, so that it can look up files of earlier steps.
+        needs: names of the steps it depends on.
+        environment: variables that override those of this process.
     """
 
     name: str
@@ -34,16 +38,16 @@ class Step:
 
 
 class StepGraph:
-    """Runs steps, each once all that it needs is done; those that do not need each other run side by side.
+    """Runs steps, each as soon as its dependencies are done, in parallel where possible.
 
-    A step that is done leaves a mark in ``folder/done`` and is not run again; its output goes to ``folder/logs``.
+    A finished step leaves a mark in ``folder/done`` and is not run again; its output goes to ``folder/logs``.
 
     Args:
         steps: in any order.
         folder: of the run; made if missing.
 
     Raises:
-        ConfigError: two steps have one name, or a step needs one that is not there or that needs it in turn.
+        ConfigError: two steps share a name, or a dependency is missing or circular.
     """
 
     def __init__(self, steps: Sequence[Step], folder: Path) -> None:
@@ -54,16 +58,16 @@ class StepGraph:
         self._check_order()
 
     def run(self) -> None:
-        """Run what is not done.
+        """Run the unfinished steps.
 
         Raises:
-            TrainingError: a step failed; the others are ended, and another run goes on with what is not done.
+            TrainingError: a step failed; the others are terminated, and another call resumes with the unfinished steps.
         """
         for name in ("logs", "done"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         done = {name for name in self.steps if self._mark(name).exists()}
         if done:
-            logger.info("done before: %s", ", ".join(sorted(done)))
+            logger.info("already done: %s", ", ".join(sorted(done)))
         running: dict[str, subprocess.Popen[bytes]] = {}
         try:
             while len(done) < len(self.steps):
@@ -114,7 +118,7 @@ class StepGraph:
 
 
 def _end(processes: Collection[subprocess.Popen[bytes]]) -> None:
-    """Ask all to end, and wait until they have."""
+    """Terminate all and wait for them."""
     for process in processes:
         process.terminate()
     for process in processes:

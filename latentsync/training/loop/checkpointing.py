@@ -1,4 +1,4 @@
-"""States of a run on disk: whole or not there, the newest kept, a damaged one passed over."""
+"""Checkpoints of a run on disk: written atomically, pruned, and skipped if damaged."""
 
 import logging
 import os
@@ -37,11 +37,11 @@ class RunCheckpoints:
         self.options = options
 
     def path(self, step: int) -> Path:
-        """Where the state of a step is or would be."""
+        """Folder of the state of a step."""
         return self.folder / f"step_{step:08d}"
 
     def steps(self) -> list[int]:
-        """Steps that there are states of, oldest first."""
+        """Steps with a saved state, oldest first."""
         if not self.folder.is_dir():
             return []
         found = [_NAME.fullmatch(entry.name) for entry in self.folder.iterdir() if (entry / STATE_FILE).is_file()]
@@ -53,7 +53,7 @@ class RunCheckpoints:
         return self.path(steps[-1]) if steps else None
 
     def newest_readable(self) -> Path | None:
-        """The newest state that can be read; damaged newer ones are set aside as ``damaged_step_...`` with a warning.
+        """The newest readable state; damaged newer ones are set aside as ``damaged_step_...`` with a warning.
 
         Raises:
             CheckpointError: there are states, and all are damaged.
@@ -67,7 +67,7 @@ class RunCheckpoints:
             except CheckpointError as error:
                 aside = path.with_name(f"damaged_{path.name}_{secrets.token_hex(3)}")
                 os.rename(path, aside)
-                logger.warning("%s It is set aside as %s; going on from the one before.", error, aside.name)
+                logger.warning("%s It is set aside as %s; falling back to the one before.", error, aside.name)
         if steps:
             raise CheckpointError(
                 f"None of the {len(steps)} states in {str(self.folder)!r} can be read. Start anew in another folder."
@@ -75,7 +75,7 @@ class RunCheckpoints:
         return None
 
     def check_space(self, needed: int) -> None:
-        """Refuse to write what will not fit.
+        """Check the free disk space before writing.
 
         Args:
             needed: bytes.
@@ -83,13 +83,13 @@ class RunCheckpoints:
         Raises:
             TrainingError: the disk has less.
         """
-        place = next(path for path in (self.folder, *self.folder.parents) if path.is_dir())
-        free = shutil.disk_usage(place).free
+        existing = next(path for path in (self.folder, *self.folder.parents) if path.is_dir())
+        free = shutil.disk_usage(existing).free
         if free < needed + _MARGIN:
             raise TrainingError(self._no_space(needed, free, "not enough space"))
 
     def save(self, step: int, needed: int, write: Callable[[Path], Path]) -> Path:
-        """Have a state written beside its place, put it there when it is whole and on the disk, and remove old ones.
+        """Write a state atomically: into a temporary folder, flushed, then renamed; and remove old states.
 
         Args:
             step: whose state it is.
@@ -97,7 +97,7 @@ class RunCheckpoints:
             write: writes everything into the folder it is given, and returns one of the files.
 
         Returns:
-            That file, in its place.
+            The path of that file after the rename.
 
         Raises:
             TrainingError: the disk is full or fails; nothing of the state is left, the earlier ones are intact.
@@ -125,7 +125,7 @@ class RunCheckpoints:
         return final / file
 
     def clean(self) -> None:
-        """Remove what saves that were killed half-way have left."""
+        """Remove the leftovers of interrupted saves."""
         for left in self.folder.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -162,7 +162,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"The state {str(file)!r} is damaged ({_first_line(error)}).") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{str(file)!r} is no state of a run that this version of the program can go on from.")
+        raise CheckpointError(f"{str(file)!r} is not a training state that this version can resume from.")
     return state
 
 

@@ -8,7 +8,7 @@ from latentsync.errors import ConfigError
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys; what is no plain value becomes text, so that it can be compared."""
+    """Nested mappings as one with dotted keys; other than plain values become text, so that they compare."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -30,7 +30,7 @@ class Tolerance:
 
     Attributes:
         mutable_keys: keys, or sections ("run" for "run.seed").
-        defaults: flat; what a setting was where the run was saved before there was such a setting.
+        defaults: flat; values of settings that did not exist yet when the run was saved.
     """
 
     mutable_keys: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Tolerance:
 
 
 def check_same(saved: Mapping[str, Any], present: Mapping[str, Any], tolerance: Tolerance, folder: str) -> None:
-    """Refuse to go on with settings that would make another run of it.
+    """Refuse to resume with settings that change what is learned.
 
     Args:
         saved: flat settings the run was saved with.
@@ -58,10 +58,10 @@ def check_same(saved: Mapping[str, Any], present: Mapping[str, Any], tolerance: 
     if different:
         raise ConfigError(
             f"The run in {folder!r} was made with other settings:\n" + "\n".join(different) + "\n"
-            "Set them back to go on with it, or give another run folder to start anew."
+            "Restore them to resume, or give another run folder to start a new run."
         )
 
 
 def _is_mutable(key: str, mutable_keys: tuple[str, ...]) -> bool:
-    """Whether a dotted key, or a section that it is in, is in the list."""
+    """Whether a dotted key, or a section that holds it, is in the list."""
     return any(key == name or key.startswith(f"{name}.") for name in mutable_keys)

@@ -1,4 +1,4 @@
-"""Figures of a run over its steps: lines of JSON, TensorBoard, charts."""
+"""Metrics of a run over its steps: JSON lines, TensorBoard, charts."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ class Curves:
     """Writes ``curves.jsonl``, ``tensorboard/`` and ``charts/NAME.png`` in a run's folder.
 
     A line is either ``{"step", "epoch", "train": {term: mean}, "lr", "grad_norm", ...}``, the mean of the steps since
-    the line before, or ``{"step", "epoch", "validation": {metric: mean}}``. A figure that is not finite is null.
+    the line before, or ``{"step", "epoch", "validation": {metric: mean}}``. Non-finite values are null.
 
     Args:
         run: the run's folder.
@@ -31,7 +31,7 @@ class Curves:
         log_steps: steps that a line is the mean of.
 
     Attributes:
-        validated_step: the last one that there is a line of validation figures of; -1 = none.
+        validated_step: step of the last validation line; -1 = none.
     """
 
     def __init__(self, run: Path, name: str, log_steps: int) -> None:
@@ -45,7 +45,7 @@ class Curves:
         self._board: SummaryWriter | None = None
 
     def start(self, step: int, pending: Mapping[str, Any] | None) -> None:
-        """Go on after a step: forget lines of later steps.
+        """Resume after a step: drop the lines of later steps.
 
         Args:
             step: 0 at the start.
@@ -66,16 +66,16 @@ class Curves:
 
     @property
     def pending(self) -> dict[str, Any]:
-        """Sums of the steps that no line tells of yet; plain values, for the state of the run."""
+        """Sums over the steps not written yet; plain values, for the state of the run."""
         return self._pending
 
     def add(self, step: int, epoch: int, update: Update, facts: Mapping[str, float]) -> None:
-        """Note a step; every ``log_steps`` of them a line is written.
+        """Record a step, and write a line every ``log_steps``.
 
         Args:
             step: number of the step, from 1.
             epoch: it was in.
-            update: what it gave.
+            update: its result.
             facts: "lr", "step_seconds", "samples", and "seconds" and "skipped" over the whole run.
         """
         sums = self._pending
@@ -112,13 +112,13 @@ class Curves:
         logger.info("step %d: %s, lr %.3g, %.3g samples/s", line["step"], words, line["lr"], line["samples_per_second"])
 
     def add_validation(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Write a line of validation figures."""
+        """Write a line of validation metrics."""
         self.validated_step = step
         self._write({"step": step, "epoch": epoch, "validation": dict(metrics)})
         logger.info("step %d: validation %s", step, " ".join(f"{name} {value:.5g}" for name, value in metrics.items()))
 
     def draw(self) -> Path:
-        """Draw the charts of all lines, unless they show them already; returns the picture."""
+        """Draw the charts of all lines, unless they are up to date; returns the image file."""
         path = self.run / "charts" / f"{self.name}.png"
         if not self._undrawn:
             return path
@@ -130,7 +130,7 @@ class Curves:
         return path
 
     def close(self) -> None:
-        """Let TensorBoard's files be complete."""
+        """Flush and close TensorBoard's files."""
         board, self._board = self._board, None
         try:
             if board is not None:
@@ -145,8 +145,8 @@ class Curves:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(clean, allow_nan=False) + "\n")
         except OSError as error:
-            # Saving the state is where a full disk ends the run; figures alone are not worth it.
-            logger.warning("Cannot write the figures of step %d: %s", line["step"], error)
+            # A full disk ends the run when a state is saved; metrics alone do not justify it.
+            logger.warning("Cannot write the metrics of step %d: %s", line["step"], error)
         try:
             self._show_on_board(clean)
         except OSError:
@@ -165,7 +165,7 @@ class Curves:
 
 
 def read_curves(file: Path) -> list[dict[str, Any]]:
-    """Lines of a ``curves.jsonl``; one that a killed process left half-written is passed over.
+    """Lines of a ``curves.jsonl``; a truncated one, left by a killed process, is skipped.
 
     Returns:
         As `Curves` describes them; empty if there is no file.
@@ -175,7 +175,7 @@ def read_curves(file: Path) -> list[dict[str, Any]]:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
-            logger.warning("%s: passing over a line that is not whole: %.40s", file, text)
+            logger.warning("%s: skipping a truncated line: %.40s", file, text)
     return lines
 
 

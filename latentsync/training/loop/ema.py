@@ -1,4 +1,4 @@
-"""Moving average of the weights that are trained."""
+"""Exponential moving average of the trained weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ from latentsync.errors import CheckpointError
 class Ema:
     """Exponential moving average in float32 of the parameters with ``requires_grad``.
 
-    After n updates the decay is ``min(decay, (1 + n) / (10 + n))``, so that the random start is forgotten soon.
+    After n updates the decay is ``min(decay, (1 + n) / (10 + n))``, so that the initial weights fade quickly.
 
     Args:
         network: whose parameters are averaged; the average starts at their present values.
         decay: 0 to below 1.
-        device: where the average is kept; None = beside the parameters.
+        device: of the average; None = that of the parameters.
     """
 
     def __init__(self, network: nn.Module, decay: float, device: torch.device | None = None) -> None:
@@ -33,7 +33,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the present weights."""
+        """Update the average with the current weights."""
         weight = 1.0 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         averages = list(self.averages.values())
         present = [
@@ -45,7 +45,7 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Have the network compute with the average meanwhile; exact weights come back after."""
+        """Swap the averages into the network within the context; the weights are restored exactly."""
         self._swap()
         try:
             yield
@@ -54,7 +54,7 @@ class Ema:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        # One parameter at a time: a whole second copy of the network would not always fit the GPU.
+        # One parameter at a time: a second copy of the network may not fit the GPU.
         for name, parameter in self._parameters.items():
             average = self.averages[name]
             held = parameter.detach().clone()
@@ -62,7 +62,7 @@ class Ema:
             average.copy_(held)
 
     def averaged_state(self) -> dict[str, Tensor]:
-        """The network's state dict with the averages in place of the parameters they are of; memory is shared."""
+        """The network's state dict with averaged parameters; memory is shared."""
         return {name: value.detach() for name, value in self.network.state_dict().items()} | self.averages
 
     def state_dict(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Ema:
         return {"updates": self.updates, "averages": self.averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved average.
+        """Restore a saved average.
 
         Raises:
             CheckpointError: it is of other parameters.

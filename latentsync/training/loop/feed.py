@@ -1,4 +1,4 @@
-"""The batches of a run in their order, a few per update, and the place in them that a resumed run goes on from."""
+"""The batch stream of a run: batches per update, and the position that a resumed run continues from."""
 
 import logging
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ logger = logging.getLogger(__name__)
 
 
 class Feed:
-    """Takes batches from a source, as many in every process.
+    """Draws batches from a source, equally many in every process.
 
     Args:
         source: of this process.
-        per_update: batches of an update; what is left at the end of an epoch makes a smaller one.
+        per_update: batches per update; the last update of an epoch may have fewer.
         processes: that train together.
 
     Attributes:
         epoch: from 0.
-        batch: how many of the epoch are used.
+        batch: batches of the epoch used so far.
         batches_per_epoch: the fewest that a process has.
     """
 
@@ -41,7 +41,7 @@ class Feed:
 
     @property
     def updates_per_epoch(self) -> int:
-        """Updates that an epoch makes."""
+        """Updates per epoch."""
         return -(-self.batches_per_epoch // self.per_update)
 
     def seek(self, epoch: int, batch: int) -> None:
@@ -50,7 +50,7 @@ class Feed:
         self.epoch, self.batch = (epoch, batch) if batch < self.batches_per_epoch else (epoch + 1, 0)
 
     def close(self) -> None:
-        """Let go of the batches that are being prepared."""
+        """Stop preparing batches."""
         close = getattr(self._batches, "close", None)
         if close is not None:
             close()
@@ -86,7 +86,7 @@ class Feed:
         except StopIteration:
             pass
         except Exception:
-            # Ctrl-C reaches a loader's workers too: what they leave behind is no failure then.
+            # Ctrl-C reaches the loader's workers too; their errors are expected then.
             if not stop.requested:
                 raise
         return batches

@@ -1,4 +1,4 @@
-"""What becomes of steps whose figures are no numbers."""
+"""Skip non-finite steps; abort after too many in a row."""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +14,7 @@ class FiniteGuard:
     """Counts steps that were skipped because their loss or gradient is not finite.
 
     Args:
-        limit: so many in a row end the run.
+        limit: this many in a row abort the run.
         skipped: so far, in a run that is resumed.
 
     Attributes:
@@ -31,7 +31,7 @@ class FiniteGuard:
 
         Args:
             step: its number.
-            update: what it gave.
+            update: its result.
             last_good: finds the newest state of the run, for the message.
 
         Raises:
@@ -51,5 +51,5 @@ class FiniteGuard:
             raise TrainingError(
                 f"Up to step {step}, {self._in_row} steps in a row had a loss or gradient that is not finite ({what}). "
                 f"{good} Lower the learning rate, or check the data and mixed_precision; then start the same command "
-                "again to go on from there."
+                "again to resume from there."
             )

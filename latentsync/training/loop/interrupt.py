@@ -1,4 +1,4 @@
-"""Ending a run on a signal, at a place of the run's own choosing."""
+"""Graceful stop on a signal, between two steps."""
 
 import signal
 import threading

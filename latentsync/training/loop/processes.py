@@ -41,7 +41,7 @@ def resolve_precision(wanted: MixedPrecision, cuda: bool) -> str:
         "no", "bf16" or "fp16".
 
     Raises:
-        ConfigError: fp16 is asked for without a GPU.
+        ConfigError: fp16 without a GPU.
     """
     if wanted == "auto":
         if not cuda:
@@ -55,7 +55,7 @@ def resolve_precision(wanted: MixedPrecision, cuda: bool) -> str:
 class ProcessGroup:
     """Joins the processes that the launcher started.
 
-    Small facts travel over gloo in main memory, so that they never wait for a GPU.
+    Small values go over gloo in main memory, so that they never wait for a GPU.
 
     Args:
         mixed_precision: see `resolve_precision`.

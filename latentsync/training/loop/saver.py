@@ -1,4 +1,4 @@
-"""What of a run is saved and restored: all that decides how it goes on."""
+"""Saving and resuming the complete state of a run."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ class Progress:
         step: updates done, skipped ones included.
         skipped: of these, without a change.
         seconds: of training.
-        pending: figures of steps that the curves do not show yet.
+        pending: metrics of steps that the curves do not show yet.
     """
 
     step: int = 0
@@ -46,7 +46,7 @@ class Saver:
         options: of the run.
         processes: that train together; the main one writes.
         updater: network, average, optimiser.
-        feed: place in the data.
+        feed: position in the data.
 
     Attributes:
         step: that was saved last; -1 = none.
@@ -63,7 +63,7 @@ class Saver:
         self.weights = Path()
 
     def resume(self) -> Progress:
-        """Bring everything to where the run folder ends, if it holds a run, and write down the present configuration.
+        """Restore the newest state of the run folder, if any, and write the current configuration.
 
         Raises:
             ConfigError: it must not hold one, or must and does not, or was made with other settings.
@@ -84,12 +84,12 @@ class Saver:
         if settings["batches_per_epoch"] == self.feed.batches_per_epoch:
             self.feed.seek(state["epoch"], state["batch"])
         else:
-            logger.warning("The number of batches in an epoch has changed: going on with the next epoch.")
+            logger.warning("The number of batches per epoch has changed: continuing with the next epoch.")
             self.feed.seek(state["epoch"] + 1, 0)
         if self.processes.shard.rank < len(state["random"]):
             set_random_state(state["random"][self.processes.shard.rank], self.processes.device)
         self.step, self.weights = state["step"], path / state["weights"]
-        logger.info("Going on after step %d, from %s", self.step, path)
+        logger.info("Resuming after step %d, from %s", self.step, path)
         return Progress(self.step, state["skipped"], state["seconds"], state["pending"])
 
     def save(self, progress: Progress) -> None:
@@ -145,13 +145,11 @@ class Saver:
     def _state_to_resume(self) -> Path | None:
         wanted, folder = self.options.checkpoints.resume, str(self.options.run_folder)
         if wanted == "never" and self.checkpoints.newest() is not None:
-            raise ConfigError(f"{folder!r} holds a run already. Give another run folder, or set resume to 'auto'.")
+            raise ConfigError(f"{folder!r} already holds a run. Give another run folder, or set resume to 'auto'.")
         self.checkpoints.clean()
         path = self.checkpoints.newest_readable()
         if wanted == "must" and path is None:
-            raise ConfigError(
-                f"There is no run to go on with in {folder!r}. Check the folder, or set resume to 'auto'."
-            )
+            raise ConfigError(f"There is no run to resume in {folder!r}. Check the folder, or set resume to 'auto'.")
         self.checkpoints.check_space(self._bytes())
         return path
 

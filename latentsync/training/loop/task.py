@@ -1,9 +1,9 @@
-"""What the training loop needs to know of a network and its data; everything else it does by itself."""
+"""The interface between the training loop and what it trains: tasks and batch sources."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class Shard:
 
 
 class BatchSource(Protocol):
-    """Batches of this process, in an order that depends on the seed, the epoch and the place in it only."""
+    """Batches of this process, in an order that depends only on the seed, the epoch and the position in it."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -39,7 +39,7 @@ class TrainingTask(Protocol):
 
     Attributes:
         name: of files and charts: "unet", "syncnet".
-        network: is trained; parameters that are to stay as they are have ``requires_grad`` off.
+        network: is trained, except for parameters with ``requires_grad`` off.
     """
 
     name: str
@@ -53,19 +53,28 @@ class TrainingTask(Protocol):
         """Loss terms of a batch of the source, scalars on the device; ``total`` is the one that is minimised.
 
         Args:
-            network: ``self.network``, perhaps wrapped for several processes; only this one is to be called.
-            batch: as the source gave it (on the CPU).
+            network: ``self.network``, perhaps wrapped for several processes; call this one only.
+            batch: as the source gave it.
         """
         ...
 
     def validate(self, network: nn.Module, shard: Shard) -> dict[str, tuple[float, int]]:
-        """Figures on the shard of a fixed set, each as (sum, count); the same at every call with the same weights."""
+        """Metrics on the shard of a fixed set, each as (sum, count); deterministic for the same weights."""
         ...
 
     def save_samples(self, network: nn.Module, folder: Path, step: int) -> None:
-        """Write pictures of what the network does; called in the main process only."""
+        """Write sample images of the network; called in the main process only."""
         ...
 
     def export(self, state_dict: Mapping[str, Tensor], folder: Path, step: int) -> Path:
         """Write the network's weights in the published layout into ``folder``; returns the file."""
+        ...
+
+
+@runtime_checkable
+class ScheduledTask(Protocol):
+    """A task whose losses change over the run."""
+
+    def set_progress(self, fraction_done: float) -> None:
+        """Called before every step with the fraction of the run that is over, 0 to 1, by steps or by time."""
         ...

@@ -1,4 +1,4 @@
-"""The training loop: for any network and data that keep to `TrainingTask` and `BatchSource`."""
+"""The training loop, for any `TrainingTask` and `BatchSource`."""
 
 import logging
 import statistics
@@ -18,7 +18,7 @@ from latentsync.training.loop.options import TrainerOptions, TrainingResult
 from latentsync.training.loop.processes import ProcessGroup
 from latentsync.training.loop.saver import Saver
 from latentsync.training.loop.schedule import lr_factor, progress_fraction
-from latentsync.training.loop.task import BatchSource, TrainingTask
+from latentsync.training.loop.task import BatchSource, ScheduledTask, TrainingTask
 from latentsync.training.loop.updates import Update, Updater
 from latentsync.training.loop.validation import validate
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 End = Literal["steps", "epochs", "time", "signal"]
 
-# Steps whose time does not count: libraries choose their algorithms and caches fill.
+# Steps that are not timed: libraries select algorithms and caches fill.
 _WARM_UP = 5
 
 
@@ -36,7 +36,7 @@ class Trainer:
     Args:
         task: network, losses, validation.
         source: batches of this process; see `latentsync.training.loop.processes.current_shard`.
-        options: how the run goes.
+        options: see there.
     """
 
     def __init__(self, task: TrainingTask, source: BatchSource, options: TrainerOptions) -> None:
@@ -45,12 +45,12 @@ class Trainer:
         self.options = options
 
     def run(self) -> TrainingResult:
-        """Train until a limit is reached or a signal comes, going on where the run folder ends.
+        """Train until a limit is reached or a signal arrives, resuming from the run folder.
 
         Raises:
             ConfigError: the run folder holds a run that was made with other settings.
             CheckpointError: its states are damaged or of another network.
-            TrainingError: figures stay non-finite, or the disk or the GPU's memory is full.
+            TrainingError: too many non-finite steps in a row, or the disk or GPU memory is full.
         """
         with ExitStack() as stack:
             self.stop = stack.enter_context(StopRequest())
@@ -64,12 +64,15 @@ class Trainer:
             batches = self.feed.next_batches(self.stop)
             if not batches:
                 continue
-            lr_scale = self._lr_scale()
+            fraction_done = self._fraction_done()
+            if isinstance(self.task, ScheduledTask):
+                self.task.set_progress(fraction_done)
+            lr_scale = self._lr_scale(fraction_done)
             update = self.updater.step(batches, lr_scale)
             self._record(update, epoch, len(batches), lr_scale, time.monotonic() - started)
             if _due(self.progress.step, self.options.validation_steps):
                 self._validate()
-            if _due(self.progress.step, self.options.checkpoints.save_ckpt_steps):
+            if self._save_due():
                 self._save()
         return end
 
@@ -86,6 +89,7 @@ class Trainer:
         self.updater = Updater(task, options.update, processes, options.compile)
         self.saver = Saver(options, processes, self.updater, self.feed)
         self.progress = self.saver.resume()
+        self._saved_seconds = self.progress.seconds
         self.guard = FiniteGuard(options.update.max_skipped_in_row, self.progress.skipped)
         self.curves = Curves(options.run_folder, task.name, options.log_steps)
         stack.callback(self.curves.close)
@@ -118,11 +122,15 @@ class Trainer:
             return "time"
         return None
 
-    def _lr_scale(self) -> float:
-        update, progress, max_seconds = self.options.update, self.progress, self.options.max_train_seconds
-        warmup = update.lr_warmup_steps
-        fraction_done = progress_fraction(progress.step, self.last_step, progress.seconds, max_seconds, warmup)
-        return lr_factor(update.lr_scheduler, warmup, progress.step, fraction_done)
+    def _fraction_done(self) -> float:
+        progress, max_seconds = self.progress, self.options.max_train_seconds
+        warmup = self.options.update.lr_warmup_steps
+        return progress_fraction(progress.step, self.last_step, progress.seconds, max_seconds, warmup)
+
+    def _lr_scale(self, fraction_done: float) -> float:
+        update = self.options.update
+        step, warmup_fraction = self.progress.step, update.lr_warmup_fraction
+        return lr_factor(update.lr_scheduler, update.lr_warmup_steps, step, fraction_done, warmup_fraction)
 
     def _record(self, update: Update, epoch: int, batches: int, lr_scale: float, seconds: float) -> None:
         progress = self.progress
@@ -150,7 +158,14 @@ class Trainer:
             self.curves.add_validation(step, self.feed.epoch, metrics)
             self.curves.draw()
 
+    def _save_due(self) -> bool:
+        """Whether to save now, the same in all processes."""
+        options = self.options.checkpoints
+        by_time = 0 < options.save_ckpt_seconds <= self.progress.seconds - self._saved_seconds
+        return by_time or _due(self.progress.step, options.save_ckpt_steps)
+
     def _save(self) -> None:
+        self._saved_seconds = self.progress.seconds
         self.progress.pending = self.curves.pending
         self.saver.save(self.progress)
         if self.processes.is_main:

@@ -1,4 +1,4 @@
-"""One update of the weights: gradients of some batches, clipped, applied by AdamW, unless they are not finite."""
+"""One update of the weights: accumulated, clipped gradients, applied by AdamW if they are finite."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from latentsync.training.loop.task import TrainingTask
 
 @dataclass(frozen=True)
 class Update:
-    """What a step gave.
+    """Result of a step.
 
     Attributes:
         terms: mean of each loss term over batches and processes.
@@ -32,7 +32,7 @@ class Update:
 
 
 class Updater:
-    """The network in training, its optimiser and its average.
+    """The network in training, its optimizer and its average.
 
     Args:
         task: its network is moved to the processes' device.
@@ -130,11 +130,11 @@ class Updater:
         return self.options.lr * (self.processes.shard.world_size if self.options.scale_lr else 1)
 
     def weights(self) -> dict[str, Tensor]:
-        """What the run is for: the state dict, with averages where they are on; memory is shared."""
+        """The weights to export: the state dict, averaged if the run has an average; memory is shared."""
         return dict(self.task.network.state_dict()) if self.ema is None else self.ema.averaged_state()
 
     def state_dict(self) -> dict[str, Any]:
-        """Network, average, optimiser (by parameter names) and loss scale."""
+        """Network, average, optimizer (by parameter names) and loss scale."""
         by_number = self.optimizer.state_dict()["state"]
         return {
             "network": self.task.network.state_dict(),
@@ -144,7 +144,7 @@ class Updater:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave; learning rate, decay and the like are those of the present options.
+        """Restore `state_dict`; learning rate, decay and the like come from the current options.
 
         Raises:
             CheckpointError: it is of another network.

@@ -1,4 +1,4 @@
-"""Figures on a fixed set, without a trace in the training that goes on after."""
+"""Validation on a fixed set, without side effects on the training."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,17 +14,17 @@ from latentsync.training.loop.task import TrainingTask
 
 
 def validate(task: TrainingTask, ema: Ema | None, processes: ProcessGroup, folder: Path, step: int) -> dict[str, float]:
-    """Validate in all processes together, with averaged weights where there are some, and illustrate in the main one.
+    """Validate in all processes, with averaged weights if there are any, and save samples in the main one.
 
     Args:
         task: to be validated.
         ema: average of its weights.
         processes: each takes its shard.
-        folder: for the pictures.
+        folder: of the sample images.
         step: of the run.
 
     Returns:
-        Means over the whole set, the same in every process; figures of no sample are left out.
+        Means over the whole set, the same in every process; metrics without samples are left out.
     """
     averaged = nullcontext() if ema is None else ema.applied()
     # A compiled network would be compiled once more for these few batches without a gradient.
@@ -38,10 +38,10 @@ def validate(task: TrainingTask, ema: Ema | None, processes: ProcessGroup, folde
 
 
 def means(parts: Sequence[dict[str, tuple[float, int]]]) -> dict[str, float]:
-    """Means of figures that come in parts.
+    """Means of metrics that come in parts.
 
     Args:
-        parts: of each shard, name -> (sum, count); a shard may lack a figure.
+        parts: of each shard, name -> (sum, count); a shard may lack a metric.
 
     Returns:
         Name -> mean over all shards; without those whose count is 0.

@@ -1,4 +1,4 @@
-"""Charts of a run's figures."""
+"""Charts of a run's metrics."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ _COLUMNS = 3
 
 
 def draw_charts(lines: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw each term of training, faint and smoothed, with the validation figure of the same name, as PNG.
+    """Draw each term of training, faint and smoothed, with the validation metric of the same name, as PNG.
 
     Args:
         lines: of ``curves.jsonl``.
-        path: the folder is made if missing; the picture appears under its name when it is complete.
+        path: written atomically; the folder is made if missing.
         title: above the charts.
     """
     from matplotlib.figure import Figure

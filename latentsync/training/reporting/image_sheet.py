@@ -1,4 +1,4 @@
-"""Sheets of pictures that show what a network in training does."""
+"""Contact sheets of sample images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def save_sheet(path: Path, rows: Sequence[Tensor]) -> None:
-    """Write a sheet of pictures as PNG or JPEG, by the path's ending.
+    """Write images as one sheet, PNG or JPEG by the path's suffix.
 
     Args:
         path: the folder is made if missing.

@@ -176,7 +176,7 @@ def augment_windows(pixels: Tensor, rng: SampleRng) -> Tensor:
         rng: of the batch.
 
     Returns:
-        The same shape: mirrored, other brightness, colours, contrast and place, blurred, with a fixed pattern of noise.
+        The same shape: flipped, shifted, blurred, with other brightness, color and contrast, and a fixed noise pattern.
     """
 
     def drawn(low: float, high: float) -> Tensor:
@@ -196,7 +196,7 @@ def augment_windows(pixels: Tensor, rng: SampleRng) -> Tensor:
 
 
 def _shifted(image: Tensor, rng: SampleRng) -> Tensor:
-    """Move each picture (b, c, h, w) by up to ``_TRANSLATION`` of its half side; the border repeats."""
+    """Shift each image (b, c, h, w) by up to ``_TRANSLATION`` of its half side; the border repeats."""
     theta = torch.eye(2, 3, device=image.device).repeat(len(image), 1, 1)
     theta[:, 0, 2] = _TRANSLATION * (2 * rng.uniform() - 1)
     theta[:, 1, 2] = _TRANSLATION * (2 * rng.uniform() - 1)

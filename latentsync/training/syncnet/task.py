@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.data.sampling.samples import SyncNetBatch
-from latentsync.errors import ConfigError
-from latentsync.losses.compose import compose
-from latentsync.losses.sync import contrastive_loss, syncnet_bce
+from latentsync.losses.inputs import SyncNetLossInputs
+from latentsync.losses.objective import Objective
+from latentsync.losses.region import lower_half
+from latentsync.losses.sync import syncnet_bce
 from latentsync.media.audio.syncnet_mel import N_MELS, mel_columns
-from latentsync.models.stable_syncnet import StableSyncNet, cosine, lower_half
+from latentsync.models.stable_syncnet import StableSyncNet, cosine
 from latentsync.models.vae import encode_latents
 from latentsync.models.weights.published_layout import save_published
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
@@ -34,12 +34,12 @@ _SHEET_PAIRS = 6
 
 @dataclass
 class FramesToImage:
-    """Turns windows of frames into what a SyncNet takes.
+    """Turns windows of frames into SyncNet inputs.
 
     Attributes:
-        lower_half: only the lower half of the pictures.
-        vae: for a SyncNet of latents, else None.
-        chunk_size: pictures encoded at a time.
+        lower_half: keep only the lower half of the frames.
+        vae: for a SyncNet on latents, else None.
+        chunk_size: frames encoded at a time.
     """
 
     lower_half: bool = True
@@ -62,28 +62,24 @@ class SyncNetTaskOptions:
     """How a SyncNet is trained.
 
     Attributes:
-        seed: of the changes to the frames.
-        augment: change the training frames lightly, see `augment_windows`.
-        contrastive_weight: weight of `contrastive_loss` beside the cross-entropy of single pairs; 0 as published.
-        mouth_weight: weight of `GuidedSyncNet`'s reading error; 0 as published.
+        seed: of the augmentation.
+        augment: augment the training frames, see `augment_windows`.
     """
 
     seed: int = 42
     augment: bool = False
-    contrastive_weight: float = 0.0
-    mouth_weight: float = 0.0
 
 
 class GuidedSyncNet(nn.Module):
-    """A SyncNet in training, with one linear map that reads what the mouth does from either embedding.
+    """A SyncNet in training with an auxiliary head: a linear map that predicts mouth parameters from either embedding.
 
-    Told what a mouth does, both encoders soon look for the same thing. Without a guide a small network first has to
-    find that out by choosing at random, and may never begin.
+    The shared target aligns both encoders early. Without it a small network trained from scratch may not leave the
+    chance level.
 
     Args:
         syncnet: is trained.
         num_frames: f of a window.
-        num_mouth_params: numbers that describe the mouth in a frame.
+        num_mouth_params: mouth parameters per frame.
     """
 
     def __init__(self, syncnet: StableSyncNet, num_frames: int, num_mouth_params: int = len(MOUTH_PARAMETERS)) -> None:
@@ -97,7 +93,7 @@ class GuidedSyncNet(nn.Module):
         self.reader = nn.Linear(width, num_frames * num_mouth_params)
 
     def forward(self, image: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Embed both sides and read both.
+        """Embed both modalities and predict the mouth from each.
 
         image, audio as for `StableSyncNet` -> vision_embeds, audio_embeds (b, d), readings of both (b, f, k)
         """
@@ -112,8 +108,9 @@ class SyncNetTask:
     """See `TrainingTask`.
 
     Args:
-        network: a StableSyncNet, or with ``options.mouth_weight`` a GuidedSyncNet.
+        network: a StableSyncNet, or a GuidedSyncNet, whose mouth readings losses may use.
         to_image: prepares frames.
+        objective: the losses and their weights.
         validation: batches of a fixed set, in the same order at every iteration.
         options: how it is trained.
     """
@@ -124,70 +121,63 @@ class SyncNetTask:
         self,
         network: nn.Module,
         to_image: FramesToImage,
+        objective: Objective,
         validation: Sequence[SyncNetBatch],
         options: SyncNetTaskOptions | None = None,
     ) -> None:
-        self.network, self.to_image, self.validation = network, to_image, validation
+        self.network, self.to_image, self.objective, self.validation = network, to_image, objective, validation
         self.options = options or SyncNetTaskOptions()
         self._device = torch.device("cpu")
 
     def to(self, device: torch.device) -> None:
         """See `TrainingTask.to`."""
         self._device = device
+        self.objective.to(device)
         if self.to_image.vae is not None:
             self.to_image.vae.to(device)
 
     def losses(self, network: nn.Module, batch: SyncNetBatch) -> dict[str, Tensor]:
-        """See `TrainingTask.losses`: cross-entropy of the cosine, and the share of pairs told right."""
+        """See `TrainingTask.losses`: every loss of the objective, and the accuracy on the batch."""
         pixels, options = self._pixels(batch), self.options
         if options.augment:
             pixels = augment_windows(pixels, SampleRng(options.seed, batch.sample_ids, self._device))
-        weights = {"contrastive": options.contrastive_weight, "mouth": options.mouth_weight}
-        return self._judged(network, pixels, batch, weights)
+        step = self._step(network, pixels, batch)
+        return {**self.objective(step), "accuracy": _accuracy(step)}
 
     def _pixels(self, batch: SyncNetBatch) -> Tensor:
         return batch.frames.to(self._device, non_blocking=True).float() / 127.5 - 1
 
-    def _judged(
-        self, network: nn.Module, pixels: Tensor, batch: SyncNetBatch, extra: Mapping[str, float]
-    ) -> dict[str, Tensor]:
-        labels = batch.labels.to(self._device)
-        vision_embeds, audio_embeds, *read = network(
+    def _step(self, network: nn.Module, pixels: Tensor, batch: SyncNetBatch) -> SyncNetLossInputs:
+        """Run the network, and collect what losses may read."""
+        vision_embeds, audio_embeds, *readings = network(
             self.to_image(pixels), batch.mel.to(self._device, non_blocking=True)
         )
-        agreement = cosine(vision_embeds, audio_embeds)
-        terms = {
-            "bce": lambda: syncnet_bce(agreement, labels),
-            "contrastive": lambda: contrastive_loss(vision_embeds, audio_embeds, labels),
-            "mouth": lambda: self._reading_error(read, batch),
-        }
-        losses = compose(terms, {"bce": 1.0, "contrastive": 0.0, "mouth": 0.0, **extra})
-        right = ((agreement.detach() > 0.5) == (labels > 0.5)).float().mean()
-        return {**losses, "accuracy": right}
-
-    def _reading_error(self, read: Sequence[Tensor], batch: SyncNetBatch) -> Tensor:
-        """Mean squared error of what both embeddings say of the mouth: () ."""
-        if batch.video_mouth_curves is None or batch.audio_mouth_curves is None:
-            raise ConfigError(
-                "run.mouth_weight needs clips whose sidecars say what the mouth does, as a made corpus has them "
-                f"(docs/data.md), and data.cache_frames=true; {batch.clips[0]} has none. Set run.mouth_weight=0"
-            )
-        truth = (batch.video_mouth_curves.to(self._device), batch.audio_mouth_curves.to(self._device))
-        return torch.stack([F.mse_loss(each, target) for each, target in zip(read, truth, strict=True)]).sum()
+        curves = None
+        if batch.video_mouth_curves is not None and batch.audio_mouth_curves is not None:
+            curves = batch.video_mouth_curves.to(self._device), batch.audio_mouth_curves.to(self._device)
+        return SyncNetLossInputs(
+            vision_embeds=vision_embeds,
+            audio_embeds=audio_embeds,
+            cosine=cosine(vision_embeds, audio_embeds),
+            labels=batch.labels.to(self._device),
+            mouth_readings=readings,
+            mouth_curves=curves,
+            clips=batch.clips,
+        )
 
     @torch.no_grad()
     def validate(self, network: nn.Module, shard: Shard) -> dict[str, tuple[float, int]]:
         """See `TrainingTask.validate`: cross-entropy and accuracy on the fixed pairs."""
         loss, right, count = 0.0, 0.0, 0
         for batch in _every(self.validation, shard):
-            terms = self._judged(network, self._pixels(batch), batch, {})
-            loss += float(terms["bce"]) * len(batch.labels)
-            right += float(terms["accuracy"]) * len(batch.labels)
+            step = self._step(network, self._pixels(batch), batch)
+            loss += float(syncnet_bce(step.cosine, step.labels)) * len(batch.labels)
+            right += float(_accuracy(step)) * len(batch.labels)
             count += len(batch.labels)
         return {"bce": (loss, count), "accuracy": (right, count)}
 
     def save_samples(self, network: nn.Module, folder: Path, step: int) -> None:
-        """See `TrainingTask.save_samples`: what the network is shown; the same at every step, so written once."""
+        """See `TrainingTask.save_samples`: input frames; the same at every step, so written once."""
         path = folder / "syncnet_input.jpg"
         if self.validation and not path.exists():
             frames = next(iter(self.validation)).frames[:_SHEET_PAIRS]
@@ -199,6 +189,11 @@ class SyncNetTask:
             mark = "syncnet."
             state_dict = {key.removeprefix(mark): each for key, each in state_dict.items() if key.startswith(mark)}
         return save_published(state_dict, folder / f"stable_syncnet-{step}.pt", step)
+
+
+def _accuracy(step: SyncNetLossInputs) -> Tensor:
+    """() fraction of the pairs on the right side of 0.5."""
+    return ((step.cosine.detach() > 0.5) == (step.labels > 0.5)).float().mean()
 
 
 def _every(batches: Sequence[SyncNetBatch], shard: Shard) -> Iterable[SyncNetBatch]:

@@ -65,7 +65,7 @@ class LatentCache:
         audio: features of the speech.
         mask: (3, R, R), 1 = keep, on that device.
         paired_takes: let a clip's other take be the source, where its sidecar names one.
-        chunk_size: pictures encoded at a time.
+        chunk_size: frames encoded at a time.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class LatentCache:
         return other_take(Path(clip.clip)) if self.paired_takes else Path(clip.clip)
 
     def _encoded(self, frames: Tensor) -> Tensor:
-        """(t, 3, R, R) uint8 -> (2, t, 4, R/8, R/8), a few pictures at a time: clips may be long."""
+        """(t, 3, R, R) uint8 -> (2, t, 4, R/8, R/8), a few frames at a time: clips may be long."""
         parts = []
         for few in frames.split(self.chunk_size):
             pixels = few.to(self.mask.device, non_blocking=True).float() / 127.5 - 1
@@ -141,7 +141,7 @@ class LatentSampling:
     Attributes:
         num_frames: f of a window.
         windows_per_clip: windows of each clip in an epoch.
-        ref_same_prob: share of the windows that are their own reference.
+        ref_same_prob: fraction of the windows that are their own reference.
         feat_length: (left, right) reach of an audio window in units of 40 ms.
         seed: of everything that is drawn.
     """

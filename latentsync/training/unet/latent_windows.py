@@ -1,4 +1,4 @@
-"""From windows of frames to what the U-Net is trained on: latents of the true, the blanked and the reference faces."""
+"""From windows of frames to U-Net inputs: latents of the ground-truth, masked and reference faces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AudioWindowLookup = Callable[[str, int, int], Tensor]
 
 @dataclass(frozen=True)
 class LatentWindows:
-    """Windows as the U-Net sees them, on the device.
+    """Windows encoded for the U-Net, on the device.
 
     Attributes:
         clean: (b, 4, f, h, w) scaled latents of the true faces.
@@ -64,7 +64,7 @@ class WindowEncoder:
         vae: frozen; its device and dtype are those of the encoding.
         audio: features of the speech.
         mask: (3, R, R), 1 = keep.
-        chunk_size: pictures encoded at a time.
+        chunk_size: frames encoded at a time.
     """
 
     vae: AutoencoderKL
@@ -108,12 +108,12 @@ class WindowEncoder:
 
 
 def decode_windows(vae: AutoencoderKL, latents: Tensor, chunk_size: int) -> Tensor:
-    """Decode with a gradient, holding the activations of one chunk of pictures only.
+    """Decode with a gradient, holding the activations of one chunk of frames only.
 
     Args:
         vae: frozen.
         latents: (b, 4, f, h, w) scaled.
-        chunk_size: pictures decoded at a time.
+        chunk_size: frames decoded at a time.
 
     Returns:
         (b, 3, f, 8h, 8w) float32, about [-1, 1].

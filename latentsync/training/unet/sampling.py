@@ -1,4 +1,4 @@
-"""Sampling many windows at once, to look at what a U-Net in training has learnt."""
+"""Sampling many windows at once, to validate a U-Net in training."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ def sample_windows(
 
     Args:
         network: the U-Net.
-        windows: what is asked.
+        windows: conditions of the samples.
         mask: (1, h, w), 1 = keep.
         schedule: the training noise schedule.
         steps: of DDIM.

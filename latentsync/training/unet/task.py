@@ -13,17 +13,18 @@ from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.errors import ConfigError
 from latentsync.face.compositing.masks import latent_mask
-from latentsync.losses.compose import compose
+from latentsync.losses.inputs import LossInputs
+from latentsync.losses.reconstruction import denoising_loss
+from latentsync.losses.terms import SyncTerm
 from latentsync.models.weights.published_layout import save_published
 from latentsync.training.loop.task import Shard
 from latentsync.training.reporting.image_sheet import save_sheet
 from latentsync.training.unet.denoising import (
     NoiseOptions,
     NoisyLatents,
+    denoising_target,
     draw_noisy_latents,
     loss_weight_map,
-    motion_loss,
-    recon_loss,
 )
 from latentsync.training.unet.latent_windows import LatentWindows
 from latentsync.training.unet.sampling import sample_windows
@@ -41,27 +42,23 @@ class UNetTaskOptions:
     Attributes:
         seed: of noise and timesteps.
         noise: see there.
-        recon_weight: weight of the denoising error.
-        motion_weight: weight of `motion_loss`; 0 as published.
-        uncond_prob: share of the windows trained without sound, so that guidance has an unconditional side.
+        uncond_prob: fraction of the windows trained without audio, for classifier-free guidance.
         sample_steps: DDIM steps of validation.
     """
 
     seed: int = 1247
     noise: NoiseOptions = field(default_factory=NoiseOptions)
-    recon_weight: float = 1.0
-    motion_weight: float = 0.0
     uncond_prob: float = 0.0
     sample_steps: int = 20
 
 
 @dataclass
 class ValidationSet:
-    """What a U-Net in training is judged on.
+    """What a U-Net in training is validated on.
 
     Attributes:
-        batches: always the same, as from the data; cheap to keep.
-        render: makes a whole video with the network and returns figures on it: (network, folder, step) -> None.
+        batches: a fixed set, as from the data source.
+        render: writes a whole video made with the network: (network, folder, step) -> None.
     """
 
     batches: Sequence[Any] = ()
@@ -75,7 +72,7 @@ class UNetTask:
         network: the U-Net.
         prepare: turns a batch of the source into `LatentWindows`; has ``mask`` (3, R, R), 1 = keep, and ``to(device)``.
         schedule: the noise schedule.
-        supervision: judges of the decoded picture.
+        supervision: losses, and the VAE that decodes for them.
         options: see there.
         validation: see there.
     """
@@ -107,24 +104,40 @@ class UNetTask:
         self._mask, self._weight_map = self._mask.to(device), self._weight_map.to(device)
 
     def losses(self, network: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """See `TrainingTask.losses`: the denoising error, and what the judges say of the clean estimate."""
-        windows: LatentWindows = self.prepare(batch)
-        noisy, prediction = self._predict(network, windows)
-        estimate = self.schedule.as_clean(prediction, noisy.latents, noisy.alpha)
-        answer = (prediction, windows.clean, noisy, self.schedule, self._weight_map)
-        terms = {"recon": lambda: recon_loss(*answer), "motion": lambda: motion_loss(*answer)}
-        options = self.options
-        weights = {"recon": options.recon_weight, "motion": options.motion_weight, **self.supervision.weights}
-        return compose({**terms, **self.supervision.terms(estimate, windows)}, weights)
+        """See `TrainingTask.losses`: every loss of the objective."""
+        return self.supervision.objective(self._step(network, self.prepare(batch)))
 
-    def _predict(self, network: nn.Module, windows: LatentWindows) -> tuple[NoisyLatents, Tensor]:
-        """Noisy windows and the network's answer (b, 4, f, h, w) float32."""
+    def _step(self, network: nn.Module, windows: LatentWindows) -> LossInputs:
+        """Add noise, run the network, and collect what losses may read."""
         rng = SampleRng(self.options.seed, windows.sample_ids, windows.clean.device)
         noisy = draw_noisy_latents(windows.clean, self.schedule, self.options.noise, rng)
-        silent = rearrange(rng.uniform() < self.options.uncond_prob, "b -> b 1 1 1")
-        audio = torch.where(silent, 0.0, windows.audio)
+        unconditional = rearrange(rng.uniform() < self.options.uncond_prob, "b -> b 1 1 1")
+        audio_embeds = torch.where(unconditional, 0.0, windows.audio)
         sample = torch.cat([noisy.latents, windows.conditions(self._mask)], dim=1)
-        return noisy, network(sample, noisy.timesteps, audio).float()
+        prediction = network(sample, noisy.timesteps, audio_embeds).float()
+        return self._loss_inputs(windows, noisy, prediction, audio_embeds)
+
+    def _loss_inputs(
+        self, windows: LatentWindows, noisy: NoisyLatents, prediction: Tensor, audio_embeds: Tensor
+    ) -> LossInputs:
+        target, window_weights = denoising_target(windows.clean, noisy, self.schedule)
+        return LossInputs(
+            prediction=prediction,
+            target=target,
+            window_weights=window_weights,
+            weight_map=self._weight_map,
+            pred_latents=self.schedule.as_clean(prediction, noisy.latents, noisy.alpha),
+            gt_latents=windows.clean,
+            noisy_latents=noisy.latents,
+            noise=noisy.noise,
+            timesteps=noisy.timesteps,
+            alpha_bar=noisy.alpha,
+            audio_embeds=audio_embeds,
+            mel=windows.mel,
+            mask=self.prepare.mask[:1],
+            decode=self.supervision.decode_with_gradient,
+            load_gt_pixels=lambda: self.supervision.gt_pixels(windows),
+        )
 
     @torch.no_grad()
     def validate(self, network: nn.Module, shard: Shard) -> dict[str, tuple[float, int]]:
@@ -133,8 +146,9 @@ class UNetTask:
         counts: dict[str, int] = {}
         for batch in self.validation.batches[shard.rank :: shard.world_size]:
             windows: LatentWindows = self.prepare(batch)
-            noisy, prediction = self._predict(network, windows)
-            metrics = {"recon": float(recon_loss(prediction, windows.clean, noisy, self.schedule, self._weight_map))}
+            step = self._step(network, windows)
+            error = step.prediction - step.target
+            metrics = {"recon": float(denoising_loss(error, step.weight_map, step.window_weights))}
             metrics |= self._sample_metrics(network, windows)
             for name, value in metrics.items():
                 sums.setdefault(name, []).append(value * len(windows.clean))
@@ -147,20 +161,16 @@ class UNetTask:
         )
         repainted = self._mask[0] < 0.5
         metrics = {"latent_mse": float((latents - windows.clean)[..., repainted].square().mean())}
-        images = self.supervision.decode(latents)
-        truth = windows.gt_pixel_values
-        if truth is None:
-            truth = self.supervision.decode(windows.clean)
+        images, truth = self.supervision.decode(latents), self.supervision.gt_pixels(windows)
         repaint_mask = 1 - self.prepare.mask
         error = ((images.clamp(-1, 1) - truth) * rearrange(repaint_mask, "c h w -> c 1 h w")).square()
         mse = error.sum(dim=(1, 2, 3, 4)) / (repaint_mask.sum() * images.shape[2])
         metrics["mouth_psnr"] = float((20 * torch.log10(_PEAK / mse.sqrt())).mean())
-        if "sync" in self.supervision.critics:
-            critic = self.supervision.critics["sync"]
-            seen = images if self.supervision.in_pixels else latents
-            true_seen = truth if self.supervision.in_pixels else windows.clean
-            metrics["sync_loss"] = float(critic(seen, windows.mel))
-            metrics["sync_loss_of_truth"] = float(critic(true_seen, windows.mel))
+        for loss in self.supervision.objective.losses.values():
+            if isinstance(loss, SyncTerm):
+                sampled, true = (latents, windows.clean) if loss.on_latents else (images, truth)
+                metrics["sync_loss"] = float(loss.critic(sampled, windows.mel))
+                metrics["sync_loss_of_truth"] = float(loss.critic(true, windows.mel))
         return metrics
 
     @torch.no_grad()

@@ -19,6 +19,8 @@ from tests.training.line_task import options
         ("max_train_steps", 0),
         ("mixed_precision", "fp8"),
         ("log_steps", 0),
+        ("lr_warmup_fraction", 1.0),
+        ("save_ckpt_seconds", -1.0),
     ],
 )
 def test_values_out_of_range_are_named(tmp_path, name, value):

@@ -27,3 +27,11 @@ def test_steps_or_time_whichever_is_further():
     assert progress_fraction(30, None, 6.0, 10.0) == 0.6
     assert progress_fraction(30, None, 60.0, 10.0) == 1
     assert progress_fraction(30, None, 6.0, 0.0) == 0
+
+
+def test_a_warm_up_over_a_fraction_of_the_run_precedes_the_fall():
+    factors = [lr_factor("cosine", 0, step, step / 1000, warmup_fraction=0.05) for step in range(1001)]
+    peak = factors.index(max(factors))
+    assert peak == 50 and factors[peak] == 1 and 0 < factors[0] < 0.01
+    assert factors[:peak] == sorted(factors[:peak])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True) and factors[-1] == pytest.approx(0)

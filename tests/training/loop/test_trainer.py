@@ -159,6 +159,26 @@ def test_a_time_budget_ends_the_run_and_is_not_given_twice(tmp_path):
     assert again.steps == first.steps
 
 
+@pytest.mark.parametrize(("seconds", "kept"), [(1e-9, [1, 2, 3, 4]), (3600.0, [4])])
+def test_a_run_can_be_saved_by_time(tmp_path, seconds, kept):
+    train(tmp_path, max_train_steps=4, save_ckpt_seconds=seconds, keep_last=-1)
+    assert sorted(int(entry.name[5:]) for entry in (tmp_path / "checkpoints").iterdir()) == kept
+
+
+def test_a_task_with_a_schedule_is_given_the_progress(tmp_path):
+    class Scheduled(LineTask):
+        def __init__(self):
+            super().__init__()
+            self.progress: list[float] = []
+
+        def set_progress(self, fraction_done: float) -> None:
+            self.progress.append(fraction_done)
+
+    task = Scheduled()
+    train(tmp_path, task, max_train_steps=4)
+    assert task.progress == [0.0, 0.25, 0.5, 0.75]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_after_the_step_and_saves(tmp_path, number, caplog):
     source = LineSource()
@@ -283,10 +303,10 @@ def test_other_data_is_refused_or_begins_with_the_next_epoch(tmp_path):
 
 
 def test_resume_never_and_must(tmp_path):
-    with pytest.raises(ConfigError, match="no run to go on with"):
+    with pytest.raises(ConfigError, match="no run to resume"):
         train(tmp_path, max_train_steps=2, resume="must")
     train(tmp_path, max_train_steps=2, resume="never")
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already holds a run"):
         train(tmp_path, max_train_steps=2, resume="never")
     assert train(tmp_path, max_train_steps=3, resume="must").steps == 3
 

@@ -10,7 +10,9 @@ from torch import Tensor
 from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.data.sampling.samples import SyncNetBatch
 from latentsync.errors import ConfigError
+from latentsync.losses.objective import Objective
 from latentsync.losses.sync import contrastive_loss, syncnet_bce
+from latentsync.losses.terms import SYNCNET_LOSSES
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec, lower_half
 from latentsync.models.vae import encode_latents
 from latentsync.models.weights.state_dict import read_state_dict
@@ -58,9 +60,11 @@ def batch(*ids: int, told: bool = True) -> SyncNetBatch:
     )
 
 
-def task(options: SyncNetTaskOptions | None = None, **changes) -> SyncNetTask:
+def task(options: SyncNetTaskOptions | None = None, weights: dict[str, float] | None = None, **changes) -> SyncNetTask:
     made = {"network": network(), "to_image": FramesToImage(), "validation": [batch(*range(1000, 1064))], **changes}
-    return SyncNetTask(**made, options=options)
+    weights = {"bce": 1.0, **(weights or {})}
+    objective = Objective({name: SYNCNET_LOSSES[name]() for name in weights}, weights)
+    return SyncNetTask(**made, objective=objective, options=options)
 
 
 def train(made: SyncNetTask, steps: int, size: int = 32, fresh: bool = True) -> list[float]:
@@ -102,7 +106,7 @@ def test_latents_are_learned_from_as_well() -> None:
 
 def test_a_guide_reads_both_embeddings_and_leaves_a_plain_syncnet(tmp_path: Path) -> None:
     plain = network()
-    made = task(SyncNetTaskOptions(mouth_weight=10.0), network=GuidedSyncNet(plain, FRAMES))
+    made = task(weights={"mouth": 10.0}, network=GuidedSyncNet(plain, FRAMES))
     losses = made.losses(made.network, batch(1, 2))
     assert set(losses) == {"bce", "mouth", "total", "accuracy"}
     assert losses["total"].item() == pytest.approx(float(losses["bce"] + 10 * losses["mouth"]), rel=1e-5)
@@ -119,13 +123,13 @@ def test_a_guide_reads_both_embeddings_and_leaves_a_plain_syncnet(tmp_path: Path
 
 
 def test_a_guide_without_knowledge_is_refused() -> None:
-    made = task(SyncNetTaskOptions(mouth_weight=1.0), network=GuidedSyncNet(network(), FRAMES))
+    made = task(weights={"mouth": 1.0}, network=GuidedSyncNet(network(), FRAMES))
     with pytest.raises(ConfigError, match=r"run.mouth_weight needs clips whose sidecars.*1.mp4 has none"):
         made.losses(made.network, batch(1, 2, told=False))
 
 
 def test_losses_are_those_of_the_network_on_the_lower_half() -> None:
-    made, samples = task(SyncNetTaskOptions(contrastive_weight=0.5)), batch(*range(6))
+    made, samples = task(weights={"contrastive": 0.5}), batch(*range(6))
     losses = made.losses(made.network, samples)
     image = lower_half((samples.frames.float() / 127.5 - 1).flatten(1, 2))
     seen, heard = made.network(image, samples.mel)

@@ -1,92 +1,118 @@
-"""Judges of the decoded picture: what they are shown, and whom they teach."""
+"""Losses on a clean estimate: what they compare, and what gets a gradient."""
+
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from latentsync.errors import ConfigError
+from latentsync.diffusion.ddim import NoiseSchedule
+from latentsync.losses.inputs import LossInputs
+from latentsync.losses.objective import Objective
 from latentsync.losses.perceptual import LaplacianLoss
-from latentsync.losses.sync import SyncLoss
-from latentsync.losses.trepa import TrepaLoss
+from latentsync.losses.terms import PixelTerm, PyramidTerm, SyncTerm, TrepaTerm
 from latentsync.models.video_mae import VideoMae, VideoMaeSpec
 from latentsync.training.unet.latent_windows import LatentWindows, WindowEncoder, decode_windows
 from latentsync.training.unet.supervision import Supervision
 from tests.models.builders import golden_vae
-from tests.training.unet_windows import FRAMES, SIDE, batch, fake_audio_windows, mask, small_syncnet, small_task
-
-ALL = {"sync": 0.05, "perceptual": 0.1, "trepa": 10.0, "pixel": 0.5}
+from tests.training.unet_windows import FRAMES, SIDE, batch, fake_audio_windows, mask, small_syncnet
 
 
 def windows() -> LatentWindows:
     return WindowEncoder(golden_vae(), fake_audio_windows, mask())(batch(1, 2))
 
 
-def all_judges() -> Supervision:
-    supervision = small_task({"sync": 1.0, "perceptual": 1.0, "pixel": 1.0}).supervision
+def all_losses() -> Supervision:
     spec = VideoMaeSpec(image_size=28, frames=FRAMES, patch_size=14, width=16, depth=1, heads=2, mlp_width=16)
-    critics = nn.ModuleDict({**supervision.critics, "trepa": TrepaLoss(VideoMae(spec), 28)})
-    return Supervision(supervision.vae, ALL, critics, supervision.importance)
+    losses: dict[str, Any] = {
+        "sync": SyncTerm(small_syncnet(), SIDE),
+        "perceptual": PyramidTerm(),
+        "pixel": PixelTerm(),
+    }
+    losses["trepa"] = TrepaTerm(VideoMae(spec), 28)
+    return Supervision(golden_vae(), Objective(losses, dict.fromkeys(losses, 1.0)))
 
 
-def test_each_term_reaches_the_estimate_and_nothing_else() -> None:
-    supervision, truth = all_judges(), windows()
+def inputs_of(supervision: Supervision, estimate: torch.Tensor, truth: LatentWindows) -> LossInputs:
+    """What losses read where the clean estimate is given."""
+    flat = torch.ones(len(estimate))
+    return LossInputs(
+        prediction=estimate,
+        target=truth.clean,
+        window_weights=flat,
+        weight_map=torch.ones(estimate.shape[-2:]),
+        pred_latents=estimate,
+        gt_latents=truth.clean,
+        noisy_latents=truth.clean,
+        noise=torch.zeros_like(truth.clean),
+        timesteps=flat.long(),
+        alpha_bar=NoiseSchedule().alphas_cumprod[flat.long()][:, None, None, None, None],
+        audio_embeds=truth.audio,
+        mel=truth.mel,
+        mask=mask()[:1],
+        decode=supervision.decode_with_gradient,
+        load_gt_pixels=lambda: supervision.gt_pixels(truth),
+    )
+
+
+def test_each_loss_reaches_the_estimate_and_nothing_else() -> None:
+    supervision, truth = all_losses(), windows()
     estimate = (truth.clean + 0.3 * torch.randn_like(truth.clean)).requires_grad_()
-    terms = supervision.terms(estimate, truth)
-    assert set(terms) == set(ALL)
-    for name, term in terms.items():
-        (gradient,) = torch.autograd.grad(term(), estimate, retain_graph=True)
+    inputs = inputs_of(supervision, estimate, truth)
+    for name, loss in supervision.objective.losses.items():
+        (gradient,) = torch.autograd.grad(loss(inputs), estimate, retain_graph=True)
         assert torch.isfinite(gradient).all() and gradient.abs().max() > 0, name
-    assert not any(each.requires_grad for each in [*supervision.vae.parameters(), *supervision.critics.parameters()])
+        if isinstance(loss, torch.nn.Module):
+            assert not loss.training and not any(each.requires_grad for each in loss.parameters())
+    assert not any(each.requires_grad for each in supervision.vae.parameters())
+
+
+def test_frames_are_decoded_once_for_all_losses_and_not_at_all_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervision, truth, decoded = all_losses(), windows(), []
+
+    def counted(latents: torch.Tensor) -> torch.Tensor:
+        decoded.append(len(latents))
+        return decode_windows(supervision.vae, latents, 4)
+
+    monkeypatch.setattr(supervision, "decode_with_gradient", counted)
+    supervision.objective(inputs_of(supervision, truth.clean, truth))
+    assert decoded == [2]
+    on_latents = Objective({"sync": SyncTerm(small_syncnet(latents=True), None)}, {"sync": 1.0})
+    on_latents(inputs_of(supervision, truth.clean, truth))
+    assert decoded == [2]
 
 
 def test_a_perfect_estimate_has_the_error_of_the_autoencoder_only() -> None:
-    supervision, truth = all_judges(), windows()
+    supervision, truth = all_losses(), windows()
     with torch.no_grad():
-        found = {name: float(term()) for name, term in supervision.terms(truth.clean, truth).items()}
-        pictures = decode_windows(supervision.vae, truth.clean, 2)
-        error = (pictures - truth.gt_pixel_values).abs()[..., mask()[0] == 0].mean()
-    assert found["pixel"] == pytest.approx(float(error), rel=1e-4)
-    assert found["perceptual"] == pytest.approx(float(LaplacianLoss()(pictures, truth.gt_pixel_values)), rel=1e-4)
+        found = supervision.objective(inputs_of(supervision, truth.clean, truth))
+        images = decode_windows(supervision.vae, truth.clean, 2)
+        error = (images - truth.gt_pixel_values).abs()[..., mask()[0] == 0].mean()
+    assert float(found["pixel"]) == pytest.approx(float(error), rel=1e-4)
+    assert float(found["perceptual"]) == pytest.approx(float(LaplacianLoss()(images, truth.gt_pixel_values)), rel=1e-4)
 
 
 def test_where_only_latents_are_kept_they_are_the_truth() -> None:
-    supervision, truth = all_judges(), windows()
+    supervision, truth = all_losses(), windows()
     alone = LatentWindows(**{**vars(truth), "gt_pixel_values": None})
     with torch.no_grad():
-        terms = supervision.terms(truth.clean, alone)
-        assert [float(terms[name]()) for name in ("perceptual", "trepa", "pixel")] == pytest.approx([0.0] * 3, abs=1e-6)
+        found = supervision.objective(inputs_of(supervision, truth.clean, alone))
+    assert [float(found[name]) for name in ("perceptual", "trepa", "pixel")] == pytest.approx([0.0] * 3, abs=1e-6)
 
 
-def test_latents_are_judged_by_a_syncnet_of_latents() -> None:
-    syncnet = small_syncnet(latents=True)
-    critics = nn.ModuleDict({"sync": SyncLoss(syncnet, None)})
-    supervision = Supervision(golden_vae(), {"sync": 0.05}, critics, torch.ones(1), in_pixels=False)
-    truth = windows()
+def test_a_syncnet_on_latents_scores_latents() -> None:
+    syncnet, truth = small_syncnet(latents=True), windows()
+    supervision = Supervision(golden_vae(), Objective({"sync": SyncTerm(syncnet, None)}, {"sync": 0.05}))
     estimate = truth.clean.clone().requires_grad_()
-    (term,) = supervision.terms(estimate, truth).values()
-    seen, heard = syncnet(truth.clean.transpose(1, 2).flatten(1, 2), truth.mel)
-    assert term().item() == pytest.approx(float(-(seen * heard).sum(1).clamp(1e-5, 1).log().mean()), rel=1e-4)
-    assert torch.autograd.grad(term(), estimate)[0].abs().max() > 0
+    losses = supervision.objective(inputs_of(supervision, estimate, truth))
+    vision, audio = syncnet(truth.clean.transpose(1, 2).flatten(1, 2), truth.mel)
+    expected = float(-(vision * audio).sum(1).clamp(1e-5, 1).log().mean())
+    assert losses["sync"].item() == pytest.approx(expected, rel=1e-4)
+    assert torch.autograd.grad(losses["total"], estimate)[0].abs().max() > 0
 
 
-def test_terms_without_weight_cost_nothing() -> None:
-    supervision = Supervision(golden_vae(), {"sync": 0.0, "pixel": 0.0}, nn.ModuleDict(), torch.ones(1))
-    assert supervision.weights == {} and supervision.terms(torch.zeros(0), windows()) == {}
-
-
-@pytest.mark.parametrize(
-    ("weights", "in_pixels", "message"),
-    [({"sync": 1.0}, True, "can judge"), ({"taste": 1.0}, True, "can judge"), ({"pixel": 1.0}, False, "only the term")],
-)
-def test_judges_that_are_not_there_are_named(weights, in_pixels, message) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Supervision(golden_vae(), weights, nn.ModuleDict(), torch.ones(1), in_pixels)
-
-
-def test_the_region_of_the_pixel_term_is_the_repainted_one() -> None:
-    supervision, truth = small_task({"pixel": 1.0}).supervision, windows()
-    assert supervision.importance.shape == (1, 1, 1, SIDE, SIDE)
+def test_the_region_of_the_pixel_loss_is_the_repainted_one() -> None:
+    supervision, truth = all_losses(), windows()
     outside = LatentWindows(**{**vars(truth), "gt_pixel_values": truth.gt_pixel_values + mask()[:, None]})
     with torch.no_grad():
-        pair = [supervision.terms(truth.clean, each)["pixel"]() for each in (truth, outside)]
+        pair = [PixelTerm()(inputs_of(supervision, truth.clean, each)) for each in (truth, outside)]
     assert float(pair[0]) == pytest.approx(float(pair[1]))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.errors import ConfigError
 from latentsync.face.compositing.masks import prepare_masked_pixels, prepare_pixels
-from latentsync.losses.sync import SyncLoss
-from latentsync.losses.trepa import TrepaLoss
+from latentsync.losses.objective import Objective
+from latentsync.losses.terms import ReconTerm, SyncTerm, TrepaTerm
 from latentsync.models.unet.load import load_unet
 from latentsync.models.vae import encode_latents
 from latentsync.training.loop.task import Shard
@@ -84,16 +85,15 @@ def test_a_step_of_stage_2_is_the_published_one(monkeypatch: pytest.MonkeyPatch)
         gt_pixel_values=rearrange(pixels, "f c h w -> 1 c f h w"),
         sample_ids=torch.zeros(1, dtype=torch.int64),
     )
-    critics = nn.ModuleDict(
-        {
-            "sync": SyncLoss(golden_syncnet("syncnet_tiny_weights"), 64),
-            "trepa": TrepaLoss(golden_video_mae("videomae_tiny_weights")),
-        }
-    )
+    terms: dict[str, Any] = {
+        "recon": ReconTerm(),
+        "sync": SyncTerm(golden_syncnet("syncnet_tiny_weights"), 64),
+        "trepa": TrepaTerm(golden_video_mae("videomae_tiny_weights")),
+    }
     one = torch.ones(1)
     numbers = [one, (given["timesteps"] + 0.5) / 1000, one, given["shared_raw"][:, :, :1], given["individual_raw"], one]
     monkeypatch.setattr(unet_trainer, "SampleRng", lambda *_: GivenDraws(numbers))
-    supervision = Supervision(vae, {"sync": 0.05, "trepa": 10.0}, critics, one)
+    supervision = Supervision(vae, Objective(terms, {"recon": 1.0, "sync": 0.05, "trepa": 10.0}))
     options = UNetTaskOptions(noise=NoiseOptions(mixed_noise_alpha=case.attrs["alpha"]))
     network = golden_unet(case)
     task = UNetTask(network, Ready(windows, given["mask"]), NoiseSchedule(), supervision, options, ValidationSet())
@@ -136,7 +136,7 @@ def test_motion_counts_as_it_is_weighted() -> None:
     plain = small_task(options=UNetTaskOptions())
     windows = batch(5, 9)
     alone = plain.losses(plain.network, windows)
-    moved = small_task(options=UNetTaskOptions(motion_weight=0.5), network=plain.network)
+    moved = small_task({"motion": 0.5}, UNetTaskOptions(), network=plain.network)
     both = moved.losses(plain.network, windows)
     assert "motion" not in alone and both["motion"] > 0
     assert both["total"].item() == pytest.approx(alone["total"].item() + 0.5 * both["motion"].item(), rel=1e-5)
@@ -151,8 +151,8 @@ def test_other_samples_and_seeds_ask_other_questions() -> None:
         assert first != pytest.approx(float(other.losses(network, batch(5))["recon"]), rel=1e-3)
 
 
-def test_judges_teach_the_trained_parameters_only() -> None:
-    task = small_task({"pixel": 1.0}, UNetTaskOptions(recon_weight=0.0))
+def test_critics_teach_the_trained_parameters_only() -> None:
+    task = small_task({"pixel": 1.0, "recon": 0.0})
     select_trainable(task.network, ["attn2."])
     losses = task.losses(task.network, batch(1))
     assert set(losses) == {"pixel", "total"}
@@ -180,9 +180,9 @@ def test_silent_windows_hear_nothing() -> None:
 
 @pytest.mark.parametrize("recon_weight", [0.0, 1.0])
 def test_validation_is_the_same_every_time_and_however_it_is_shared(recon_weight: float) -> None:
-    options = UNetTaskOptions(noise=LISTENING.noise, recon_weight=recon_weight, sample_steps=2)
+    options = UNetTaskOptions(noise=LISTENING.noise, sample_steps=2)
     held_out = (batch(1, 2), batch(3, 4), batch(5))
-    task = small_task(STAGE2, options, held_out)
+    task = small_task({**STAGE2, "recon": recon_weight}, options, held_out)
     torch.manual_seed(3)
     whole = task.validate(task.network, Shard())
     torch.manual_seed(4)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from latentsync.errors import ConfigError
-from latentsync.losses.compose import compose
+from latentsync.losses.weighted_sum import weighted_sum
 
 
 def never():
@@ -11,7 +11,7 @@ def never():
 
 def test_total_is_the_weighted_sum_and_carries_the_gradient():
     x = torch.tensor(3.0, requires_grad=True)
-    losses = compose(
+    losses = weighted_sum(
         {"square": lambda: x**2, "linear": lambda: 5 * x, "off": never}, {"square": 2, "linear": 0.1, "off": 0}
     )
     assert set(losses) == {"square", "linear", "total"}
@@ -35,4 +35,4 @@ def test_total_is_the_weighted_sum_and_carries_the_gradient():
 )
 def test_senseless_weights_are_refused_before_anything_is_computed(names, weights, message):
     with pytest.raises(ConfigError, match=message):
-        compose(dict.fromkeys(names, never), weights)
+        weighted_sum(dict.fromkeys(names, never), weights)

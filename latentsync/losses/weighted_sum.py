@@ -10,19 +10,18 @@ from latentsync.errors import ConfigError
 TOTAL = "total"
 
 
-def compose(terms: Mapping[str, Callable[[], Tensor]], weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Compute the terms that count, and their weighted sum.
+def weighted_sum(terms: Mapping[str, Callable[[], Tensor]], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Compute the terms with a weight, and their weighted sum.
 
     Args:
-        terms: name -> function that computes the term, a scalar; it is called only where its weight is not 0.
+        terms: name -> function that computes the scalar term; not called if its weight is 0.
         weights: name -> weight, 0 or more, of every term.
 
     Returns:
         The computed terms by name, not weighted and detached, and ``total``, which carries the gradient.
 
     Raises:
-        ConfigError: a name has a term but no weight or the other way round, a weight is negative or not finite, or
-            nothing counts.
+        ConfigError: terms and weights differ in their names, a weight is negative or not finite, or all are 0.
     """
     if terms.keys() != weights.keys() or TOTAL in terms:
         raise ConfigError(
