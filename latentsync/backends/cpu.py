@@ -11,8 +11,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
+from latentsync.backends.upsample_conv import DoublingConv
 from latentsync.models.layers.layout import from_tokens, to_tokens
-from latentsync.models.layers.upsample_conv import DoublingConv
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from latentsync.errors import ConfigError
-from latentsync.models.layers.attention import Attention, FeedForward, PointwiseConv
+from latentsync.models.layers.attention import Attention, FeedForward
 from latentsync.models.layers.layout import from_tokens, to_tokens
 
 _GROUPS = 32
@@ -92,16 +92,17 @@ class SyncNetAttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
-        self.conv_in = PointwiseConv(channels, channels)
-        self.conv_out = PointwiseConv(channels, channels)
+        self.conv_in = nn.Conv2d(channels, channels, kernel_size=1)
+        self.conv_out = nn.Conv2d(channels, channels, kernel_size=1)
         self.attn = Attention(channels, _HEADS, qkv_bias=True)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform: (b, c, h, w) -> (b, c, h, w)."""
-        tokens = self.conv_in(to_tokens(self.norm1(hidden)))
-        tokens = tokens + self.attn(self.norm2(tokens))
-        tokens = tokens + self.ff(self.norm3(tokens))
-        return hidden + from_tokens(self.conv_out(tokens), hidden.shape[-2])
+        hidden_states = to_tokens(self.conv_in(self.norm1(hidden)))
+        hidden_states = hidden_states + self.attn(self.norm2(hidden_states))
+        hidden_states = hidden_states + self.ff(self.norm3(hidden_states))
+        output: Tensor = hidden + self.conv_out(from_tokens(hidden_states, hidden.shape[-2]))
+        return output
 
 
 class SyncNetEncoder(nn.Module):

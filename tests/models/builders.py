@@ -6,8 +6,6 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from latentsync.models.layers.layout import from_tokens, to_tokens
-from latentsync.models.layers.residual_stream import TokenStream
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
 from latentsync.models.unet.spec import UNetSpec
 from latentsync.models.unet.unet import UNet3DConditionModel
@@ -51,13 +49,6 @@ def fill_with_formula(model: nn.Module, gain: float) -> None:
     for key, tensor in model.state_dict().items():
         if not key.endswith("pos_encoder.pe"):
             tensor.copy_(formula_weight(key, tensor.shape, gain))
-
-
-def transform(module: nn.Module, hidden: Tensor, *told: Any) -> Tensor:
-    """What a transformer of the U-Net makes of pictures (n, c, h, w)."""
-    stream, height = TokenStream(to_tokens(hidden)), hidden.shape[-2]
-    module(stream, height, *told)
-    return from_tokens(stream.read(), height)
 
 
 def small_unet(**changes: Any) -> UNet3DConditionModel:
