@@ -69,7 +69,7 @@ def prepare_unet(unet: UNet3DConditionModel, *, copies: bool = True, compiled: b
     copies: also keep weights twice where a kernel needs that, a third of a gigabyte at full size; compiled: also those
     that only a compiled network uses, two gigabytes. Raises ConfigError for adapters and hooks that would be lost.
     """
-    kernels.enable(unet.conv_in.weight.device)
+    kernels.enable(next(unet.parameters()).device)
     layout = FusedLayout(
         inputs=copies,
         upsample=copies,

@@ -22,6 +22,9 @@ def test_one_transposed_convolution_equals_doubling_and_convolving(height, width
 def test_the_upsamplers_of_both_backends_equal_the_plain_one(size):
     upsample, hidden = Upsample(4), torch.randn(2, 4, 3, 5)
     expected = upsample(hidden, torch.Size(size))
-    for prepared in (TransposedUpsample(upsample), *(FusedUpsample(upsample, packed=packed) for packed in (0, 1))):
+    for prepared in (
+        TransposedUpsample(upsample),
+        *(FusedUpsample(upsample, packed=packed) for packed in (False, True)),
+    ):
         torch.testing.assert_close(prepared(hidden, torch.Size(size)), expected, atol=1e-5, rtol=1e-4)
         assert prepared.conv.weight is upsample.conv.weight

@@ -4,6 +4,8 @@ They are no `nn.Linear` and no `nn.Conv2d`: an adapter library finds nothing to 
 where wrapping a layer that fused code bypasses would silently do nothing.
 """
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,8 +18,8 @@ class LayerWeights(nn.Module):
 
     def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
         super().__init__()
-        self.weight = layer.weight
-        self.register_parameter("bias", layer.bias)
+        self.weight = cast(nn.Parameter, layer.weight)
+        self.register_parameter("bias", cast(nn.Parameter | None, layer.bias))
 
 
 class FixedLinear(LayerWeights):

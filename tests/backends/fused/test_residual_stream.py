@@ -13,7 +13,7 @@ from latentsync.backends.fused.layout import FusedLayout
 from latentsync.backends.fused.levels import FusedDownLevel
 from latentsync.backends.fused.output_projection import FusedOutput
 from latentsync.backends.fused.residual_stream import ResidualStream, add_product, project_wide, repeat_wide
-from latentsync.backends.fused.weights import LayerWeights
+from latentsync.backends.fused.weights import FixedLinear, LayerWeights
 from latentsync.models.kernels import dispatch as kernels
 from latentsync.models.layers.attention import FeedForward
 from latentsync.models.unet.blocks import Condition, DownLevel
@@ -21,8 +21,12 @@ from tests.models.builders import SMALL_SPEC
 from tests.models.plain_kernels import use_plain_kernels
 
 
-def layers() -> list[nn.Linear]:
-    return [nn.Linear(12, 8), nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 6)]
+def linear(dim_in, dim_out):
+    return FixedLinear(nn.Linear(dim_in, dim_out))
+
+
+def layers() -> list[FixedLinear]:
+    return [linear(12, 8), linear(5, 8), linear(8, 8), linear(8, 6)]
 
 
 def run(parts, inputs, more, outside, frames):
@@ -70,8 +74,8 @@ def test_a_stream_is_the_sum_of_its_layers():
 def test_a_packed_output_projection_gives_the_same(monkeypatch, frames, with_audio):
     """The feed-forward's second matrix and the output projection as one, over tokens with the GEGLU beside them."""
     project, audio, norm, feed, proj_out = (
-        nn.Linear(12, 8),
-        nn.Linear(5, 8),
+        linear(12, 8),
+        linear(5, 8),
         nn.LayerNorm(8),
         FeedForward(8),
         LayerWeights(nn.Conv2d(8, 8, 1)),
@@ -101,7 +105,7 @@ def test_tokens_in_another_memory_order_are_copied():
     hidden = torch.randn(4, 6, 3)
     before = hidden.clone()
     stream = ResidualStream(hidden.transpose(1, 2))
-    stream.add(nn.Linear(5, 6), torch.randn(4, 3, 5))
+    stream.add(linear(5, 6), torch.randn(4, 3, 5))
     assert torch.equal(hidden, before)
 
 
@@ -144,4 +148,4 @@ def test_the_operation_is_sound_for_the_compiler():
 
 def test_a_layer_without_bias_is_refused():
     with pytest.raises(ValueError, match="needs a bias"):
-        ResidualStream.project(nn.Linear(3, 4, bias=False), torch.randn(1, 2, 3))
+        ResidualStream.project(LayerWeights(nn.Linear(3, 4, bias=False)), torch.randn(1, 2, 3))

@@ -30,7 +30,8 @@ def test_starts_as_identity():
 def test_mixes_the_frames_of_a_pixel_but_neither_pixels_nor_videos():
     module = trained_module()
     hidden = torch.randn(6, 32, 3, 4)
-    module.temporal_transformer.norm = torch.nn.Identity()  # a group norm mixes the pixels of a frame
+    # A group norm mixes the pixels of a frame.
+    module.temporal_transformer.register_module("norm", torch.nn.Identity())
     changed = hidden.clone()
     changed[1, :, 2, 3] += 1.0
     touched = (module(changed, 3) - module(hidden, 3)).abs().amax(dim=1) > 1e-6

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from latentsync.models.unet.spec import UNetSpec
 from latentsync.models.unet.unet import UNet3DConditionModel
@@ -157,6 +158,20 @@ def test_network_starts_with_zero_prediction_and_idle_motion_modules():
     without = small_unet(use_motion_module=False)
     without.load_state_dict({key: with_motion.state_dict()[key] for key in without.state_dict()})
     torch.testing.assert_close(with_motion(sample, timesteps, audio), without(sample, timesteps, audio))
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"motion_module_mid_block": True, "motion_num_transformer_block": 2}])
+@torch.no_grad()
+def test_every_projection_is_called_as_a_module(changes, guided):
+    model, (sample, timesteps, audio) = small_unet(**changes), small_inputs()
+    projections = {name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))}
+    called = set()
+    for name in projections:
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
+    model.forward_full(sample, timesteps, model.project_audio(audio, guided=guided))
+    assert len(projections) > 80
+    assert called == projections
 
 
 @torch.no_grad()
