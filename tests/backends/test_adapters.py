@@ -21,11 +21,15 @@ def projections(unet):
 
 
 def attach(unet, targets, **options):
-    """Random adapters of rank 2; returns the layers that they wrap."""
-    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=targets, init_lora_weights=False, **options)
+    """Random adapters of rank 2; returns the layers that wrap the targets."""
+    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=targets, **options)
     peft.inject_adapter_in_model(config, unet)
     unet.eval()
-    return [module for module in unet.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
+    layers = [module for module in unet.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
+    for layer in layers:
+        for matrix in (layer.lora_A["default"], layer.lora_B["default"]):
+            nn.init.normal_(matrix.weight, std=0.1)
+    return layers
 
 
 def prepare_compiled(unet):
@@ -121,7 +125,7 @@ def test_hooks_and_unknown_wrappers_are_refused(prepare):
 
     hooked, wrapped, subclassed = (copy.deepcopy(small_unet()) for _ in range(3))
     hooked.conv_in.register_forward_hook(lambda *_: None)
-    wrapped.conv_in = Wrapper(wrapped.conv_in)
+    wrapped.register_module("conv_in", Wrapper(wrapped.conv_in))
     subclassed.conv_out = type("Calibrated", (nn.Conv2d,), {})(32, 4, 3, padding=1)
     for unet, message in ((hooked, "conv_in has forward hooks"), (wrapped, "Wrapper"), (subclassed, "is a Calibrated")):
         with pytest.raises(ConfigError, match=message):
