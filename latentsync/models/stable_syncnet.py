@@ -1,4 +1,4 @@
-"""StableSyncNet: embeds a window of mouths and a window of speech so that their cosine tells whether they belong."""
+"""StableSyncNet: embeds a mouth window and a speech window so that their cosine measures their agreement."""
 
 from dataclasses import dataclass
 
@@ -155,14 +155,14 @@ class StableSyncNet(nn.Module):
         return self.visual_encoder(image), self.audio_encoder(audio)
 
 
-def lower_half(pictures: Tensor) -> Tensor:
+def lower_half(images: Tensor) -> Tensor:
     """Keep the rows from height // 2 on: (..., h, w) -> (..., h - h // 2, w)."""
-    return pictures[..., pictures.shape[-2] // 2 :, :]
+    return images[..., images.shape[-2] // 2 :, :]
 
 
-def stack_frames(pictures: Tensor) -> Tensor:
+def stack_frames(images: Tensor) -> Tensor:
     """Put frames on channels as StableSyncNet takes them: (b, c, f, h, w) -> (b, f * c, h, w)."""
-    return pictures.transpose(1, 2).flatten(1, 2)
+    return images.transpose(1, 2).flatten(1, 2)
 
 
 def cosine(vision_embeds: Tensor, audio_embeds: Tensor) -> Tensor:

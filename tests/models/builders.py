@@ -1,4 +1,4 @@
-"""Small networks for the tests of this room."""
+"""Small networks for the tests of the models."""
 
 from typing import Any
 
@@ -79,7 +79,7 @@ def syncnet_encoder_spec(config: dict[str, Any]) -> SyncNetEncoderSpec:
 
 
 def formula_syncnet(case: Golden) -> tuple[StableSyncNet, Tensor, Tensor]:
-    """Network with formula weights, its pictures and its mel spectrogram, as a golden case describes them."""
+    """Network with formula weights, its images and its mel spectrogram, as a golden case describes them."""
     attrs = case.attrs
     config = attrs["config"]
     spec = StableSyncNetSpec(
