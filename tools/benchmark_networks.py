@@ -25,12 +25,13 @@ import torch
 from torch import Tensor
 
 from latentsync.backends.placement import Placement, choose_placement
-from latentsync.backends.predictor import Features, UNetPredictor
+from latentsync.backends.predictor import UNetPredictor
 from latentsync.backends.prepare import prepare_networks
 from latentsync.build.presets import ModelFiles
 from latentsync.build.specs import build_unet_spec
 from latentsync.cli.inference import select_files
 from latentsync.config.load import Config, load_config
+from latentsync.diffusion.step_plan import FeatureCacheMode
 from latentsync.errors import ConfigError
 from latentsync.models.unet.load import load_unet
 from latentsync.models.vae import decode_latents, encode_latents, load_vae
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("benchmark_networks")
 
 # Name, guidance scale, what becomes of the deep features; a step that reuses them follows one that keeps them.
-_CALLS: tuple[tuple[str, float, Features], ...] = (
+_CALLS: tuple[tuple[str, float, FeatureCacheMode], ...] = (
     ("full guided", 1.5, "keep"),
     ("shallow guided", 1.5, "reuse"),
     ("full", 1.0, "keep"),
@@ -168,14 +169,14 @@ def _exact_products() -> Iterator[None]:
 def _works(predictor: UNetPredictor, vae: "AutoencoderKL", batch: int) -> dict[str, Workload]:
     """Every call by its name: given a window, it makes ready what is not to be timed and returns what is."""
 
-    def unet_call(guidance_scale: float, features: Features, window: WindowTensors) -> Callable[[], Tensor]:
+    def unet_call(guidance_scale: float, cache_mode: FeatureCacheMode, window: WindowTensors) -> Callable[[], Tensor]:
         predictor.begin(window.condition_latents, window.audio_embeds)
-        if features == "reuse":
+        if cache_mode == "reuse":
             predictor.predict(window.latents, _TIMESTEP, guidance_scale, "keep")
-        return partial(predictor.predict, window.latents, _TIMESTEP, guidance_scale, features)
+        return partial(predictor.predict, window.latents, _TIMESTEP, guidance_scale, cache_mode)
 
     works: dict[str, Workload] = {
-        f"unet, {name}": partial(unet_call, guidance_scale, features) for name, guidance_scale, features in _CALLS
+        f"unet, {name}": partial(unet_call, guidance_scale, cache_mode) for name, guidance_scale, cache_mode in _CALLS
     }
     works["vae, encode"] = lambda window: partial(encode_latents, vae, window.pixels, None, batch)
     works["vae, decode"] = lambda window: partial(decode_latents, vae, window.latents[0].transpose(0, 1), batch)

@@ -28,8 +28,8 @@ from latentsync.build.specs import build_schedule
 from latentsync.checkpoints import registry as checkpoints
 from latentsync.config.load import Config, load_config, load_syncnet_config
 from latentsync.diffusion.denoise import plan_window
-from latentsync.diffusion.plan import network_calls
 from latentsync.diffusion.speed import SPEEDS, SamplerRequest
+from latentsync.diffusion.step_plan import network_calls
 from latentsync.errors import ConfigError, DependencyError
 from latentsync.face.detection.known_points import KnownPointsDetector
 from latentsync.media.audio.reader import read_audio

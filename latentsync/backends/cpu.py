@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentsync.backends.upsample_conv import DoublingConv
 from latentsync.models.autoencoder import AutoencoderKL, VaeAttention, VaeResnet, VaeUpsample
 from latentsync.models.layers.layout import from_tokens, to_tokens
-from latentsync.models.layers.upsample_conv import DoublingConv
 
 # Group norm in bfloat16 takes the channels by so many; fewer than that, it takes them one by one.
 _VECTOR = 32

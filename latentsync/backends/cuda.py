@@ -1,41 +1,50 @@
-"""Makes networks ready for CUDA in half precision: weights laid out for fused kernels, and compiled if asked.
+"""Prepares networks for CUDA in half precision: fused modules, packed weights, compilation.
 
-Nothing here changes results by more than rounding, and names of weights stay what they are.
+How the fast path is attached
+-----------------------------
+`latentsync.models` holds plain networks: every projection is a module that is called. Nothing there imports kernels.
+`prepare_unet` turns a loaded U-Net into a fast one from outside:
+
+1. `latentsync.models.kernels.dispatch.enable` tries the Triton kernels on the device; what runs decides the
+   `FusedLayout`, that is which weights are kept a second time in a kernel's layout.
+2. `latentsync.backends.adapters` merges attached adapters (peft) into their base layers, and refuses layers with hooks
+   or of an unknown class: fused code reads weights and no longer calls the layers that hold them.
+3. `latentsync.backends.fused.unet.fuse_unet` replaces levels, input and output layers in the tree. A fused module is
+   built from the plain one, shares its Parameters and keeps their names, but holds them as `LayerWeights`, which no
+   adapter library wraps. Layers of one level share a `ResidualStream`; under torch.compile it accumulates in place.
+4. `GraphPredictor` compiles the prepared network if asked, and captures it as CUDA graphs.
+
+Results differ from those of the plain network by rounding only.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from torch import nn
 
+from latentsync.backends.fused.frame_norm import FusedGroupNorm
+from latentsync.backends.fused.layout import FusedLayout
+from latentsync.backends.fused.unet import fuse_unet
+from latentsync.backends.upsample_conv import DoublingConv
 from latentsync.models.autoencoder import AutoencoderKL, VaeBlock, VaeUpsample
 from latentsync.models.kernels import dispatch as kernels
-from latentsync.models.layers.attention import GEGLU, Attention
-from latentsync.models.layers.frame_norm import FrameGroupNorm
-from latentsync.models.layers.upsample_conv import DoublingConv
-from latentsync.models.unet.motion_module import TemporalTransformer
-from latentsync.models.unet.resnet import ResnetBlock, Upsample, to_channels_last
-from latentsync.models.unet.spatial_transformer import SpatialTransformer
+from latentsync.models.unet.resnet import to_channels_last
 from latentsync.models.unet.unet import UNet3DConditionModel
 
-_COMPILED_SHAPES = 64
+_MAX_COMPILED_SHAPES = 64
 
 
-class _Packable(Protocol):
-    def pack(self) -> None: ...
-
-
-class _CompiledNorm(FrameGroupNorm):
+class _VaeGroupNorm(FusedGroupNorm):
     has_kernel = False
 
 
 def keep_compiled_code() -> None:
-    """Have torch.compile and Triton keep their code in the user's cache folder, so that only the first start is slow.
+    """Keep the code that torch.compile and Triton generate in the user's cache folder, so that later starts are fast.
 
-    The environment's own TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR go before, and XDG_CACHE_HOME before ~/.cache.
+    TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR take precedence, and XDG_CACHE_HOME over ~/.cache.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(cache) / "latentsync" / "compiled"
@@ -44,47 +53,44 @@ def keep_compiled_code() -> None:
 
 
 def _allow_many_shapes() -> None:
-    """Let every device, with and without guidance, have compiled code of its own: beyond 8 torch gives up silently."""
+    """Allow compiled code for every device, with and without guidance: beyond 8 variants torch gives up silently."""
     from torch._dynamo import config as settings  # takes a while to import
 
-    for name in ("recompile_limit", "cache_size_limit"):  # the name of now, and of torch before 2.7
+    for name in ("recompile_limit", "cache_size_limit"):  # the current name, and that of torch before 2.7
         if hasattr(settings, name):
-            setattr(settings, name, max(_COMPILED_SHAPES, getattr(settings, name)))
+            setattr(settings, name, max(_MAX_COMPILED_SHAPES, getattr(settings, name)))
 
 
-def pack_unet(unet: UNet3DConditionModel, *, copies: bool = True, compiled: bool = False) -> None:
-    """Lay the U-Net's weights out for fused kernels, in place.
+def prepare_unet(unet: UNet3DConditionModel, *, copies: bool = True, compiled: bool = False) -> None:
+    """Replace the U-Net's modules by fused ones, in place and for inference only.
 
     copies: also keep weights twice where a kernel needs that, a third of a gigabyte at full size; compiled: also those
-    that only a compiled network uses, two gigabytes.
+    that only a compiled network uses, two gigabytes. Raises ConfigError for adapters and hooks that would be lost.
     """
-    kernels.enable(unet.conv_in.weight.device)
-    if copies:
-        unet.pack()
-    kinds: list[type[nn.Module]] = [Upsample] if copies else []
-    if kernels.fuses_geglu():
-        kinds += [GEGLU] if copies else []
-        kinds += [SpatialTransformer, TemporalTransformer] if compiled else []
-    if kernels.convolves():
-        kinds += [ResnetBlock] if compiled else []
-    for module in unet.modules():
-        if isinstance(module, tuple(kinds)) or (isinstance(module, Attention) and module.packable):
-            cast(_Packable, module).pack()
+    kernels.enable(next(unet.parameters()).device)
+    layout = FusedLayout(
+        inputs=copies,
+        upsample=copies,
+        geglu=copies and kernels.fuses_geglu(),
+        outputs=compiled and kernels.fuses_geglu(),
+        winograd=compiled and kernels.convolves(),
+    )
+    fuse_unet(unet, layout)
 
 
 def prepare_vae(vae: AutoencoderKL, *, compiled: bool) -> None:
-    """Lay the VAE's weights out channels-last, norm without copies and double in one go; compile both halves if asked.
+    """Replace norms and upsampling of the VAE by faster ones, in channels-last memory; compile both halves if asked.
 
-    In place, for inference only: the state dict no longer fits the config. A compiled half is made for one number of
-    pictures at a time: see the chunks of `latentsync.models.vae`.
+    In place, for inference only: the state dict no longer fits the config. A compiled half is specialized for one
+    number of images at a time: see the chunks of `latentsync.models.vae`.
     """
     if compiled:
         _allow_many_shapes()
     for name, module in vae.named_modules():
-        # Inside attention pictures are lists of tokens, which the usual norm is made for.
+        # Attention norms work on token sequences, which the library's kernel is made for.
         if type(module) is nn.GroupNorm and ".attentions." not in name:
-            # Without a recorded graph an operation of our own takes the host longer to start than the GPU to do.
-            module.__class__ = _CompiledNorm
+            # Without a captured graph, launching a custom operation costs the host more time than the GPU spends on it.
+            module.__class__ = _VaeGroupNorm
     for block in cast(list[VaeBlock], list(vae.decoder.up_blocks)):
         if block.upsamplers is not None:
             convs = [cast(VaeUpsample, upsampler).conv for upsampler in block.upsamplers]

@@ -1,4 +1,4 @@
-"""Where and in which way the networks run: devices, precision, memory."""
+"""Where and how the networks run: devices, precision, memory."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Placement:
     """Where and how the networks run.
 
     Attributes:
-        devices: one or several of one kind; windows are dealt out to them, and the first one does the rest.
+        devices: one or several of one kind; windows are distributed over them, and the first one does the rest.
         dtype: of weights and activations.
         compiled: fuse the networks by torch.compile, see `check_compiling`.
-        memory: "low" takes small steps one after the other, for GPUs of 8 GB: slower, the same video but for rounding.
+        memory: "low" processes smaller batches, for GPUs of 8 GB: slower, the same video up to rounding.
         window_batch_size: windows that go through the network together on each device.
 
     Raises:
@@ -56,7 +56,7 @@ class Placement:
 
     @property
     def vae_batch(self) -> int:
-        """Most pictures that the VAE is given at once."""
+        """Maximum batch size of the VAE, in images."""
         return 1 if self.low else _VAE_BATCH.get(self.devices[0].type, 8)
 
     @property

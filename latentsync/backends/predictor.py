@@ -1,56 +1,55 @@
-"""From the U-Net to guided noise predictions, step after step over the same windows."""
-
-from typing import Literal
+"""Guided noise predictions of the U-Net over the denoising steps of the same windows."""
 
 import torch
 from torch import Tensor
 
-from latentsync.models.unet.unet import Heard, UNet3DConditionModel
-
-Features = Literal["fresh", "keep", "reuse"]
+from latentsync.diffusion.step_plan import FeatureCacheMode
+from latentsync.models.unet.unet import AudioContext, UNet3DConditionModel
 
 
 class UNetPredictor:
-    """Predicts the noise in windows of latents; what does not change over the steps is computed once, in `begin`.
+    """Predicts the noise in windows of latents; whatever is constant over the steps is computed once, in `begin`.
 
     Args:
         unet: the network, on the device and in the dtype that all tensors given here have.
-        split_guidance: predict without audio and with it one after the other instead of together, which takes half
-            the memory and a little longer.
+        split_guidance: run the two branches of guidance one after the other instead of as one batch, which halves the
+            memory and takes slightly longer.
     """
 
     def __init__(self, unet: UNet3DConditionModel, *, split_guidance: bool = False) -> None:
         self._unet, self._split = unet, split_guidance
-        self._fixed: Tensor | None = None
-        # What is heard in each run of the network that a step takes, unguided and guided.
-        self._runs: tuple[list[Heard], list[Heard]] = ([], [])
+        self._conditioning: Tensor | None = None
+        # The audio of each network call that a step takes, unguided and guided.
+        self._runs: tuple[list[AudioContext], list[AudioContext]] = ([], [])
         self._kept: list[Tensor] = []
         self._kept_guided = False
 
-    def begin(self, fixed: Tensor, audio: Tensor) -> None:
-        """Start on other windows; what was kept of earlier ones is dropped.
+    def begin(self, conditioning: Tensor, audio: Tensor) -> None:
+        """Start on new windows, dropping the cached features of earlier ones.
 
         Args:
-            fixed: (b, in_channels - 4, f, h, w) mask, masked latents and reference latents.
+            conditioning: (b, in_channels - 4, f, h, w) mask, masked latents and reference latents.
             audio: (b, f, k, d) audio windows.
         """
-        heard = self._unet.hear(audio)
+        context = self._unet.project_audio(audio)
         if self._split:
-            guided = [self._unet.hear(torch.zeros_like(audio)), heard]
+            guided = [self._unet.project_audio(torch.zeros_like(audio)), context]
         else:
-            guided = [[part and part._replace(guided=True) for part in heard]]
-        self._fixed, self._runs, self._kept = fixed, ([heard], guided), []
+            guided = [[projected and projected._replace(guided=True) for projected in context]]
+        self._conditioning, self._runs, self._kept = conditioning, ([context], guided), []
 
-    def predict(self, latents: Tensor, timestep: int, guidance_scale: float, features: Features = "fresh") -> Tensor:
+    def predict(
+        self, latents: Tensor, timestep: int, guidance_scale: float, cache_mode: FeatureCacheMode = "fresh"
+    ) -> Tensor:
         """The network's output for one step.
 
         Args:
             latents: (b, 4, f, h, w) noisy latents.
             timestep: 0..999.
-            guidance_scale: 1 or less follows the audio alone; above 1 pushes away from the prediction without audio
-                and takes about twice the work, see `guide`.
-            features: "fresh" computes everything, "keep" also keeps the deep features, "reuse" continues from those
-                kept last, under the same guidance.
+            guidance_scale: 1 or less takes the prediction with audio; above 1 pushes away from the prediction without
+                audio and takes about twice the work, see `apply_guidance`.
+            cache_mode: "fresh" computes everything, "keep" also caches the deep features, "reuse" starts from those
+                cached last, under the same guidance.
 
         Returns:
             (b, 4, f, h, w).
@@ -60,26 +59,28 @@ class UNetPredictor:
         """
         guided = guidance_scale > 1
         runs = self._runs[guided]
-        if self._fixed is None or (features == "reuse" and not (self._kept and self._kept_guided == guided)):
-            raise RuntimeError("The predictor has nothing to continue from: call begin, then predict with 'keep'.")
-        sample = torch.cat([latents, self._fixed], dim=1)
+        if self._conditioning is None or (cache_mode == "reuse" and not (self._kept and self._kept_guided == guided)):
+            raise RuntimeError(
+                "No cached features to reuse: call begin, then predict with 'keep' under the same guidance first."
+            )
+        sample = torch.cat([latents, self._conditioning], dim=1)
         time = torch.full((), timestep, device=latents.device)
-        if features == "reuse":
+        if cache_mode == "reuse":
             outputs = [self._unet.forward_shallow(sample, time, *run) for run in zip(runs, self._kept, strict=True)]
         else:
             self._kept, self._kept_guided = [], guided
-            outputs = [self._run_full(sample, time, heard, keep=features == "keep") for heard in runs]
+            outputs = [self._run_full(sample, time, context, keep=cache_mode == "keep") for context in runs]
         output = torch.cat(outputs)
-        return guide(output, guidance_scale) if guided and len(output) > len(latents) else output
+        return apply_guidance(output, guidance_scale) if guided and len(output) > len(latents) else output
 
-    def _run_full(self, sample: Tensor, time: Tensor, heard: Heard, *, keep: bool) -> Tensor:
-        output, deep = self._unet.forward_full(sample, time, heard)
+    def _run_full(self, sample: Tensor, time: Tensor, context: AudioContext, *, keep: bool) -> Tensor:
+        output, deep = self._unet.forward_full(sample, time, context)
         if keep:
             self._kept.append(deep)
         return output
 
 
-def guide(output: Tensor, guidance_scale: float | Tensor) -> Tensor:
+def apply_guidance(output: Tensor, guidance_scale: float | Tensor) -> Tensor:
     """Classifier-free guidance (Ho & Salimans 2022, eq. 6).
 
     output (2b, c, f, h, w): predictions without audio, then those with it -> (b, c, f, h, w)

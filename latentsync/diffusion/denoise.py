@@ -12,26 +12,28 @@ from einops import repeat
 from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule, ddim_step
-from latentsync.diffusion.plan import Features, PlannedStep, plan_steps
 from latentsync.diffusion.solvers import MultistepStep, Solver, SolverState, multistep, multistep_table
+from latentsync.diffusion.step_plan import FeatureCacheMode, PlannedStep, plan_steps
 from latentsync.errors import ConfigError
 
 
 class NoisePredictor(Protocol):
-    """What the loop needs of a network; see `latentsync.backends.predictor.UNetPredictor`."""
+    """The network as the sampling loop calls it; see `latentsync.backends.predictor.UNetPredictor`."""
 
-    def begin(self, fixed: Tensor, audio: Tensor) -> None:
-        """Start on other windows: constant channels (b, 9, f, h, w) and audio windows (b, f, 50, d)."""
+    def begin(self, conditioning: Tensor, audio: Tensor) -> None:
+        """Start on new windows: conditioning channels (b, 9, f, h, w) and audio windows (b, f, 50, d)."""
         ...
 
-    def predict(self, latents: Tensor, timestep: int, guidance_scale: float, features: Features = "fresh") -> Tensor:
+    def predict(
+        self, latents: Tensor, timestep: int, guidance_scale: float, cache_mode: FeatureCacheMode = "fresh"
+    ) -> Tensor:
         """Noisy latents (b, 4, f, h, w) at a timestep 0..999 -> the network's output, guided (b, 4, f, h, w)."""
         ...
 
 
 @dataclass(frozen=True)
 class WindowCondition:
-    """Everything windows are conditioned on, constant over the steps.
+    """Everything that windows are conditioned on, constant over the steps.
 
     Attributes:
         mask: (b, 1, f, h, w), 1 = keep, 0 = repaint, on the latent grid; b windows.
@@ -62,15 +64,15 @@ class SamplerOptions:
 
     Attributes:
         steps: number of steps.
-        guidance_scale: 1 follows the audio alone; above 1 pushes away from the zero-audio prediction and doubles
-            the work. The published range is 1 to 3.
+        guidance_scale: 1 takes the prediction with audio; above 1 pushes away from the zero-audio prediction and
+            doubles the work. The published range is 1 to 3.
         cache_interval: every how many steps the deep U-Net layers are computed; 1 computes them always.
-        published: as the public system does, draw the conditioning latents from the encoder's distribution (otherwise
-            its mean is taken, the same for every window) and leave colours as the decoder gives them.
+        published: as the published system does, sample the conditioning latents from the encoder's distribution
+            (otherwise its mean is taken, the same for every window) and keep the decoder's colors.
         solver: "ddim", as published, or "dpm++" or "unipc", which need fewer steps.
-        guidance_interval: shares of the steps between which guidance is applied, 0 = noisiest, 1 = cleanest.
-        model_steps: as many steps as the model is usually sampled with. Solvers other than DDIM begin at the noise
-            level at which that many DDIM steps begin, however few they take; None takes ``steps``.
+        guidance_interval: fractions of the steps between which guidance is applied, 0 = noisiest, 1 = cleanest.
+        model_steps: the number of steps that the model is usually sampled with. Solvers other than DDIM start at the
+            noise level at which that many DDIM steps start, however few they take; None takes ``steps``.
     """
 
     steps: int = 20
@@ -90,7 +92,7 @@ class SamplerOptions:
         object.__setattr__(self, "guidance_interval", interval)  # a list from YAML would have no hash
         if not 0 <= low <= high <= 1:
             raise ConfigError(
-                f"Guidance interval: got {low} to {high}, expected rising shares of the steps between 0 and 1"
+                f"Guidance interval: got {low} to {high}, expected rising fractions of the steps between 0 and 1"
             )
         if not 0 <= self.guidance_scale <= 20:
             raise ConfigError(f"Guidance scale: got {self.guidance_scale}, expected 0 to 20 (1.0 to 3.0 is usual)")
@@ -106,7 +108,7 @@ def initial_noise(
     Args:
         shape: (4, h, w) of one frame's latents.
         num_frames: f.
-        generator: drawn from once; its device is the result's.
+        generator: used once; its device is the result's.
         dtype: drawn and returned in this dtype.
 
     Returns:
@@ -130,7 +132,7 @@ def denoise(
     Args:
         predictor: predicts the noise.
         latents: (b, 4, f, h, w) initial noise.
-        condition: what the windows show and say.
+        condition: frames and audio of the windows.
         schedule: the training noise schedule.
         options: solver, steps, guidance, feature cache.
 
@@ -140,14 +142,14 @@ def denoise(
     predictor.begin(condition.stacked(), condition.audio)
     advance = _ddim(schedule, options) if options.solver == "ddim" else _multistep(schedule, options)
     for index, step in enumerate(plan_window(schedule, options)):
-        noise_pred = predictor.predict(latents, step.timestep, step.guidance_scale, step.features)
+        noise_pred = predictor.predict(latents, step.timestep, step.guidance_scale, step.cache_mode)
         latents = advance(index, latents, noise_pred)
     return latents
 
 
 @cache
 def plan_window(schedule: NoiseSchedule, options: SamplerOptions) -> tuple[PlannedStep, ...]:
-    """Every call of the network that a window takes."""
+    """Every network call that a window takes."""
     if options.solver == "ddim":
         timesteps = schedule.timesteps(options.steps)
     else:
@@ -188,5 +190,5 @@ def _weights(schedule: NoiseSchedule, options: SamplerOptions) -> tuple[list[flo
     plan = plan_window(schedule, options)
     alphas_cumprod = schedule.alphas_cumprod.tolist()
     levels = [alphas_cumprod[timestep] for timestep in [*(step.timestep for step in plan), 0]]
-    restarts = [index for index, step in enumerate(plan) if step.switches]
+    restarts = [index for index, step in enumerate(plan) if step.guidance_changes]
     return levels, multistep_table(levels, restarts, corrected=options.solver == "unipc")

@@ -1,7 +1,7 @@
-"""Noise of a whole window: partly shared by its frames, partly each frame's own.
+"""Noise of a whole window: partly shared by its frames, partly individual.
 
-A share that is common to all frames keeps a window from flickering; a share of its own keeps the noisy latents from
-telling how the frames differ, which the network has to hear from the speech.
+The shared part keeps a window from flickering; the individual part keeps the noisy latents from revealing how the
+frames differ, which the network has to learn from the audio.
 """
 
 import torch

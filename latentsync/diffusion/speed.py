@@ -1,4 +1,4 @@
-"""Named combinations of sampler options, and how they join with what a user asks for and what a model brings."""
+"""Named combinations of sampler options, and how they combine with user options and model defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PUBLISHED_CACHE_INTERVAL = 3
 WHOLE = (0.0, 1.0)
-_LEAST_COMPUTED = 3
+_MIN_FULL_STEPS = 3
 T = TypeVar("T")
 
 
@@ -22,7 +22,7 @@ class Speed:
     """One combination; the number of steps and the guidance follow from the model's own.
 
     Attributes:
-        steps_share: share of the model's own number of steps that is taken.
+        steps_ratio: number of steps relative to the model's own.
         min_steps: but never fewer than these, nor more than the model's own.
         solver: see `SamplerOptions`.
         cache_interval: see `SamplerOptions`; less where deep features would be computed at fewer than three steps,
@@ -30,7 +30,7 @@ class Speed:
         guidance_interval: see `SamplerOptions`.
     """
 
-    steps_share: float = 1.0
+    steps_ratio: float = 1.0
     min_steps: int = 1
     solver: Solver = "ddim"
     cache_interval: int = 1
@@ -38,11 +38,11 @@ class Speed:
 
     def steps(self, model_steps: int) -> int:
         """Steps for a model that usually takes ``model_steps``."""
-        return min(max(round(model_steps * self.steps_share), self.min_steps), model_steps)
+        return min(max(round(model_steps * self.steps_ratio), self.min_steps), model_steps)
 
     def cache(self, steps: int) -> int:
         """Cache interval for ``steps``."""
-        return max(min(self.cache_interval, steps // _LEAST_COMPUTED), 1)
+        return max(min(self.cache_interval, steps // _MIN_FULL_STEPS), 1)
 
 
 SPEEDS = {
@@ -54,7 +54,7 @@ SPEEDS = {
 
 @dataclass(frozen=True)
 class SamplerRequest:
-    """What was asked for; None leaves an option to the speed, and through it to the model.
+    """User options; None takes the option from the speed, and through it from the model.
 
     Attributes:
         speed: a key of `SPEEDS`.

@@ -67,6 +67,10 @@ class VaeConfig:
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Value of an entry, or the default where there is no such entry."""
+        return getattr(self, name, default)
+
 
 @dataclass(frozen=True)
 class VaePosterior:

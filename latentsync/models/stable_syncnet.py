@@ -1,4 +1,4 @@
-"""StableSyncNet: embeds a window of mouths and a window of speech so that their cosine tells whether they belong."""
+"""StableSyncNet: embeds a mouth window and a speech window so that their cosine measures their agreement."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from latentsync.errors import ConfigError
-from latentsync.models.layers.attention import Attention, FeedForward, PointwiseConv
+from latentsync.models.layers.attention import Attention, FeedForward
 from latentsync.models.layers.layout import from_tokens, to_tokens
 
 _GROUPS = 32
@@ -92,16 +92,17 @@ class SyncNetAttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
-        self.conv_in = PointwiseConv(channels, channels)
-        self.conv_out = PointwiseConv(channels, channels)
+        self.conv_in = nn.Conv2d(channels, channels, kernel_size=1)
+        self.conv_out = nn.Conv2d(channels, channels, kernel_size=1)
         self.attn = Attention(channels, _HEADS, qkv_bias=True)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform: (b, c, h, w) -> (b, c, h, w)."""
-        tokens = self.conv_in(to_tokens(self.norm1(hidden)))
-        tokens = tokens + self.attn(self.norm2(tokens))
-        tokens = tokens + self.ff(self.norm3(tokens))
-        return hidden + from_tokens(self.conv_out(tokens), hidden.shape[-2])
+        hidden_states = to_tokens(self.conv_in(self.norm1(hidden)))
+        hidden_states = hidden_states + self.attn(self.norm2(hidden_states))
+        hidden_states = hidden_states + self.ff(self.norm3(hidden_states))
+        output: Tensor = hidden + self.conv_out(from_tokens(hidden_states, hidden.shape[-2]))
+        return output
 
 
 class SyncNetEncoder(nn.Module):
@@ -154,14 +155,14 @@ class StableSyncNet(nn.Module):
         return self.visual_encoder(image), self.audio_encoder(audio)
 
 
-def lower_half(pictures: Tensor) -> Tensor:
+def lower_half(images: Tensor) -> Tensor:
     """Keep the rows from height // 2 on: (..., h, w) -> (..., h - h // 2, w)."""
-    return pictures[..., pictures.shape[-2] // 2 :, :]
+    return images[..., images.shape[-2] // 2 :, :]
 
 
-def stack_frames(pictures: Tensor) -> Tensor:
+def stack_frames(images: Tensor) -> Tensor:
     """Put frames on channels as StableSyncNet takes them: (b, c, f, h, w) -> (b, f * c, h, w)."""
-    return pictures.transpose(1, 2).flatten(1, 2)
+    return images.transpose(1, 2).flatten(1, 2)
 
 
 def cosine(vision_embeds: Tensor, audio_embeds: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
-"""Loading the image autoencoder, and encoding and decoding with the latents' scale."""
+"""The image autoencoder: what the pipelines need of one, loading, and latent scaling."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +29,81 @@ PUBLISHED_CONFIG = {
 }
 _OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_ATTENTION_KEY = re.compile(r"(.*mid_block\.attentions\.0\.)(query|key|value|proj_attn)(\.(?:weight|bias))$")
+
+
+class LatentPosterior(Protocol):
+    """The distribution of an image's latents, a Gaussian per element."""
+
+    @property
+    def mean(self) -> Tensor:
+        """(n, c, h/8, w/8), unscaled."""
+        ...
+
+    @property
+    def std(self) -> Tensor:
+        """(n, c, h/8, w/8); read only where latents are sampled."""
+        ...
+
+
+class EncodedImages(Protocol):
+    """Result of `LatentCodec.encode`."""
+
+    @property
+    def latent_dist(self) -> LatentPosterior:
+        """The latents' distribution."""
+        ...
+
+
+class DecodedImages(Protocol):
+    """Result of `LatentCodec.decode`."""
+
+    @property
+    def sample(self) -> Tensor:
+        """(n, 3, h, w), about [-1, 1] and not clamped."""
+        ...
+
+
+class CodecConfig(Protocol):
+    """Configuration values by name, as diffusers' configurations give them."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """Value of an entry that must exist."""
+        ...
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """Value of an entry, or the default."""
+        ...
+
+
+class LatentCodec(Protocol):
+    """An image autoencoder as the pipelines use it: the interface of diffusers' AutoencoderKL.
+
+    Anything of this shape can stand in for it, such as a TensorRT engine or a small distilled decoder, as long as it
+    shares the latent space that the U-Net was trained in.
+    """
+
+    @property
+    def config(self) -> CodecConfig:
+        """``latent_channels``, ``scaling_factor`` and, unless it is 0, ``shift_factor``."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where images and latents must be."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of images and latents."""
+        ...
+
+    def encode(self, x: Tensor, /) -> EncodedImages:
+        """Encode images (n, 3, h, w) in [-1, 1], h and w multiples of 8."""
+        ...
+
+    def decode(self, z: Tensor, /) -> DecodedImages:
+        """Decode unscaled latents (n, c, h, w) to images of 8h by 8w pixels."""
+        ...
 
 
 def load_vae(path: Path, device: torch.device | str, dtype: torch.dtype) -> AutoencoderKL:
@@ -61,11 +137,11 @@ def load_vae(path: Path, device: torch.device | str, dtype: torch.dtype) -> Auto
     return vae
 
 
-def encode_latents(vae: AutoencoderKL, pixels: Tensor, noise: Tensor | None = None, chunk_size: int = 8) -> Tensor:
-    """Encode pictures into scaled latents.
+def encode_latents(vae: LatentCodec, pixels: Tensor, noise: Tensor | None = None, chunk_size: int = 8) -> Tensor:
+    """Encode images into scaled latents.
 
     pixels (n, 3, h, w) in [-1, 1]; noise (n, 4, h/8, w/8) standard normal draws a sample, None takes the mean;
-    chunk_size pictures are encoded at a time -> latents (n, 4, h/8, w/8) times the VAE's scaling factor
+    chunk_size images are encoded at a time -> latents (n, 4, h/8, w/8) times the VAE's scaling factor
     """
     means, stds = [], []
     for chunk in _chunks(pixels, chunk_size):
@@ -76,30 +152,30 @@ def encode_latents(vae: AutoencoderKL, pixels: Tensor, noise: Tensor | None = No
     latents = torch.cat(means)[: len(pixels)]
     if noise is not None:
         latents = latents + torch.cat(stds)[: len(pixels)] * noise
-    return (latents - _shift(vae)) * float(vae.config.scaling_factor)
+    return (latents - _shift(vae)) * float(vae.config["scaling_factor"])
 
 
-def decode_latents(vae: AutoencoderKL, latents: Tensor, chunk_size: int = 8) -> Tensor:
-    """Decode scaled latents into pictures.
+def decode_latents(vae: LatentCodec, latents: Tensor, chunk_size: int = 8) -> Tensor:
+    """Decode scaled latents into images.
 
-    latents (n, 4, h, w) as from :func:`encode_latents`; chunk_size pictures are decoded at a time
+    latents (n, 4, h, w) as from :func:`encode_latents`; chunk_size images are decoded at a time
     -> pixels (n, 3, 8h, 8w), about [-1, 1] and not clamped
     """
-    unscaled = latents / float(vae.config.scaling_factor) + _shift(vae)
+    unscaled = latents / float(vae.config["scaling_factor"]) + _shift(vae)
     return torch.cat([vae.decode(chunk).sample for chunk in _chunks(unscaled, chunk_size)])[: len(latents)]
 
 
-def _shift(vae: AutoencoderKL) -> float:
-    return float(vae.config.shift_factor or 0.0)
+def _shift(vae: LatentCodec) -> float:
+    return float(vae.config.get("shift_factor") or 0.0)
 
 
-def _chunks(pictures: Tensor, size: int) -> Iterator[Tensor]:
-    """Channels-last chunks of pictures (n, c, h, w).
+def _chunks(images: Tensor, size: int) -> Iterator[Tensor]:
+    """Channels-last chunks of images (n, c, h, w).
 
-    For inference on a GPU all are of one size, since kernels are prepared for each; what fills the last is cut later.
+    For inference on a GPU all have one size, since kernels are specialized for it; the last is padded.
     """
-    filled = pictures.is_cuda and not torch.is_grad_enabled()
-    for chunk in pictures.split(size):
+    filled = images.is_cuda and not torch.is_grad_enabled()
+    for chunk in images.split(size):
         if filled and len(chunk) < size:
             chunk = torch.cat([chunk, chunk[-1:].expand(size - len(chunk), -1, -1, -1)])
         yield chunk.contiguous(memory_format=torch.channels_last)

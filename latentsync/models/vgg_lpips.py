@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924) on VGG-16: how different two pictures look.
+"""LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924) on VGG-16: perceptual distance of two images.
 
 Entries are named as in the two published files: ``features.N`` as in torchvision's VGG-16, ``linN.model.1`` as in the
 ``lpips`` package, version 0.1.
@@ -27,7 +27,7 @@ class ChannelWeights(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # The identity holds the place of a dropout.
+        # The identity stands in for a dropout.
         self.model = nn.Sequential(nn.Identity(), nn.Conv2d(channels, 1, kernel_size=1, bias=False))
 
     def forward(self, difference: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class ChannelWeights(nn.Module):
 
 
 class VggLpips(nn.Module):
-    """Distance of two pictures, weighted over five stages of VGG-16; 0 for equal ones."""
+    """Distance of two images, weighted over five stages of VGG-16; 0 for equal ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,19 +55,19 @@ class VggLpips(nn.Module):
         self.lin0, self.lin1, self.lin2, self.lin3, self.lin4 = (ChannelWeights(stage[-1]) for stage in _STAGES)
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Compare pictures.
+        """Compare images.
 
         predicted, target (n, 3, h, w) in [-1, 1], sides of 16 or more -> (n,) float32
         """
         weights = (self.lin0, self.lin1, self.lin2, self.lin3, self.lin4)
-        pairs = zip(self._describe(predicted), self._describe(target), weights, strict=True)
+        pairs = zip(self._extract_features(predicted), self._extract_features(target), weights, strict=True)
         distances = [weigh((ours - theirs).square().mean(dim=(2, 3))) for ours, theirs, weigh in pairs]
         return torch.stack(distances).sum(dim=0)
 
-    def _describe(self, pictures: Tensor) -> list[Tensor]:
-        """The last activations of each stage, (n, c, h', w') float32, of length 1 at each place."""
-        shift, scale = (pictures.new_tensor(values)[:, None, None] for values in (_SHIFT, _SCALE))
-        hidden, described = (pictures - shift) / scale, []
+    def _extract_features(self, images: Tensor) -> list[Tensor]:
+        """The last activations of each stage, (n, c, h', w') float32, of unit length at each position."""
+        shift, scale = (images.new_tensor(values)[:, None, None] for values in (_SHIFT, _SCALE))
+        hidden, described = (images - shift) / scale, []
         for index, layer in enumerate(self.features):
             hidden = layer(hidden)
             if index in self.taps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from einops import rearrange
@@ -15,11 +15,8 @@ from latentsync.diffusion.denoise import NoisePredictor, SamplerOptions, WindowC
 from latentsync.face.compositing.color_match import ColorMatcher
 from latentsync.face.compositing.detail import SmoothedDetailWeight
 from latentsync.face.compositing.masks import latent_mask
-from latentsync.models.vae import decode_latents, encode_latents
+from latentsync.models.vae import LatentCodec, decode_latents, encode_latents
 from latentsync.profiling import StageClock
-
-if TYPE_CHECKING:
-    from latentsync.models.autoencoder import AutoencoderKL
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class DiffusionGenerator:
     """
 
     predictor: NoisePredictor
-    vae: AutoencoderKL
+    vae: LatentCodec
     mask: Tensor
     schedule: NoiseSchedule
     vae_batch: int = 8
@@ -100,8 +97,7 @@ class DiffusionGenerator:
     resolution: int = field(init=False)
 
     def __post_init__(self) -> None:
-        parameter = next(self.vae.parameters())
-        self._device, self._dtype = parameter.device, parameter.dtype
+        self._device, self._dtype = self.vae.device, self.vae.dtype
         # bfloat16 holds about half the levels of a pixel, which would show where the source is kept.
         self._pixel_dtype = torch.float32 if self._dtype == torch.bfloat16 else self._dtype
         self.resolution = self.mask.shape[-1]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise
-from latentsync.diffusion.plan import Features
 from latentsync.diffusion.solvers import Solver, SolverState, multistep, multistep_table
+from latentsync.diffusion.step_plan import FeatureCacheMode
 
 NOISE = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 PUBLISHED = {
@@ -35,10 +35,12 @@ class MixtureDenoiser:
         self.schedule = schedule
         self.scales: list[float] = []
 
-    def begin(self, fixed: Tensor, audio: Tensor) -> None:
+    def begin(self, conditioning: Tensor, audio: Tensor) -> None:
         pass
 
-    def predict(self, latents: Tensor, timestep: int, guidance_scale: float, features: Features = "fresh") -> Tensor:
+    def predict(
+        self, latents: Tensor, timestep: int, guidance_scale: float, cache_mode: FeatureCacheMode = "fresh"
+    ) -> Tensor:
         self.scales.append(guidance_scale)
         return self.output(latents, float(self.schedule.alphas_cumprod[timestep]))
 

@@ -6,8 +6,8 @@ import pytest
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, plan_window
-from latentsync.diffusion.plan import network_calls
 from latentsync.diffusion.speed import SPEEDS, SamplerRequest
+from latentsync.diffusion.step_plan import network_calls
 from latentsync.errors import ConfigError
 
 MILLISECONDS = {"full guided": 65, "full": 34, "shallow guided": 9, "shallow": 5}

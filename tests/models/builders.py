@@ -1,4 +1,4 @@
-"""Small networks for the tests of this room."""
+"""Small networks for the tests of the models."""
 
 from typing import Any
 
@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from latentsync.models.autoencoder import AutoencoderKL, VaeConfig
-from latentsync.models.layers.layout import from_tokens, to_tokens
-from latentsync.models.layers.residual_stream import TokenStream
 from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
 from latentsync.models.unet.spec import UNetSpec
 from latentsync.models.unet.unet import UNet3DConditionModel
@@ -53,13 +51,6 @@ def fill_with_formula(model: nn.Module, gain: float) -> None:
             tensor.copy_(formula_weight(key, tensor.shape, gain))
 
 
-def transform(module: nn.Module, hidden: Tensor, *told: Any) -> Tensor:
-    """What a transformer of the U-Net makes of pictures (n, c, h, w)."""
-    stream, height = TokenStream(to_tokens(hidden)), hidden.shape[-2]
-    module(stream, height, *told)
-    return from_tokens(stream.read(), height)
-
-
 def small_unet(**changes: Any) -> UNet3DConditionModel:
     """A two-level network with random weights everywhere, in the zero-initialised layers too."""
     spec = UNetSpec(**{**SMALL_SPEC.__dict__, **changes})
@@ -88,7 +79,7 @@ def syncnet_encoder_spec(config: dict[str, Any]) -> SyncNetEncoderSpec:
 
 
 def formula_syncnet(case: Golden) -> tuple[StableSyncNet, Tensor, Tensor]:
-    """Network with formula weights, its pictures and its mel spectrogram, as a golden case describes them."""
+    """Network with formula weights, its images and its mel spectrogram, as a golden case describes them."""
     attrs = case.attrs
     config = attrs["config"]
     spec = StableSyncNetSpec(

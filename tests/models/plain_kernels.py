@@ -1,4 +1,4 @@
-"""What the fused CUDA kernels compute, as plain formulas, so that networks prepared for them can be run on a CPU."""
+"""The fused CUDA kernels as plain formulas, so that networks prepared for CUDA run on a CPU."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ GATHER = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1]])
 
 
 def use_plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have all networks believe that they are compiled for CUDA."""
+    """Make fused networks behave as if compiled for CUDA."""
     monkeypatch.setattr(kernels, "adds_in_place", lambda tensor: True)
     monkeypatch.setattr(kernels, "enable", lambda device: None)
     for name in ("fuses_geglu", "convolves"):
@@ -60,8 +60,12 @@ def geglu_into(wide: Tensor, tokens: Tensor, weight: Tensor, bias: Tensor) -> bo
     return True
 
 
-def layer_norm(tokens: Tensor, last: int, waiting: Tensor | None, norm: nn.LayerNorm, places: Tensor | None) -> Tensor:
+def layer_norm(
+    tokens: Tensor, last: int, pending_bias: Tensor | None, norm: nn.LayerNorm, pos_embed: Tensor | None
+) -> Tensor:
     """See `latentsync.models.kernels.dispatch`."""
     tokens = tokens[-last:, :, : norm.normalized_shape[0]]
-    output: Tensor = norm(tokens if waiting is None else tokens + waiting)
-    return output if places is None else (output.unflatten(0, (-1, len(places))) + places[:, None]).flatten(0, 1)
+    output: Tensor = norm(tokens if pending_bias is None else tokens + pending_bias)
+    return (
+        output if pos_embed is None else (output.unflatten(0, (-1, len(pos_embed))) + pos_embed[:, None]).flatten(0, 1)
+    )

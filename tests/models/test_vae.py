@@ -1,13 +1,15 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from latentsync.errors import CheckpointError
 from latentsync.models.autoencoder import AutoencoderKL, VaeConfig
-from latentsync.models.vae import PUBLISHED_CONFIG, decode_latents, encode_latents, load_vae
+from latentsync.models.vae import PUBLISHED_CONFIG, LatentCodec, decode_latents, encode_latents, load_vae
 from tests.golden_files import load_golden, load_manifest
 
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -94,3 +96,27 @@ def test_published_sizes_give_the_published_entries():
     shapes = {key: tuple(tensor.shape) for key, tensor in vae.state_dict().items()}
     assert shapes == {key: tuple(entry["shape"]) for key, entry in manifest.items()}
     assert vae.config.scaling_factor == 0.18215
+
+
+class AveragingCodec:
+    """A codec that is no AutoencoderKL: latents are averages of 8x8 pixels and a brightness."""
+
+    config = {"latent_channels": 4, "scaling_factor": 0.5, "shift_factor": 0.25}
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def encode(self, x: torch.Tensor, /) -> SimpleNamespace:
+        mean = F.avg_pool2d(torch.cat([x, x.mean(dim=1, keepdim=True)], dim=1), 8)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=torch.full_like(mean, 0.1)))
+
+    def decode(self, z: torch.Tensor, /) -> SimpleNamespace:
+        return SimpleNamespace(sample=F.interpolate(z[:, :3], scale_factor=8.0))
+
+
+def test_another_codec_can_stand_in_for_the_autoencoder():
+    codec: LatentCodec = AveragingCodec()
+    pixels = F.interpolate(torch.rand(5, 3, 2, 3) * 2 - 1, scale_factor=8.0)
+    latents = encode_latents(codec, pixels, chunk_size=2)
+    torch.testing.assert_close(latents[:, :3], (F.avg_pool2d(pixels, 8) - 0.25) * 0.5)
+    torch.testing.assert_close(decode_latents(codec, latents, chunk_size=3), pixels)
+    noise = torch.randn(5, 4, 2, 3)
+    torch.testing.assert_close(encode_latents(codec, pixels, noise) - latents, 0.1 * 0.5 * noise)

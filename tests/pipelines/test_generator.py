@@ -147,7 +147,8 @@ def test_detail_is_the_same_in_every_video_and_however_frames_are_batched() -> N
 def count_encoded(generator: DiffusionGenerator) -> list[int]:
     """Grows by the number of pictures at every run of the encoder."""
     counts: list[int] = []
-    generator.vae.encoder.register_forward_hook(lambda module, given, made: counts.append(len(given[0])))
+    encoder = generator.vae.encoder  # type: ignore[attr-defined]  # an AutoencoderKL
+    encoder.register_forward_hook(lambda module, given, made: counts.append(len(given[0])))
     return counts
 
 

@@ -14,7 +14,7 @@ _tried: set[torch.device] = set()
 
 
 def enable(device: torch.device) -> None:
-    """Try each kernel on a CUDA device and use those that run there; one that does not is told once.
+    """Try each kernel on a CUDA device and use those that run there; one that does not is reported once.
 
     A kernel is used on all devices or on none: one that a second device cannot run is left out from then on. Triton
     comes with torch for CUDA, but needs a C compiler and Python's headers to start a kernel. Other devices have none.
@@ -29,9 +29,9 @@ def enable(device: torch.device) -> None:
         try:
             with torch.inference_mode():
                 module = trial(device)
-        except Exception as error:  # whatever fails in Triton, its compiler or its driver: the library can do it, too
+        except Exception as error:  # whatever fails in Triton, its compiler or its driver: the library is the fallback
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            _LOGGER.warning("The fused kernel for %s cannot be used (%s); going on slower", name, reason)
+            _LOGGER.warning("The fused kernel for %s cannot be used (%s); falling back to slower code", name, reason)
         if module is None:
             _refused.add(name)
             _enabled.pop(name, None)
@@ -73,7 +73,7 @@ def _try_geglu(device: torch.device) -> ModuleType | None:
 
 def _try_attention(device: torch.device) -> ModuleType | None:
     if torch.cuda.get_device_capability(device)[0] != 9:
-        return None  # on other GPUs nobody has seen it win against the library
+        return None  # not measured to be faster than the library elsewhere
     from latentsync.models.kernels import spatial_attention as attention_kernel
 
     if not attention_kernel.has_room(device):
@@ -113,12 +113,12 @@ _TRIALS = {
 
 
 def fuses_geglu() -> bool:
-    """Whether `geglu` may have an answer, so that packed weights are worth their memory."""
+    """Whether the `geglu` kernel is available, so that interleaved weights are worth their memory."""
     return "GEGLU" in _enabled
 
 
 def convolves() -> bool:
-    """Whether `convolve_normed` may have an answer, so that kernels as matrices are worth their memory."""
+    """Whether the `convolve_normed` kernel is available, so that Winograd matrices are worth their memory."""
     return "convolutions" in _enabled
 
 
@@ -144,17 +144,17 @@ def attend_within_frames(packed: Tensor, heads: int) -> Tensor | None:
 
 
 def layer_norm(
-    tokens: Tensor, last: int, waiting: Tensor | None, norm: nn.LayerNorm, places: Tensor | None
+    tokens: Tensor, last: int, pending_bias: Tensor | None, norm: nn.LayerNorm, pos_embed: Tensor | None
 ) -> Tensor | None:
     """Layer norm of the first c channels of the last frames; None where the kernel cannot be used.
 
-    tokens (n, s, >= c); waiting (c,) is added before, places (f, c) after, frame by frame of windows of f frames
+    tokens (n, s, >= c); pending_bias (c,) is added before, pos_embed (f, c) after, on the frames of every window of f
     -> (last, s, c)
     """
     module = _enabled.get("layer norm")
     if module is None or not _usable(tokens) or not module.fits(tokens, norm.normalized_shape[0]):
         return None
-    output: Tensor = module.layer_norm(tokens, last, waiting, norm.weight, norm.bias, places, norm.eps)
+    output: Tensor = module.layer_norm(tokens, last, pending_bias, norm.weight, norm.bias, pos_embed, norm.eps)
     return output
 
 
@@ -177,8 +177,8 @@ def convolve_normed(
 ) -> Tensor | None:
     """Normalise by `group_moments`, apply SiLU, convolve with padding 1; None where the kernel cannot be used.
 
-    parts: tokens (n, s, c) of pictures ``height`` positions high; matrices (16, all c, out) from
-    `latentsync.models.layers.winograd`; residual (n, s, out) is added -> (n, s, out)
+    parts: tokens (n, s, c) of images ``height`` positions high; matrices (16, all c, out) from
+    `latentsync.backends.fused.winograd`; residual (n, s, out) is added -> (n, s, out)
     """
     module = _enabled.get("convolutions")
     if module is None or not module.fits(parts, matrices, height):
@@ -209,15 +209,15 @@ def geglu_into(wide: Tensor, tokens: Tensor, weight: Tensor, bias: Tensor) -> bo
 
 
 def adds_in_place(tensor: Tensor) -> bool:
-    """Whether products are to be added to tokens where they lie: it needs a compiler that fuses what is around it."""
+    """Whether to accumulate products in place, which pays only if a compiler fuses the surrounding operations."""
     return torch.compiler.is_compiling() and _usable(tensor)
 
 
 def interleave(parameter: Tensor) -> Tensor:
-    """Values and gates in turn: rows 0..n, n..2n -> rows 0, n, 1, n + 1, ..."""
+    """Interleave values and gates: rows 0..n, n..2n -> rows 0, n, 1, n + 1, ..."""
     return torch.stack(parameter.chunk(2), dim=1).flatten(0, 1).contiguous()
 
 
 def _usable(tensor: Tensor) -> bool:
-    """Kernels are for CUDA in half precision and know no gradients."""
+    """Kernels are for CUDA in half precision and have no backward pass."""
     return tensor.is_cuda and tensor.dtype in _HALF_TYPES and not torch.is_grad_enabled()

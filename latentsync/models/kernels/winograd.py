@@ -1,6 +1,6 @@
-"""Triton kernels around the matrix products of `latentsync.models.layers.winograd`, for CUDA in half precision.
+"""Triton kernels around the matrix products of `latentsync.backends.fused.winograd`, for CUDA in half precision.
 
-Group norm and SiLU are done on the way into the sums, so that the normalised picture is never written.
+Group norm and SiLU are done on the way into the sums, so that the normalized image is never written.
 """
 
 import torch
@@ -29,9 +29,9 @@ def convolve_normed(
 ) -> Tensor:
     """Normalise, apply SiLU, convolve with padding 1, add the residual.
 
-    parts: tokens (n, s, c) contiguous, of pictures ``height`` positions high, whose channels follow each other;
+    parts: tokens (n, s, c) contiguous, of images ``height`` positions high, whose channels follow each other;
     vectors (b, 2, all c) from `latentsync.models.kernels.group_norm`, n / b frames each; matrices (16, all c, out) from
-    `latentsync.models.layers.winograd`; residual (n, s, out) contiguous -> (n, s, out)
+    `latentsync.backends.fused.winograd`; residual (n, s, out) contiguous -> (n, s, out)
     """
     # Compilers have been seen to lay parts of a list out in another way than they say.
     parts = [part.contiguous() for part in parts]

@@ -1,7 +1,7 @@
-"""The reshapings of the networks, by name.
+"""Named tensor reshapes of the networks.
 
-They are plain tensor methods because a compiler would trace a pattern language's parser anew at each of the hundreds
-of places (measured: 0.1 s each). Letters: b videos, f frames, n = b * f pictures, c channels, s = h * w positions.
+They are plain tensor methods because a compiler would trace the parser of einops patterns anew at each of hundreds of
+call sites (measured: 0.1 s each). Letters: b videos, f frames, n = b * f images, c channels, s = h * w positions.
 On channels-last memory most are views.
 """
 
@@ -9,56 +9,51 @@ import torch
 from torch import Tensor
 
 
-def to_video(pictures: Tensor, frames: int) -> Tensor:
+def to_video(images: Tensor, frames: int) -> Tensor:
     """Unfold frames from the batch: ((b f), c, h, w) -> (b, c, f, h, w)."""
-    return pictures.unflatten(0, (-1, frames)).transpose(1, 2)
+    return images.unflatten(0, (-1, frames)).transpose(1, 2)
 
 
-def to_pictures(video: Tensor) -> Tensor:
+def to_images(video: Tensor) -> Tensor:
     """Fold frames into the batch: (b, c, f, h, w) -> ((b f), c, h, w)."""
     return video.transpose(1, 2).flatten(0, 1)
 
 
-def to_tokens(pictures: Tensor) -> Tensor:
-    """List a picture's positions: (n, c, h, w) -> (n, (h w), c)."""
-    return pictures.flatten(2).transpose(1, 2)
+def to_tokens(images: Tensor) -> Tensor:
+    """Flatten an image's positions into a sequence: (n, c, h, w) -> (n, (h w), c)."""
+    return images.flatten(2).transpose(1, 2)
 
 
 def from_tokens(tokens: Tensor, height: int) -> Tensor:
-    """Lay positions out as a picture: (n, (h w), c) -> (n, c, h, w)."""
+    """Undo :func:`to_tokens`: (n, (h w), c) -> (n, c, h, w)."""
     return tokens.transpose(1, 2).unflatten(2, (height, -1))
 
 
-def stored(tensor: Tensor) -> Tensor:
-    """The same. A compiler, which must know where strides lead, computes it once and leaves it in its place."""
-    return tensor.as_strided(tensor.shape, tensor.stride())
-
-
-def to_tracks(tokens: Tensor, heads: int) -> Tensor:
-    """List what each position shows over time: (f, s, (heads d)) -> (s, heads, f, d), a view."""
+def to_temporal_heads(tokens: Tensor, heads: int) -> Tensor:
+    """Make each position a sequence over the frames: (f, s, (heads d)) -> (s, heads, f, d), a view."""
     return tokens.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3)
 
 
-def from_tracks(tracks: Tensor) -> Tensor:
-    """Undo :func:`to_tracks`: (s, heads, f, d) -> (f, s, (heads d))."""
-    return tracks.permute(2, 0, 1, 3).flatten(2)
+def from_temporal_heads(tokens: Tensor) -> Tensor:
+    """Undo :func:`to_temporal_heads`: (s, heads, f, d) -> (f, s, (heads d))."""
+    return tokens.permute(2, 0, 1, 3).flatten(2)
 
 
-def repeat_frames(pictures: Tensor, count: int) -> Tensor:
+def repeat_frames(images: Tensor, count: int) -> Tensor:
     """Repeat the whole run of frames until there are ``count``: (n, c, h, w) -> (count, c, h, w), a multiple of n."""
-    if len(pictures) == count:
-        return pictures
-    copies = count // len(pictures)
-    if pictures.is_contiguous(memory_format=torch.channels_last):
-        # As tokens, since a compiler may lay pictures out anew.
-        return from_tokens(torch.cat([to_tokens(pictures)] * copies), pictures.shape[-2])
-    return torch.cat([pictures] * copies)
+    if len(images) == count:
+        return images
+    copies = count // len(images)
+    if images.is_contiguous(memory_format=torch.channels_last):
+        # As tokens: a compiler may change the memory layout of images.
+        return from_tokens(torch.cat([to_tokens(images)] * copies), images.shape[-2])
+    return torch.cat([images] * copies)
 
 
 def join_channels(first: Tensor, second: Tensor) -> Tensor:
-    """Channels of both: (n, c, h, w), (n, d, h, w) -> (n, c + d, h, w), channels-last where the first is."""
+    """Concatenate channels: (n, c, h, w), (n, d, h, w) -> (n, c + d, h, w), channels-last where the first is."""
     if first.is_contiguous(memory_format=torch.channels_last):
-        # As tokens, since a compiler may lay pictures out anew.
+        # As tokens: a compiler may change the memory layout of images.
         return from_tokens(torch.cat([to_tokens(first), to_tokens(second)], dim=-1), first.shape[-2])
     return torch.cat([first, second], dim=1)
 

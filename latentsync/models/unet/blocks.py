@@ -7,20 +7,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentsync.models.layers.layout import from_tokens, repeat_frames
+from latentsync.models.layers.layout import join_channels, repeat_frames
 from latentsync.models.unet.motion_module import MotionModule
 from latentsync.models.unet.resnet import Downsample, ResnetBlock, Upsample
-from latentsync.models.unet.spatial_transformer import HeardAudio, SpatialTransformer
+from latentsync.models.unet.spatial_transformer import AudioConditioned, AudioKeysValues, SpatialTransformer
 from latentsync.models.unet.spec import UNetSpec
 
 
 class Condition(NamedTuple):
-    """What every layer is told besides the picture."""
+    """Inputs of every layer besides the hidden state."""
 
     time_emb: Tensor
-    """(b, 4 * first width), already through SiLU, or what the blocks' projections made of it; one row may serve all."""
-    audio: Sequence[HeardAudio | None]
-    """For every transformer of the network in order; None leaves its audio attention out."""
+    """(b, 4 * first width), or one row shared by the batch."""
+    audio: Sequence[AudioKeysValues | None]
+    """For every transformer of the network in order; None skips its audio attention."""
     frames: int
     """f, the frames of a window."""
 
@@ -59,29 +59,31 @@ class Level(nn.Module):
         if spec.motion_at(level, decoder=decoder):
             self.motion_modules = nn.ModuleList([build_motion_module(spec, channels) for _ in count])
 
-    def layer(self, index: int, parts: Sequence[Tensor], condition: Condition) -> Tensor:
-        """Run one layer.
+    def layer(self, index: int, hidden: Tensor, skip: Tensor | None, condition: Condition) -> Tensor:
+        """Run one layer on a hidden state and, in the decoder, a skip tensor whose channels are appended.
 
-        parts ((b f), c, h, w) whose channels follow each other, in_channels[index] in all -> ((b f), channels, h, w)
+        hidden ((b f), c, h, w), skip ((b f), d, h, w), c + d = in_channels[index] -> ((b f), channels, h, w)
         """
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            output: Tensor = checkpoint(self._layer, index, parts, condition, use_reentrant=False)
+            output: Tensor = checkpoint(self._layer, index, hidden, skip, condition, use_reentrant=False)
             return output
-        return self._layer(index, parts, condition)
+        return self._layer(index, hidden, skip, condition)
 
-    def _layer(self, index: int, parts: Sequence[Tensor], condition: Condition) -> Tensor:
-        height = parts[0].shape[-2]
-        stream = cast(ResnetBlock, self.resnets[index]).open(parts, condition.time_emb, condition.frames)
+    def _layer(self, index: int, hidden: Tensor, skip: Tensor | None, condition: Condition) -> Tensor:
+        if skip is not None:
+            # A skip from before a guided batch was doubled serves both halves.
+            hidden = join_channels(hidden, repeat_frames(skip, len(hidden)))
+        hidden = self.resnets[index](hidden, condition.time_emb, condition.frames)
         if self.attentions is not None:
-            transformer = cast(SpatialTransformer, self.attentions[index])
-            transformer(stream, height, condition.audio[transformer.place])
+            transformer = cast(AudioConditioned, self.attentions[index])
+            hidden = transformer(hidden, condition.audio[transformer.index])
         if self.motion_modules is not None:
-            self.motion_modules[index](stream, height, condition.frames)
-        return from_tokens(stream.read(), height)
+            hidden = self.motion_modules[index](hidden, condition.frames)
+        return hidden
 
 
 class DownLevel(Level):
-    """A level on the way down; all but the coarsest end in a downsampler."""
+    """An encoder level; all but the coarsest end in a downsampler."""
 
     def __init__(self, spec: UNetSpec, level: int) -> None:
         channels = spec.block_out_channels
@@ -93,11 +95,11 @@ class DownLevel(Level):
     def forward(self, hidden: Tensor, condition: Condition) -> list[Tensor]:
         """Run the level.
 
-        hidden ((b f), c, h, w) -> output of every layer and of the downsampler, in order; the last one goes on
+        hidden ((b f), c, h, w) -> the skip tensors: outputs of every layer and of the downsampler, in order
         """
         outputs = []
         for index in range(len(self.resnets)):
-            hidden = self.layer(index, [hidden], condition)
+            hidden = self.layer(index, hidden, None, condition)
             outputs.append(hidden)
         if self.downsamplers is not None:
             outputs.append(self.downsamplers[0](hidden))
@@ -105,38 +107,33 @@ class DownLevel(Level):
 
 
 class UpLevel(Level):
-    """A level on the way up; all but the finest end in an upsampler."""
+    """A decoder level; all but the finest end in an upsampler."""
 
     def __init__(self, spec: UNetSpec, level: int, in_channels: list[int]) -> None:
         super().__init__(spec, level, in_channels, decoder=True)
         self.upsamplers = None if level == 0 else nn.ModuleList([Upsample(spec.block_out_channels[level])])
 
     def forward(self, hidden: Tensor, skips: list[Tensor], condition: Condition) -> tuple[Tensor, Tensor]:
-        """Run the level, taking its skips off the end of the list.
+        """Run the level, popping its skips off the end of the list.
 
-        hidden ((b f), c, h, w) -> output ((b f), channels, H, W) in the size of the next skip, and what came into the
-        last layer ((b f), channels, h, w)
+        hidden ((b f), c, h, w) -> output ((b f), channels, H, W) in the size of the next skip, and the input of
+        the last layer ((b f), channels, h, w)
         """
         for index in range(len(self.resnets) - 1):
-            hidden = self.layer(index, _beside(hidden, skips.pop()), condition)
-        before_last = hidden
+            hidden = self.layer(index, hidden, skips.pop(), condition)
+        last_input = hidden
         hidden = self.last_layer(hidden, skips.pop(), condition)
         if self.upsamplers is not None:
             hidden = self.upsamplers[0](hidden, skips[-1].shape[-2:])
-        return hidden, before_last
+        return hidden, last_input
 
     def last_layer(self, hidden: Tensor, skip: Tensor, condition: Condition) -> Tensor:
         """Run the last layer alone: ((b f), channels, h, w), skip ((b f), c, h, w) -> ((b f), channels, h, w)."""
-        return self.layer(len(self.resnets) - 1, _beside(hidden, skip), condition)
-
-
-def _beside(hidden: Tensor, skip: Tensor) -> list[Tensor]:
-    """Both, of as many frames: a skip from before frames with and without audio parted serves both."""
-    return [hidden, repeat_frames(skip, len(hidden))]
+        return self.layer(len(self.resnets) - 1, hidden, skip, condition)
 
 
 class MidLevel(nn.Module):
-    """The bottom of the U: residual block, transformer, (motion module,) residual block."""
+    """The bottleneck: residual block, transformer, (motion module,) residual block."""
 
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__()
@@ -149,12 +146,10 @@ class MidLevel(nn.Module):
 
     def forward(self, hidden: Tensor, condition: Condition) -> Tensor:
         """Transform: ((b f), c, h, w) -> the same shape."""
-        height = hidden.shape[-2]
-        stream = cast(ResnetBlock, self.resnets[0]).open([hidden], condition.time_emb, condition.frames)
-        transformer = cast(SpatialTransformer, self.attentions[0])
-        transformer(stream, height, condition.audio[transformer.place])
+        hidden = self.resnets[0](hidden, condition.time_emb, condition.frames)
+        transformer = cast(AudioConditioned, self.attentions[0])
+        hidden = transformer(hidden, condition.audio[transformer.index])
         if self.motion_modules is not None:
-            self.motion_modules[0](stream, height, condition.frames)
-        hidden = from_tokens(stream.read(), height)
+            hidden = self.motion_modules[0](hidden, condition.frames)
         output: Tensor = self.resnets[1](hidden, condition.time_emb, condition.frames)
         return output

@@ -1,8 +1,8 @@
-"""Starts the lip-sync U-Net from an image U-Net of Stable Diffusion 1.x.
+"""Initializes the lip-sync U-Net from an image U-Net of Stable Diffusion 1.x.
 
-Both have the same layers under the same names, apart from what hearing, seeing the mask and moving need: more input
-channels (which start at zero), keys and values of another condition (which start at random) and motion modules (which
-start as identity). A window of one frame therefore begins as the image network's own result.
+Both have the same layers under the same names, except for more input channels (initialized to zero), keys and values of
+the audio condition (initialized at random) and motion modules (initialized to identity). A window of one frame
+therefore initially gives the image network's own result.
 """
 
 import logging
@@ -20,10 +20,10 @@ from latentsync.models.weights.identify import describe_state_dict
 from latentsync.models.weights.state_dict import assign_tensors, read_state_dict
 
 _LOGGER = logging.getLogger(__name__)
-_ENTRY = "conv_in.weight"
+_INPUT_CONV = "conv_in.weight"
 _MOTION = "motion_modules."
-# A file that fills less than this share of the image layers is of another network.
-_LEAST_SHARE = 0.5
+# A file that fills a smaller fraction of the image layers belongs to another network.
+_MIN_LOADED_FRACTION = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def inflate_unet(
     expected = model.state_dict()
     usable, report = _match(expected, source)
     filled, image_layers = len(usable), len(expected) - len(report.motion)
-    if filled < _LEAST_SHARE * image_layers:
+    if filled < _MIN_LOADED_FRACTION * image_layers:
         raise CheckpointError(
             f"{path} fits {filled} of the {image_layers} image layers' entries of the configured U-Net "
             f"({describe_state_dict(expected)}). The file looks like {describe_state_dict(source)}. Expected is the "
@@ -93,7 +93,7 @@ def _match(expected: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> tupl
             continue
         usable[key] = tensor
         (report.taken if tensor.numel() == source[key].numel() else report.widened).append(key)
-    # A layer is started as a whole or not at all: half a layer's weights would mean nothing.
+    # A layer is loaded as a whole or not at all.
     fresh_layers = {key.rpartition(".")[0] for key in report.fresh}
     for key in [key for key in usable if key.rpartition(".")[0] in fresh_layers]:
         del usable[key]
@@ -107,12 +107,12 @@ def _fit(key: str, tensor: Tensor | None, wanted: torch.Size) -> Tensor | None:
     """The tensor in the wanted shape where that is possible without inventing values other than zeros."""
     if tensor is None or tensor.shape == wanted:
         return tensor
-    # Later image networks project with linear layers, which are 1x1 convolutions in other words.
+    # Later image networks project with linear layers, which are equivalent to 1x1 convolutions.
     squeezed, size = (tuple(length for length in shape if length != 1) for shape in (tensor.shape, wanted))
     if squeezed == size:
         return tensor.reshape(wanted)
     grows = tensor.ndim == 4 and tensor.shape[1] < wanted[1]
-    if key == _ENTRY and grows and (tensor.shape[0], *tensor.shape[2:]) == (wanted[0], *wanted[2:]):
+    if key == _INPUT_CONV and grows and (tensor.shape[0], *tensor.shape[2:]) == (wanted[0], *wanted[2:]):
         # The noisy latents come first, as in the image network.
         wide = tensor.new_zeros(wanted)
         wide[:, : tensor.shape[1]] = tensor

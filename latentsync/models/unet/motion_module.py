@@ -1,19 +1,17 @@
 """Motion module: attention across the frames of a window at every pixel.
 
-At construction the last projection is zero, so that a network without trained motion modules is not disturbed.
+The output projection is initialized to zero, so that an untrained motion module is an identity.
 """
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from latentsync.models.layers.attention import Attention, FeedForward
+from latentsync.models.layers.attention import FeedForward
 from latentsync.models.layers.frame_norm import FrameGroupNorm
-from latentsync.models.layers.residual_stream import TokenStream
+from latentsync.models.layers.layout import from_tokens, to_tokens
 from latentsync.models.layers.temporal_attention import attend_across_frames
-from latentsync.models.unet.fused_output import WayBack
 from latentsync.models.unet.spec import MOTION_NORM_GROUPS
 
 
@@ -52,21 +50,29 @@ class PositionTable(nn.Module):
         return self.pe[0, :frames]
 
 
-class TemporalAttention(Attention):
-    """Self-attention across frames; positions are added first, so query, key and value all see them."""
+class TemporalAttention(nn.Module):
+    """Self-attention across frames; position embeddings are added before query, key and value are projected."""
 
     def __init__(self, dim: int, heads: int, max_len: int) -> None:
-        super().__init__(dim, heads)
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_k = nn.Linear(dim, dim, bias=False)
+        self.to_v = nn.Linear(dim, dim, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
         self.pos_encoder = PositionTable(dim, max_len)
 
-    def add_to(self, stream: TokenStream, norm: nn.LayerNorm, frames: int) -> None:
-        """Add to a stream what its normalised tokens see across the frames of each window."""
-        tokens = stream.normalise(norm, places=self.pos_encoder(frames))
-        stream.add(self.projection, attend_across_frames(*self.project(tokens), self.heads, frames))
+    def forward(self, hidden_states: Tensor, frames: int) -> Tensor:
+        """Attend across the frames of each window: ((b frames), s, dim) -> the same shape."""
+        pos_embed = self.pos_encoder(frames)[:, None]
+        hidden_states = (hidden_states.unflatten(0, (-1, frames)) + pos_embed).flatten(0, 1)
+        query, key, value = self.to_q(hidden_states), self.to_k(hidden_states), self.to_v(hidden_states)
+        output: Tensor = self.to_out[0](attend_across_frames(query, key, value, self.heads, frames))
+        return output
 
 
 class TemporalTransformerBlock(nn.Module):
-    """Two self-attentions across frames and a feed-forward; each normalised before and added after."""
+    """Two self-attentions across frames and a feed-forward, each pre-norm with a residual connection."""
 
     def __init__(self, dim: int, heads: int, max_len: int) -> None:
         super().__init__()
@@ -75,20 +81,12 @@ class TemporalTransformerBlock(nn.Module):
         self.ff = FeedForward(dim)
         self.ff_norm = nn.LayerNorm(dim)
 
-    def forward(self, stream: TokenStream, frames: int) -> None:
-        """Transform windows of ``frames`` frames, in the stream."""
-        self.attend(stream, frames)
-        self.ff.add_to(stream, self.ff_norm)
-
-    def attend(self, stream: TokenStream, frames: int) -> None:
-        """All but the feed-forward."""
+    def forward(self, hidden_states: Tensor, frames: int) -> Tensor:
+        """Transform windows of ``frames`` frames: ((b frames), s, dim) -> the same shape."""
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
-            cast(TemporalAttention, attention).add_to(stream, cast(nn.LayerNorm, norm), frames)
-
-    def biases(self) -> list[Tensor]:
-        """Of all layers that add to the stream, (dim,) each."""
-        attentions = [cast(TemporalAttention, attention).projection for attention in self.attention_blocks]
-        return [layer.bias for layer in (*attentions, self.ff.projection)]
+            hidden_states = hidden_states + attention(norm(hidden_states), frames)
+        output: Tensor = hidden_states + self.ff(self.ff_norm(hidden_states))
+        return output
 
 
 class TemporalTransformer(nn.Module):
@@ -102,26 +100,13 @@ class TemporalTransformer(nn.Module):
             [TemporalTransformerBlock(channels, heads, max_len) for _ in range(num_blocks)]
         )
         self.proj_out = ZeroLinear(channels, channels)
-        self.way_back = WayBack()
 
-    def pack(self) -> None:
-        """Join the last two projections, for networks that are not trained any more."""
-        blocks = [cast(TemporalTransformerBlock, block) for block in self.transformer_blocks]
-        biases = [self.proj_in.bias, *(bias for block in blocks for bias in block.biases())]
-        self.way_back.pack(self.proj_out, blocks[-1].ff.projection, biases)
-
-    def forward(self, stream: TokenStream, height: int, frames: int) -> None:
-        """Mix the frames of each window, in the stream.
-
-        stream of b times ``frames`` frames, frames <= max_len, height in positions
-        """
-        tokens, waiting = stream.apart()
-        inner = TokenStream.project(self.proj_in, self.norm.of_tokens(tokens, height, waiting), self.way_back.room)
-        *others, last = (cast(TemporalTransformerBlock, block) for block in self.transformer_blocks)
-        for block in others:
-            block(inner, frames)
-        last.attend(inner, frames)
-        self.way_back(stream, inner, last.ff, last.ff_norm, self.proj_out)
+    def forward(self, hidden: Tensor, frames: int) -> Tensor:
+        """Mix the frames of each window: ((b frames), channels, h, w), frames <= max_len -> the same shape."""
+        hidden_states = self.proj_in(to_tokens(self.norm(hidden)))
+        for block in self.transformer_blocks:
+            hidden_states = block(hidden_states, frames)
+        return hidden + from_tokens(self.proj_out(hidden_states), hidden.shape[-2])
 
 
 class MotionModule(nn.Module):
@@ -131,6 +116,7 @@ class MotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(channels, heads, max_len, num_blocks)
 
-    def forward(self, stream: TokenStream, height: int, frames: int) -> None:
+    def forward(self, hidden: Tensor, frames: int) -> Tensor:
         """See `TemporalTransformer`."""
-        self.temporal_transformer(stream, height, frames)
+        output: Tensor = self.temporal_transformer(hidden, frames)
+        return output

@@ -2,27 +2,41 @@
 
 from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
-from latentsync.models.layers.attention import Attention, FeedForward, PointwiseConv
+from latentsync.models.layers.attention import Attention, FeedForward
 from latentsync.models.layers.frame_norm import FrameGroupNorm
-from latentsync.models.layers.residual_stream import TokenStream
-from latentsync.models.unet.fused_output import WayBack
+from latentsync.models.layers.layout import from_tokens, repeat_frames, to_tokens
 
 
-class HeardAudio(NamedTuple):
-    """What one transformer hears: the audio through its projections, the same at every denoising step."""
+class AudioKeysValues(NamedTuple):
+    """The audio as one transformer attends to it: projected once per window, the same at every denoising step."""
 
     key: Tensor
     """(m, heads, k, d), one row for each of m frames."""
     value: Tensor
     """(m, heads, k, d)."""
     guided: bool
-    """Whether frames without audio (half of them, in front) are to be computed beside those that hear it."""
+    """Whether to compute every frame twice: first all with zero audio, then all with this audio."""
+
+
+class AudioConditioned(nn.Module):
+    """A transformer with audio cross-attention, one of several in a network.
+
+    Attributes:
+        index: position among the network's transformers, set by the network.
+    """
+
+    index: int = 0
+
+    def project_audio(self, audio: Tensor, *, guided: bool) -> AudioKeysValues | None:
+        """Keys and values of audio (m, k, audio_dim); None where there is no audio attention."""
+        raise NotImplementedError
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention to the audio tokens, feed-forward; each normalised before and added after."""
+    """Self-attention, audio cross-attention and a feed-forward, each pre-norm with a residual connection."""
 
     def __init__(self, dim: int, heads: int, audio_dim: int | None) -> None:
         super().__init__()
@@ -33,66 +47,54 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.ff = FeedForward(dim)
 
-    def forward(self, stream: TokenStream, audio: HeardAudio | None) -> None:
-        """Transform each frame's tokens, in the stream.
+    def forward(self, hidden_states: Tensor, audio: AudioKeysValues | None) -> Tensor:
+        """Transform each frame's tokens.
 
-        stream of n frames, audio of m frames; None leaves the audio attention out. Where the audio is guided, the
-        stream then has 2m frames: n is m as long as frames with and without audio are the same, 2m later
+        hidden_states (n, s, dim), audio of m frames or None, which skips the audio attention -> (n, s, dim). Guided
+        audio gives (2m, s, dim): n is m while frames with and without audio are still the same, 2m afterwards.
         """
-        self.attend(stream, audio)
-        self.ff.add_to(stream, self.norm3)
-
-    def attend(self, stream: TokenStream, audio: HeardAudio | None) -> None:
-        """All but the feed-forward."""
-        stream.add(self.attn1.projection, self.attn1.mix(stream.normalise(self.norm1)))
+        hidden_states = hidden_states + self.attn1(self.norm1(hidden_states))
         if audio is not None and self.attn2 is not None and self.norm2 is not None:
-            self._hear(stream, audio, self.attn2, self.norm2)
+            hidden_states = self._attend_to_audio(hidden_states, audio, self.attn2, self.norm2)
+        output: Tensor = hidden_states + self.ff(self.norm3(hidden_states))
+        return output
 
-    def _hear(self, stream: TokenStream, audio: HeardAudio, attention: Attention, norm: nn.LayerNorm) -> None:
-        query = attention.to_q(stream.normalise(norm, last=len(audio.key)))
-        # Zero audio has zero keys and values, so attention to it gives exactly the bias of its last projection.
-        if audio.guided and len(stream) == len(audio.key):
-            stream.repeat()
-        stream.add(attention.projection, attention.attend(query, audio.key, audio.value))
+    def _attend_to_audio(
+        self, hidden_states: Tensor, audio: AudioKeysValues, attention: Attention, norm: nn.LayerNorm
+    ) -> Tensor:
+        frames = len(audio.key)
+        with_audio = hidden_states[-frames:]
+        with_audio = with_audio + attention.attend(norm(with_audio), audio.key, audio.value)
+        if not audio.guided:
+            return with_audio
+        # Zero audio has zero values, so attention to it is zero and only the output projection's bias remains.
+        bias = attention.to_out[0](hidden_states.new_zeros(1, 1, hidden_states.shape[-1]))
+        return torch.cat([hidden_states[:frames] + bias, with_audio])
 
 
-class SpatialTransformer(nn.Module):
+class SpatialTransformer(AudioConditioned):
     """Transformer over the positions of each frame, conditioned on that frame's audio window."""
 
     def __init__(self, channels: int, heads: int, groups: int, audio_dim: int | None) -> None:
         super().__init__()
-        self.place = 0  # among the network's transformers, set by the network
         self.norm = FrameGroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = PointwiseConv(channels, channels)
+        self.proj_in = nn.Conv2d(channels, channels, kernel_size=1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, audio_dim)])
-        self.proj_out = PointwiseConv(channels, channels)
-        self.way_back = WayBack()
+        self.proj_out = nn.Conv2d(channels, channels, kernel_size=1)
 
-    @property
-    def block(self) -> TransformerBlock:
-        """The only one."""
-        return cast(TransformerBlock, self.transformer_blocks[0])
+    def project_audio(self, audio: Tensor, *, guided: bool) -> AudioKeysValues | None:
+        """Keys and values for :meth:`forward`: audio (m, k, audio_dim); None without audio attention."""
+        attention = cast(TransformerBlock, self.transformer_blocks[0]).attn2
+        return None if attention is None else AudioKeysValues(*attention.project_context(audio), guided)
 
-    def pack(self) -> None:
-        """Join the last two projections, for networks that are not trained any more."""
-        block = self.block
-        biases = [cast(Tensor, self.proj_in.bias), block.attn1.projection.bias, block.ff.projection.bias]
-        audio_bias = None if block.attn2 is None else block.attn2.projection.bias
-        self.way_back.pack(self.proj_out, block.ff.projection, biases, audio_bias)
+    def forward(self, hidden: Tensor, audio: AudioKeysValues | None) -> Tensor:
+        """Transform each frame.
 
-    def hear(self, audio: Tensor, *, guided: bool) -> HeardAudio | None:
-        """Project audio (m, k, audio_dim) for :meth:`forward`; None for a transformer without audio attention."""
-        attention = self.block.attn2
-        return None if attention is None else HeardAudio(*attention.keys_and_values(audio), guided)
-
-    def forward(self, stream: TokenStream, height: int, audio: HeardAudio | None) -> None:
-        """Transform each frame, in the stream.
-
-        stream of n frames, batch times frames, height in positions; audio from :meth:`hear` or None. Guided audio makes
-        twice its own number of frames of them, if there were not so many already
+        hidden (n, channels, h, w), audio from :meth:`project_audio` or None -> the same shape, or 2m frames where the
+        audio of m frames is guided
         """
-        tokens, waiting = stream.apart()
-        normed = self.norm.of_tokens(tokens, height, waiting)
-        inner = TokenStream.project(self.proj_in, normed, self.way_back.room)
-        self.block.attend(inner, audio)
-        self.way_back(stream, inner, self.block.ff, self.block.norm3, self.proj_out, heard=audio is not None)
+        hidden_states = to_tokens(self.proj_in(self.norm(hidden)))
+        for block in self.transformer_blocks:
+            hidden_states = block(hidden_states, audio)
+        output = self.proj_out(from_tokens(hidden_states, hidden.shape[-2]))
+        return repeat_frames(hidden, len(output)) + cast(Tensor, output)

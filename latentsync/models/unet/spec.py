@@ -29,7 +29,7 @@ class UNetSpec:
     up_block_types: tuple[str, ...] = ("UpBlock3D",) + ("CrossAttnUpBlock3D",) * 3
     """Kind of each level on the way up, coarsest first."""
     layers_per_block: int = 2
-    """Layers of a level on the way down; on the way up there is one more."""
+    """Layers of an encoder level; decoder levels have one more."""
     cross_attention_dim: int = 384
     """Width of one audio token."""
     attention_head_dim: int = 8
@@ -47,7 +47,7 @@ class UNetSpec:
     motion_module_mid_block: bool = False
     """Whether the middle block gets a motion module."""
     motion_module_decoder_only: bool = False
-    """Leave the motion modules of the way down out."""
+    """Leave out the encoder's motion modules."""
     motion_num_attention_heads: int = 8
     """Heads of the attention across frames."""
     motion_num_transformer_block: int = 1
@@ -85,13 +85,13 @@ class UNetSpec:
                 _require(channels % divisor == 0, where, f"expected a multiple of the {divisor} motion heads")
 
     def attends(self, level: int, *, decoder: bool = False) -> bool:
-        """Whether the given level (0 = finest) has transformers, on the way down or (decoder) on the way up."""
+        """Whether the given level (0 = finest) of the encoder, or of the decoder, has transformers."""
         if decoder:
             return self.up_block_types[-1 - level] == "CrossAttnUpBlock3D"
         return self.down_block_types[level] == "CrossAttnDownBlock3D"
 
     def motion_at(self, level: int, *, decoder: bool) -> bool:
-        """Whether the given level (0 = finest) has motion modules, on the way down or (decoder) on the way up."""
+        """Whether the given level (0 = finest) of the encoder, or of the decoder, has motion modules."""
         if not self.use_motion_module or (self.motion_module_decoder_only and not decoder):
             return False
         return 2**level in self.motion_module_resolutions

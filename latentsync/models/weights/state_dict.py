@@ -69,11 +69,11 @@ def assign_tensors(
 
 
 def copy_network(network: _Network, device: torch.device) -> _Network:
-    """The same network once more, on another device; nothing is held twice on the first one meanwhile."""
+    """Copy a network to another device without a second copy on the first one."""
     moved: dict[int, object] = {}
     for tensor in chain(network.parameters(), network.buffers()):
-        place = tensor.detach().to(device, copy=True)
-        moved[id(tensor)] = nn.Parameter(place, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else place
+        copied = tensor.detach().to(device, copy=True)
+        moved[id(tensor)] = nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
     return copy.deepcopy(network, moved)
 
 

@@ -8,10 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from latentsync.backends.fused.frame_norm import apply_scale_shift
+from latentsync.backends.fused.winograd import transform_kernel
 from latentsync.models.kernels import dispatch as kernels
-from latentsync.models.layers.frame_norm import scaled
-from latentsync.models.layers.layout import from_tokens, from_tracks, merge_heads, split_heads, to_tokens, to_tracks
-from latentsync.models.layers.winograd import spread_kernel
+from latentsync.models.layers.layout import (
+    from_temporal_heads,
+    from_tokens,
+    merge_heads,
+    split_heads,
+    to_temporal_heads,
+    to_tokens,
+)
 
 CUDA = torch.device("cuda")
 
@@ -31,7 +38,7 @@ def test_without_a_gpu_there_is_no_fused_answer():
         assert not kernels.geglu_into(torch.zeros(128, 192), tokens, torch.zeros(256, 64), torch.zeros(256))
 
 
-def test_a_kernel_that_does_not_run_is_told_once_and_left_out(monkeypatch, caplog):
+def test_a_kernel_that_does_not_run_is_reported_once_and_disabled(monkeypatch, caplog):
     def fail(device):
         raise RuntimeError("Failed to find C compiler.\nmore")
 
@@ -41,7 +48,8 @@ def test_a_kernel_that_does_not_run_is_told_once_and_left_out(monkeypatch, caplo
     kernels.enable(CUDA)
     kernels.enable(CUDA)
     assert [record.getMessage() for record in caplog.records] == [
-        "The fused kernel for attention across frames cannot be used (Failed to find C compiler.); going on slower"
+        "The fused kernel for attention across frames cannot be used (Failed to find C compiler.); "
+        "falling back to slower code"
     ]
     assert not kernels.fuses_geglu()
 
@@ -81,8 +89,8 @@ def test_attention_across_frames(heads, width, frames, positions, dtype):
     assert found is not None
     expected = []
     for parts in zip(*(part.double().split(frames) for part in (query, key, value)), strict=True):
-        q, k, v = (to_tracks(part, heads) for part in parts)
-        expected.append(from_tracks(F.scaled_dot_product_attention(q, k, v)))
+        q, k, v = (to_temporal_heads(part, heads) for part in parts)
+        expected.append(from_temporal_heads(F.scaled_dot_product_attention(q, k, v)))
     assert relative_error(found, torch.cat(expected)) < (1e-3 if dtype == torch.float16 else 8e-3)
 
 
@@ -121,20 +129,20 @@ def test_geglu_beside_what_is_there():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("width", "room", "frames", "last"), [(320, 1280, 4, 8), (640, 0, 4, 4), (24, 8, 2, 6)])
-def test_layer_norm(width, room, frames, last, dtype):
+@pytest.mark.parametrize(("width", "extra", "frames", "last"), [(320, 1280, 4, 8), (640, 0, 4, 4), (24, 8, 2, 6)])
+def test_layer_norm(width, extra, frames, last, dtype):
     kernels.enable(CUDA)
-    tokens = torch.randn(8, 12, width + room, device=CUDA, dtype=dtype) + 3
+    tokens = torch.randn(8, 12, width + extra, device=CUDA, dtype=dtype) + 3
     norm = nn.LayerNorm(width, device=CUDA, dtype=dtype)
-    waiting, places = (torch.randn(*shape, width, device=CUDA, dtype=dtype) for shape in ((), (frames,)))
+    pending_bias, pos_embed = (torch.randn(*shape, width, device=CUDA, dtype=dtype) for shape in ((), (frames,)))
     with torch.inference_mode():
         for parameter in norm.parameters():
             parameter.normal_()
-        found = kernels.layer_norm(tokens, last, waiting, norm, places)
+        found = kernels.layer_norm(tokens, last, pending_bias, norm, pos_embed)
         plain = kernels.layer_norm(tokens, last, None, norm, None)
     doubled = copy.deepcopy(norm).double()
-    expected = doubled(tokens[-last:, :, :width].double() + waiting.double())
-    expected = (expected.unflatten(0, (-1, frames)) + places.double()[:, None]).flatten(0, 1)
+    expected = doubled(tokens[-last:, :, :width].double() + pending_bias.double())
+    expected = (expected.unflatten(0, (-1, frames)) + pos_embed.double()[:, None]).flatten(0, 1)
     tolerance = 1e-3 if dtype == torch.float16 else 8e-3
     assert relative_error(found, expected) < tolerance
     assert relative_error(plain, doubled(tokens[-last:, :, :width].double())) < tolerance
@@ -145,9 +153,9 @@ def normed(parts, added, norm, frames):
     tokens = torch.cat(parts, dim=-1).double().unflatten(0, (-1, frames))
     if added is not None:
         tokens = tokens + added.double()[:, None, None]
-    pictures = tokens.permute(0, 3, 1, 2)
+    images = tokens.permute(0, 3, 1, 2)
     weight, bias = norm.weight.double(), norm.bias.double()
-    return F.group_norm(pictures, norm.num_groups, weight, bias, norm.eps).permute(0, 2, 3, 1).flatten(0, 1)
+    return F.group_norm(images, norm.num_groups, weight, bias, norm.eps).permute(0, 2, 3, 1).flatten(0, 1)
 
 
 @pytest.fixture
@@ -172,9 +180,9 @@ def test_group_norm_and_convolution(compiling, frames, rows_added, dtype):
     vectors = kernels.group_moments(parts, added, norm, frames)
     assert vectors is not None
     expected = normed(parts, added, norm, frames)
-    assert relative_error(scaled(torch.cat(parts, dim=-1), vectors), expected) < tolerance
+    assert relative_error(apply_scale_shift(torch.cat(parts, dim=-1), vectors), expected) < tolerance
     weight, residual = draw(64, 192, 3, 3) / 40, draw(8, 96, 64)
-    found = kernels.convolve_normed(parts, vectors, spread_kernel(weight), 8, residual)
+    found = kernels.convolve_normed(parts, vectors, transform_kernel(weight), 8, residual)
     assert found is not None
     plain = F.conv2d(from_tokens(F.silu(expected), 8), weight.double(), padding=1)
     assert relative_error(found, to_tokens(plain) + residual.double()) < tolerance

@@ -3,7 +3,6 @@ import math
 import torch
 
 from latentsync.models.unet.motion_module import MotionModule, PositionTable
-from tests.models.builders import transform
 
 
 def trained_module(channels: int = 32, max_len: int = 6) -> MotionModule:
@@ -24,18 +23,18 @@ def test_table_holds_sines_on_even_and_cosines_on_odd_channels():
 @torch.no_grad()
 def test_starts_as_identity():
     hidden = torch.randn(6, 32, 3, 4)
-    torch.testing.assert_close(transform(MotionModule(32, heads=8, max_len=6), hidden, 3), hidden)
+    torch.testing.assert_close(MotionModule(32, heads=8, max_len=6)(hidden, 3), hidden)
 
 
 @torch.no_grad()
-def test_mixes_the_frames_of_a_pixel_but_neither_pixels_nor_videos(monkeypatch):
+def test_mixes_the_frames_of_a_pixel_but_neither_pixels_nor_videos():
     module = trained_module()
     hidden = torch.randn(6, 32, 3, 4)
-    # The group norm joins a frame's pixels, so it is put out of action here.
-    monkeypatch.setattr(module.temporal_transformer.norm, "of_tokens", lambda tokens, height, waiting: tokens)
+    # A group norm mixes the pixels of a frame.
+    module.temporal_transformer.register_module("norm", torch.nn.Identity())
     changed = hidden.clone()
     changed[1, :, 2, 3] += 1.0
-    touched = (transform(module, changed, 3) - transform(module, hidden, 3)).abs().amax(dim=1) > 1e-6
+    touched = (module(changed, 3) - module(hidden, 3)).abs().amax(dim=1) > 1e-6
     expected = torch.zeros(6, 3, 4, dtype=torch.bool)
     expected[:3, 2, 3] = True
     assert torch.equal(touched, expected)
@@ -45,5 +44,5 @@ def test_mixes_the_frames_of_a_pixel_but_neither_pixels_nor_videos(monkeypatch):
 def test_a_batch_equals_its_videos_one_by_one():
     module = trained_module()
     hidden = torch.randn(6, 32, 3, 4)
-    apart = torch.cat([transform(module, video, 3) for video in hidden.chunk(2)])
-    torch.testing.assert_close(transform(module, hidden, 3), apart, atol=1e-5, rtol=1e-4)
+    apart = torch.cat([module(video, 3) for video in hidden.chunk(2)])
+    torch.testing.assert_close(module(hidden, 3), apart, atol=1e-5, rtol=1e-4)

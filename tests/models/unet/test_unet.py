@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from latentsync.models.unet.spec import UNetSpec
 from latentsync.models.unet.unet import UNet3DConditionModel
@@ -73,9 +74,9 @@ def test_entries_and_shapes_are_those_of_published_files(spec, dropped, entries,
 @torch.no_grad()
 def test_shallow_step_from_the_same_input_equals_the_full_one():
     model, (sample, timesteps, audio) = small_unet(), small_inputs(batch=2)
-    heard = model.hear(audio)
-    noise_pred, cached = model.forward_full(sample, timesteps, heard)
-    torch.testing.assert_close(model.forward_shallow(sample, timesteps, heard, cached), noise_pred)
+    audio_context = model.project_audio(audio)
+    noise_pred, cached = model.forward_full(sample, timesteps, audio_context)
+    torch.testing.assert_close(model.forward_shallow(sample, timesteps, audio_context, cached), noise_pred)
     torch.testing.assert_close(model(sample, timesteps, audio), noise_pred)
 
 
@@ -84,21 +85,23 @@ def test_shallow_step_from_the_same_input_equals_the_full_one():
 def test_guided_predictions_are_those_with_zeros_and_those_with_audio(changes):
     model, (sample, timesteps, audio) = small_unet(**changes), small_inputs(batch=2)
     both = torch.cat([torch.zeros_like(audio), audio])
-    heard = model.hear(audio, guided=True)
-    expected, expected_deep = model.forward_full(sample.repeat(2, 1, 1, 1, 1), timesteps, model.hear(both))
-    noise_pred, deep = model.forward_full(sample, timesteps, heard)
-    silent_and_heard = slice(None) if "add_audio_layer" not in changes else slice(2)  # without audio all are alike
-    torch.testing.assert_close(noise_pred, expected[silent_and_heard], atol=1e-5, rtol=1e-4)
-    later = model.forward_shallow(sample + 0.1, timesteps, heard, deep)
-    expected = model.forward_shallow(sample.repeat(2, 1, 1, 1, 1) + 0.1, timesteps, model.hear(both), expected_deep)
-    torch.testing.assert_close(later, expected[silent_and_heard], atol=1e-5, rtol=1e-4)
+    audio_context = model.project_audio(audio, guided=True)
+    expected, expected_deep = model.forward_full(sample.repeat(2, 1, 1, 1, 1), timesteps, model.project_audio(both))
+    noise_pred, deep = model.forward_full(sample, timesteps, audio_context)
+    both_branches = slice(None) if "add_audio_layer" not in changes else slice(2)  # without audio all are alike
+    torch.testing.assert_close(noise_pred, expected[both_branches], atol=1e-5, rtol=1e-4)
+    later = model.forward_shallow(sample + 0.1, timesteps, audio_context, deep)
+    expected = model.forward_shallow(
+        sample.repeat(2, 1, 1, 1, 1) + 0.1, timesteps, model.project_audio(both), expected_deep
+    )
+    torch.testing.assert_close(later, expected[both_branches], atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_shallow_step_runs_only_the_outermost_layer():
     model, (sample, timesteps, audio) = small_unet(), small_inputs()
-    heard = model.hear(audio)
-    _, cached = model.forward_full(sample, timesteps, heard)
+    audio_context = model.project_audio(audio)
+    _, cached = model.forward_full(sample, timesteps, audio_context)
     for block in (
         *model.down_blocks,
         model.mid_block,
@@ -106,7 +109,7 @@ def test_shallow_step_runs_only_the_outermost_layer():
         model.get_submodule("up_blocks.1.resnets.0"),
     ):
         block.register_forward_pre_hook(lambda *_: pytest.fail("a deep layer was run"))
-    fresh = model.forward_shallow(sample + 0.1, timesteps - 20, heard, cached)
+    fresh = model.forward_shallow(sample + 0.1, timesteps - 20, audio_context, cached)
     assert fresh.shape == (1, SMALL_SPEC.out_channels, 3, 8, 8)
 
 
@@ -127,7 +130,7 @@ def test_audio_in_four_dimensions_is_the_same_audio():
 
 
 @torch.no_grad()
-def test_each_frame_hears_its_own_audio_window():
+def test_each_frame_is_conditioned_on_its_own_audio_window():
     # Without motion modules frames are only joined by norms, which do not care about their order.
     model, (sample, timesteps, audio) = small_unet(use_motion_module=False), small_inputs()
     order = [2, 0, 1]
@@ -155,6 +158,20 @@ def test_network_starts_with_zero_prediction_and_idle_motion_modules():
     without = small_unet(use_motion_module=False)
     without.load_state_dict({key: with_motion.state_dict()[key] for key in without.state_dict()})
     torch.testing.assert_close(with_motion(sample, timesteps, audio), without(sample, timesteps, audio))
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"motion_module_mid_block": True, "motion_num_transformer_block": 2}])
+@torch.no_grad()
+def test_every_projection_is_called_as_a_module(changes, guided):
+    model, (sample, timesteps, audio) = small_unet(**changes), small_inputs()
+    projections = {name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))}
+    called = set()
+    for name in projections:
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
+    model.forward_full(sample, timesteps, model.project_audio(audio, guided=guided))
+    assert len(projections) > 80
+    assert called == projections
 
 
 @torch.no_grad()

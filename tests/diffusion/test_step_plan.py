@@ -9,27 +9,29 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise
-from latentsync.diffusion.plan import Features, network_calls, plan_steps
+from latentsync.diffusion.step_plan import FeatureCacheMode, network_calls, plan_steps
 
 TWENTY = NoiseSchedule().timesteps(20)
 SHARES = st.floats(0, 1)
 
 
 class Recorder:
-    """Notes what it is asked, and holds kept features as the real predictor does: with or without a guided half."""
+    """Notes what it is asked, and holds kept cache_mode as the real predictor does: with or without a guided half."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, float, Features]] = []
+        self.asked: list[tuple[int, float, FeatureCacheMode]] = []
         self.kept: bool | None = None
 
-    def begin(self, fixed: Tensor, audio: Tensor) -> None:
+    def begin(self, conditioning: Tensor, audio: Tensor) -> None:
         self.kept = None
 
-    def predict(self, latents: Tensor, timestep: int, guidance_scale: float, features: Features = "fresh") -> Tensor:
-        self.asked.append((timestep, guidance_scale, features))
-        if features == "keep":
+    def predict(
+        self, latents: Tensor, timestep: int, guidance_scale: float, cache_mode: FeatureCacheMode = "fresh"
+    ) -> Tensor:
+        self.asked.append((timestep, guidance_scale, cache_mode))
+        if cache_mode == "keep":
             self.kept = guidance_scale > 1
-        assert features != "reuse" or self.kept == (guidance_scale > 1)
+        assert cache_mode != "reuse" or self.kept == (guidance_scale > 1)
         return 0.1 * latents
 
 
@@ -41,7 +43,7 @@ def test_without_options_every_step_is_whole_and_guided() -> None:
 
 def test_the_published_cache_computes_every_third_step() -> None:
     plan = plan_steps(TWENTY, 1.5, cache_interval=3)
-    assert [index for index, step in enumerate(plan) if step.features == "keep"] == [0, 3, 6, 9, 12, 15, 18]
+    assert [index for index, step in enumerate(plan) if step.cache_mode == "keep"] == [0, 3, 6, 9, 12, 15, 18]
     assert network_calls(plan) == {"full guided": 7, "shallow guided": 13}
 
 
@@ -49,7 +51,7 @@ def test_guidance_is_given_between_two_shares_of_the_steps() -> None:
     plan = plan_steps(TWENTY, 2.0, (0.25, 0.75))
     assert [index for index, step in enumerate(plan) if step.guidance_scale == 2.0] == list(range(5, 15))
     assert {step.guidance_scale for step in plan} == {1.0, 2.0}
-    assert [index for index, step in enumerate(plan) if step.switches] == [5, 15]
+    assert [index for index, step in enumerate(plan) if step.guidance_changes] == [5, 15]
     assert network_calls(plan) == {"full": 10, "full guided": 10}
 
 
@@ -65,7 +67,7 @@ def test_features_are_kept_anew_where_guidance_ends() -> None:
         *("full", "shallow"),
     ]
     odd = plan_steps(range(6, 0, -1), 1.5, (0.0, 0.5), 3)
-    assert [step.features for step in odd] == ["keep", "reuse", "reuse"] * 2
+    assert [step.cache_mode for step in odd] == ["keep", "reuse", "reuse"] * 2
 
 
 @given(shares=st.tuples(SHARES, SHARES), interval=st.integers(1, 6), steps=st.integers(1, 30))
@@ -78,6 +80,6 @@ def test_reused_features_always_fit(shares: tuple[float, float], interval: int, 
     denoise(network, noise, condition, NoiseSchedule(), options)
     assert len(network.asked) == steps
     longest = 0
-    for _, _, features in network.asked:
-        longest = longest + 1 if features == "reuse" else 0
+    for _, _, cache_mode in network.asked:
+        longest = longest + 1 if cache_mode == "reuse" else 0
         assert longest < interval

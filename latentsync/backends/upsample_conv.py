@@ -1,8 +1,7 @@
-"""Nearest-neighbour doubling and a 3x3 convolution as one transposed convolution: 4/9 of the products.
+"""Nearest-neighbor doubling and a 3x3 convolution as one transposed convolution: 4/9 of the products.
 
-Doubling shows every pixel to the kernel up to four times. What the kernel multiplies by the same pixel is added up
-beforehand, which leaves a 4x4 kernel that is moved by two (Shi et al. 2016, arXiv 1609.07009). Only the order of
-additions differs from doing both.
+After doubling, the kernel covers copies of the same pixel. The weights that meet the same pixel are summed beforehand,
+which gives a 4x4 kernel of stride 2 (Shi et al. 2016, arXiv 1609.07009). Only the order of additions differs.
 """
 
 import torch
