@@ -39,20 +39,15 @@ def prepare_compiled(unet):
 BACKENDS = [optimize_unet_for_cpu, prepare_unet, prepare_compiled]
 
 
-@torch.no_grad()
 def test_a_lora_on_any_projection_changes_the_plain_network():
-    unet, inputs = small_unet(), small_inputs()
+    unet, inputs = small_unet(), small_inputs(size=4)
     names = projections(unet)
     layers = attach(unet, names)
     assert len(layers) == len(names) > 80
-    before = [layer.lora_B["default"].weight.clone() for layer in layers]
-    for layer in layers:
-        layer.lora_B["default"].weight.zero_()
-    expected = unet(*inputs)
-    for name, layer, weight in zip(names, layers, before, strict=True):
-        layer.lora_B["default"].weight.copy_(weight)
-        assert (unet(*inputs) - expected).abs().max() > 1e-7, name
-        layer.lora_B["default"].weight.zero_()
+    # The derivative of the output with respect to every adapter, instead of one run for each.
+    unet(*inputs).square().sum().backward()
+    for name, layer in zip(names, layers, strict=True):
+        assert layer.lora_B["default"].weight.grad.abs().max() > 0, name
 
 
 @pytest.mark.parametrize("prepare", BACKENDS)
