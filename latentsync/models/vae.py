@@ -45,7 +45,7 @@ class LatentPosterior(Protocol):
         ...
 
 
-class EncodedImages(Protocol):
+class CodecEncoding(Protocol):
     """Result of `LatentCodec.encode`."""
 
     @property
@@ -54,7 +54,7 @@ class EncodedImages(Protocol):
         ...
 
 
-class DecodedImages(Protocol):
+class CodecDecoding(Protocol):
     """Result of `LatentCodec.decode`."""
 
     @property
@@ -97,11 +97,11 @@ class LatentCodec(Protocol):
         """Of images and latents."""
         ...
 
-    def encode(self, x: Tensor, /) -> EncodedImages:
+    def encode(self, x: Tensor, /) -> CodecEncoding:
         """Encode images (n, 3, h, w) in [-1, 1], h and w multiples of 8."""
         ...
 
-    def decode(self, z: Tensor, /) -> DecodedImages:
+    def decode(self, z: Tensor, /) -> CodecDecoding:
         """Decode unscaled latents (n, c, h, w) to images of 8h by 8w pixels."""
         ...
 

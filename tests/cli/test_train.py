@@ -262,19 +262,19 @@ MISTAKES = {
     "missing configuration": (None, ("nowhere.yaml",), "nowhere.yaml does not exist"),
     "unknown key": ("unet", ("run.learning=3",), "learning"),
     "missing folder": ("unet", ("data.train_data_dir=nowhere",), "'nowhere' does not exist"),
-    "missing list": ("unet", ("data.train_fileslist=nowhere.txt",), "'nowhere.txt' cannot be read"),
-    "folder as list": ("unet", ("data.train_fileslist=.",), "cannot be read"),
+    "missing list": ("unet", ("data.train_fileslist=nowhere.txt",), "Cannot read the clip list 'nowhere.txt'"),
+    "folder as list": ("unet", ("data.train_fileslist=.",), "Cannot read the clip list"),
     "empty list": ("unet", ("data.train_fileslist={tmp}/empty.txt",), "is empty"),
     "no list": ("unet", ("data.train_fileslist={root}/models/demo/unet.safetensors",), "is not a text file"),
-    "empty folder": ("syncnet", ("data.train_data_dir={tmp}",), "hold no .mp4 file"),
-    "empty validation folder": ("syncnet", ("data.val_data_dir={tmp}",), "hold no .mp4 file"),
+    "empty folder": ("syncnet", ("data.train_data_dir={tmp}",), "contain no .mp4 file"),
+    "empty validation folder": ("syncnet", ("data.val_data_dir={tmp}",), "contain no .mp4 file"),
     "missing weights": ("unet", ("ckpt.resume_ckpt_path=nowhere.pt",), "nowhere.pt does not exist"),
     "damaged weights": ("syncnet", ("ckpt.resume_ckpt_path={tmp}/empty.txt",), "empty.txt is damaged"),
     "other weights": ("unet", ("ckpt.resume_ckpt_path={root}/configs/syncnet.safetensors",), "does not fit"),
     "missing critic": ("unet", (*STAGE2, "data.syncnet_config_path=nowhere.yaml"), "nowhere.yaml does not exist"),
     "pixels without decoding": ("unet", ("run.use_syncnet=true",), "contradict each other"),
     "no such part": ("unet", ("run.trainable_modules=[nothing.]",), "fit no parameter"),
-    "no such mask": ("unet", ("data.mask_image_path=nomask",), "No mask 'nomask'"),
+    "no such mask": ("unet", ("data.mask_image_path=nomask",), "Mask 'nomask' not found"),
     "too large a batch": ("unet", ("data.batch_size=1000",), "fewer than the batch of 1000"),
     "fresh seed": ("unet", ("run.seed=-1",), "run.seed"),
     "file in the way": ("unet", ("data.train_output_dir={tmp}/empty.txt",), "Cannot write into the run folder"),
@@ -325,7 +325,7 @@ def test_what_is_missing_of_a_corpus_is_made(
     assert sorted(path.name for path in (corpus / "train").glob("*.mp4")) == ["00000_a.mp4", "00000_b.mp4"]
     assert all((corpus / "val" / path.name).read_bytes() == path.read_bytes() for path in whole.glob("*.mp4"))
     assert train_unet([*words, *into(tmp_path / "second"), "data.corpus.seed=5"]) == 1
-    assert "holds a corpus made with" in caplog.text
+    assert "holds a corpus generated with" in caplog.text
     assert train_unet([*words, *into(tmp_path / "third"), "data.val_data_dir="]) == 1
     assert "data.corpus makes FOLDER/train and FOLDER/val" in caplog.text
 
