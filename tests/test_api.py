@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from latentsync import api
 from latentsync.build.presets import PRESETS, folder_files, preset_files
 from latentsync.checkpoints.registry import default_root
 from latentsync.config.load import load_config
+from latentsync.diffusion.solvers import SOLVERS, DdimStep, register_solver
 from latentsync.errors import Cancelled, CheckpointError, ConfigError
 from latentsync.face.detection.mediapipe_detector import MediapipeDetector
 from latentsync.pipelines.job import ModelDefaults
@@ -173,6 +176,21 @@ def test_a_detector_of_ones_own_is_one_class(models: TinyModels, folder: Path, t
     assert len(made) == 1
 
 
+def test_a_solver_of_ones_own_makes_a_video(
+    pipe: latentsync.LipsyncPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SOLVERS, "mine", SOLVERS["ddim"])  # removes ours again
+    levels_seen: list[int] = []
+
+    def one_order(levels: Sequence[float], restarts: Collection[int]) -> list[DdimStep]:
+        levels_seen.append(len(levels))
+        return [DdimStep(*pair) for pair in pairwise(levels)]
+
+    register_solver("mine", one_order)
+    result = pipe(VIDEO, SPEECH, tmp_path / "out.mp4", preview=0.12, solver="mine", inference_steps=3)
+    assert (result.settings["solver"], result.generated_frames, levels_seen) == ("mine", 3, [4])
+
+
 def test_a_closed_pipeline_says_so(models: TinyModels, folder: Path, tmp_path: Path) -> None:
     pipe = latentsync.load_pipeline(folder, checkpoints=models.root, device="cpu,cpu")
     assert pipe(VIDEO, SPEECH, tmp_path / "out.mp4", preview=0.12).settings["device"] == "cpu,cpu"
@@ -188,6 +206,7 @@ def test_every_snippet_of_the_page_runs(
     # The page's demo model takes minutes on a CPU; everything else is what a reader runs.
     monkeypatch.setitem(PRESETS, "demo", replace(PRESETS["demo"], config=str(models.config)))
     monkeypatch.setattr(api, "default_root", lambda: models.root)
+    monkeypatch.setitem(SOLVERS, "euler", SOLVERS["ddim"])  # removes the page's own again
     (tmp_path / "assets").symlink_to(REPOSITORY / "assets")
     monkeypatch.chdir(tmp_path)
     page = PAGE.read_text(encoding="utf-8")
@@ -197,7 +216,7 @@ def test_every_snippet_of_the_page_runs(
         code = "\n" * page[: block.start(1)].count("\n") + block[1]
         exec(compile(code, str(PAGE), "exec"), names)  # noqa: S102 - our own page
     made = {path.name for path in tmp_path.glob("*.mp4")}
-    assert made == {"out.mp4", "job.mp4", "first.mp4", "fixed.mp4"}
+    assert made == {"out.mp4", "job.mp4", "first.mp4", "fixed.mp4", "euler.mp4"}
     printed = capsys.readouterr().out
     assert "second.mp4: Audio file missing.wav does not exist" in printed and "cancelled.mp4: cancelled" in printed
     with pytest.raises(Cancelled):

@@ -28,6 +28,7 @@ from latentsync.build.specs import build_schedule
 from latentsync.checkpoints import registry as checkpoints
 from latentsync.config.load import Config, load_config, load_syncnet_config
 from latentsync.diffusion.denoise import plan_window
+from latentsync.diffusion.solvers import solver_names
 from latentsync.diffusion.speed import SPEEDS, SamplerRequest
 from latentsync.diffusion.step_plan import network_calls
 from latentsync.errors import ConfigError, DependencyError
@@ -63,7 +64,7 @@ def variants(model_steps: int, model_guidance: float) -> list[Variant]:
     """The rows for a model with these default steps and guidance scale; baselines come before their variants."""
     half = max(model_steps // 2, 1)
     rows = [Variant(name, SamplerRequest(name)) for name in SPEEDS]
-    for solver in ("ddim", "dpm++", "unipc"):
+    for solver in solver_names():
         rows.append(Variant(f"{solver}, {half} steps", SamplerRequest(solver=solver, steps=half)))
     rows += [Variant(f"cache_interval {n}", SamplerRequest(cache_interval=n)) for n in (2, 3)]
     baseline, scale = "exact", model_guidance

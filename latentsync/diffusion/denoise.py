@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, get_args
+from typing import Protocol
 
 import torch
 from einops import repeat
 from torch import Tensor
 
-from latentsync.diffusion.ddim import NoiseSchedule, ddim_step
-from latentsync.diffusion.solvers import MultistepStep, Solver, SolverState, multistep, multistep_table
+from latentsync.diffusion.ddim import NoiseSchedule
+from latentsync.diffusion.solvers import Estimate, Solver, SolverState, SolverStep, find_solver
 from latentsync.diffusion.step_plan import FeatureCacheMode, PlannedStep, plan_steps
 from latentsync.errors import ConfigError
 
@@ -69,7 +69,7 @@ class SamplerOptions:
         cache_interval: every how many steps the deep U-Net layers are computed; 1 computes them always.
         published: as the published system does, sample the conditioning latents from the encoder's distribution
             (otherwise its mean is taken, the same for every window) and keep the decoder's colors.
-        solver: "ddim", as published, or "dpm++" or "unipc", which need fewer steps.
+        solver: "ddim", as published, "dpm++" or "unipc", which need fewer steps, or any other registered name.
         guidance_interval: fractions of the steps between which guidance is applied, 0 = noisiest, 1 = cleanest.
         model_steps: the number of steps that the model is usually sampled with. Solvers other than DDIM start at the
             noise level at which that many DDIM steps start, however few they take; None takes ``steps``.
@@ -79,15 +79,14 @@ class SamplerOptions:
     guidance_scale: float = 1.5
     cache_interval: int = 1
     published: bool = False
-    solver: Solver = "ddim"
+    solver: str = "ddim"
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     model_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or (self.model_steps is not None and self.model_steps < 1):
             raise ConfigError(f"Inference steps: got {self.steps} (model: {self.model_steps}), expected at least 1")
-        if self.solver not in get_args(Solver):
-            raise ConfigError(f"Solver: got {self.solver!r}, expected one of {', '.join(get_args(Solver))}")
+        find_solver(self.solver)
         low, high = interval = tuple(self.guidance_interval)
         object.__setattr__(self, "guidance_interval", interval)  # a list from YAML would have no hash
         if not 0 <= low <= high <= 1:
@@ -140,55 +139,37 @@ def denoise(
         (b, 4, f, h, w) clean, scaled latents.
     """
     predictor.begin(condition.stacked(), condition.audio)
-    advance = _ddim(schedule, options) if options.solver == "ddim" else _multistep(schedule, options)
-    for index, step in enumerate(plan_window(schedule, options)):
-        noise_pred = predictor.predict(latents, step.timestep, step.guidance_scale, step.cache_mode)
-        latents = advance(index, latents, noise_pred)
+    solver, state = find_solver(options.solver), SolverState()
+    levels, steps = _solver_steps(schedule, options, solver)
+    for planned, level, step in zip(_plan(schedule, options, solver), levels, steps):
+        output = predictor.predict(latents, planned.timestep, planned.guidance_scale, planned.cache_mode)
+        latents, state = step(latents, Estimate(schedule, output, latents, level), state)
     return latents
 
 
-@cache
 def plan_window(schedule: NoiseSchedule, options: SamplerOptions) -> tuple[PlannedStep, ...]:
     """Every network call that a window takes."""
-    if options.solver == "ddim":
+    return _plan(schedule, options, find_solver(options.solver))
+
+
+@cache
+def _plan(schedule: NoiseSchedule, options: SamplerOptions, solver: Solver) -> tuple[PlannedStep, ...]:
+    """The calls with a solver, which the caller looks up: a name may be registered again."""
+    if solver.leading_timesteps:
         timesteps = schedule.timesteps(options.steps)
     else:
         timesteps = schedule.spread_timesteps(options.steps, options.model_steps or options.steps)
     return plan_steps(timesteps, options.guidance_scale, options.guidance_interval, options.cache_interval)
 
 
-_Advance = Callable[[int, Tensor, Tensor], Tensor]
-"""(index of the step, latents, the network's output) -> latents at the next, cleaner level."""
-
-
-def _ddim(schedule: NoiseSchedule, options: SamplerOptions) -> _Advance:
-    pairs = schedule.alpha_pairs(options.steps)
-
-    def advance(index: int, latents: Tensor, prediction: Tensor) -> Tensor:
-        alpha, alpha_prev = pairs[index]
-        return ddim_step(latents, schedule.as_noise(prediction, latents, alpha), alpha, alpha_prev)
-
-    return advance
-
-
-def _multistep(schedule: NoiseSchedule, options: SamplerOptions) -> _Advance:
-    levels, table = _weights(schedule, options)
-    state = SolverState()
-
-    def advance(index: int, latents: Tensor, prediction: Tensor) -> Tensor:
-        nonlocal state
-        clean = schedule.as_clean(prediction, latents, levels[index])
-        latents, state = multistep(table[index], latents, clean, state)
-        return latents
-
-    return advance
-
-
 @cache
-def _weights(schedule: NoiseSchedule, options: SamplerOptions) -> tuple[list[float], tuple[MultistepStep, ...]]:
-    """The noise levels of a multistep solver, down to timestep 0 as in DDIM, and the weights of its steps."""
-    plan = plan_window(schedule, options)
+def _solver_steps(
+    schedule: NoiseSchedule, options: SamplerOptions, solver: Solver
+) -> tuple[list[float], tuple[SolverStep, ...]]:
+    """The noise levels of the steps, including the one where the last step ends, and the steps between them."""
+    plan = _plan(schedule, options, solver)
     alphas_cumprod = schedule.alphas_cumprod.tolist()
-    levels = [alphas_cumprod[timestep] for timestep in [*(step.timestep for step in plan), 0]]
+    levels = [alphas_cumprod[step.timestep] for step in plan]
+    levels.append(schedule.alpha_pairs(options.steps)[-1][1] if solver.leading_timesteps else alphas_cumprod[0])
     restarts = [index for index, step in enumerate(plan) if step.guidance_changes]
-    return levels, multistep_table(levels, restarts, corrected=options.solver == "unipc")
+    return levels, solver.steps(levels, restarts)

@@ -1,25 +1,108 @@
-"""Multistep solvers of the sampling equation: DPM-Solver++(2M) and UniPC, which need fewer steps than DDIM.
+"""Solvers of the sampling equation by name: DDIM, DPM-Solver++(2M), UniPC, and any that `register_solver` adds.
 
-Both go from step to step by the exact solution of the equation's linear part and a polynomial through the clean
-estimates of the steps before (Lu et al. 2022, https://arxiv.org/abs/2211.01095, eq. 13 and algorithm 2). UniPC (Zhao et
-al. 2023, https://arxiv.org/abs/2302.04867, B(h) = e^h - 1, order 2) in addition redoes each step once the estimate at
-its end is known; that costs no further call of the network.
+The multistep solvers go from step to step by the exact solution of the equation's linear part and a polynomial through
+the clean estimates of the steps before (Lu et al. 2022, https://arxiv.org/abs/2211.01095, eq. 13 and algorithm 2), and
+need fewer steps than DDIM. UniPC (Zhao et al. 2023, https://arxiv.org/abs/2302.04867, B(h) = e^h - 1, order 2) in
+addition redoes each step once the estimate at its end is known; that costs no further call of the network.
 
 With alpha the square root of alpha_cumprod, sigma that of 1 - alpha_cumprod, and lambda = log(alpha / sigma), every
-step is a weighted sum of latents and clean estimates. The weights are Python floats computed before the first step.
+multistep step is a weighted sum of latents and clean estimates. The weights are Python floats computed before the first
+step.
+
+Importing this module does not import torch, so that command lines can list the names at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+from latentsync.errors import ConfigError
 
-Solver = Literal["ddim", "dpm++", "unipc"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latentsync.diffusion.ddim import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the network predicts at one step, readable as noise or as clean latents whatever it was trained for.
+
+    Attributes:
+        schedule: the model's noise schedule.
+        prediction: the network's output, guided; any shape.
+        sample: the noisy latents it was computed for, same shape.
+        level: alpha_cumprod of these latents.
+    """
+
+    schedule: NoiseSchedule
+    prediction: Tensor
+    sample: Tensor
+    level: float
+
+    @property
+    def noise(self) -> Tensor:
+        """The predicted noise, same shape as the latents."""
+        return self.schedule.as_noise(self.prediction, self.sample, self.level)
+
+    @property
+    def clean(self) -> Tensor:
+        """The predicted clean latents, same shape."""
+        return self.schedule.as_clean(self.prediction, self.sample, self.level)
+
+
+class SolverStep(Protocol):
+    """One step of a solver."""
+
+    def __call__(self, sample: Tensor, estimate: Estimate, state: SolverState) -> tuple[Tensor, SolverState]:
+        """Go on to the next noise level.
+
+        Args:
+            sample: noisy latents at this step, any shape.
+            estimate: the network's prediction for them.
+            state: what the step before returned.
+
+        Returns:
+            Latents at the next, cleaner level, same shape and dtype, and the state for the next step.
+        """
+        ...
+
+
+MakeSteps = Callable[[Sequence[float], Collection[int]], Sequence[SolverStep]]
+"""(n + 1 noise levels as rising alpha_cumprod, steps that must not look back) -> n steps; see `multistep_table`."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A registered solver.
+
+    Attributes:
+        make_steps: called once for every combination of sampler options.
+        leading_timesteps: sample at the published timesteps, evenly spaced in time. Otherwise the steps are evenly
+            spaced in the log signal-to-noise ratio, which solvers of higher order need.
+    """
+
+    make_steps: MakeSteps
+    leading_timesteps: bool = False
+
+    def steps(self, levels: Sequence[float], restarts: Collection[int]) -> tuple[SolverStep, ...]:
+        """The steps between n + 1 noise levels.
+
+        Raises:
+            ConfigError: the solver makes another number of steps.
+        """
+        made = tuple(self.make_steps(levels, restarts))
+        if len(made) != len(levels) - 1:
+            raise ConfigError(
+                f"Solver {self.make_steps}: got {len(made)} steps for {len(levels)} noise levels, expected "
+                f"{len(levels) - 1}; return one step for every pair of neighbouring levels"
+            )
+        return made
 
 
 @dataclass(frozen=True)
@@ -34,7 +117,7 @@ class WeightedSum:
 
         Summed in at least single precision: in the sum large numbers nearly cancel.
         """
-        total = sample.to(torch.promote_types(sample.dtype, torch.float32)) * self.sample
+        total = (sample if sample.element_size() >= 4 else sample.float()) * self.sample
         for weight, clean in zip(self.cleans, cleans):
             total = total + clean * weight
         return total.to(sample.dtype)
@@ -46,6 +129,24 @@ class MultistepStep:
 
     predict: WeightedSum
     correct: WeightedSum | None = None
+
+    def __call__(self, sample: Tensor, estimate: Estimate, state: SolverState) -> tuple[Tensor, SolverState]:
+        """See `SolverStep`."""
+        return multistep(self, sample, estimate.clean, state)
+
+
+@dataclass(frozen=True)
+class DdimStep:
+    """One DDIM step between two noise levels; it needs no earlier estimates."""
+
+    level: float
+    to_level: float
+
+    def __call__(self, sample: Tensor, estimate: Estimate, state: SolverState) -> tuple[Tensor, SolverState]:
+        """See `SolverStep`."""
+        from latentsync.diffusion.ddim import ddim_step  # imports torch
+
+        return ddim_step(sample, estimate.noise, self.level, self.to_level), state
 
 
 @dataclass(frozen=True)
@@ -143,3 +244,52 @@ def _corrector(levels: Sequence[float]) -> WeightedSum:
     earlier = (second - 2 * third) / grown / (1 - ratio)
     end = second / grown - earlier
     return WeightedSum(keep, (gain * end, gain * (1 - end - earlier / ratio), gain * earlier / ratio))
+
+
+def _ddim_steps(levels: Sequence[float], restarts: Collection[int]) -> tuple[DdimStep, ...]:
+    return tuple(DdimStep(*pair) for pair in pairwise(levels))
+
+
+SOLVERS: dict[str, Solver] = {
+    "ddim": Solver(_ddim_steps, leading_timesteps=True),
+    "dpm++": Solver(multistep_table),
+    "unipc": Solver(partial(multistep_table, corrected=True)),
+}
+_BUILT_IN = frozenset(SOLVERS)
+
+
+def register_solver(name: str, make_steps: MakeSteps, *, leading_timesteps: bool = False) -> None:
+    """Make a solver available under a name, as the ``solver`` of every job made afterwards.
+
+    Args:
+        name: registering one's own name again replaces the solver, so that a notebook's cell can be run twice.
+        make_steps: maps noise levels to steps, see `MakeSteps`. Steps that are weighted sums of latents and clean
+            estimates are `MultistepStep`; any other callable of that kind may be returned too, see `SolverStep`.
+        leading_timesteps: see `Solver`.
+
+    Raises:
+        ConfigError: the name is empty or that of a built-in solver.
+    """
+    if not name or name in _BUILT_IN:
+        raise ConfigError(
+            f"Solver name: got {name!r}, expected a new one (built in are {', '.join(sorted(_BUILT_IN))})"
+        )
+    SOLVERS[name] = Solver(make_steps, leading_timesteps)
+
+
+def solver_names() -> tuple[str, ...]:
+    """The names of all registered solvers, the built-in ones first."""
+    return tuple(SOLVERS)
+
+
+def find_solver(name: str) -> Solver:
+    """The solver of a name.
+
+    Raises:
+        ConfigError: no solver has that name.
+    """
+    if name not in SOLVERS:
+        raise ConfigError(
+            f"Solver: got {name!r}, expected one of {', '.join(SOLVERS)}; import the module that registers it"
+        )
+    return SOLVERS[name]

@@ -9,7 +9,6 @@ from latentsync.errors import ConfigError
 
 if TYPE_CHECKING:
     from latentsync.diffusion.denoise import SamplerOptions
-    from latentsync.diffusion.solvers import Solver
 
 PUBLISHED_CACHE_INTERVAL = 3
 WHOLE = (0.0, 1.0)
@@ -32,7 +31,7 @@ class Speed:
 
     steps_ratio: float = 1.0
     min_steps: int = 1
-    solver: Solver = "ddim"
+    solver: str = "ddim"
     cache_interval: int = 1
     guidance_interval: tuple[float, float] = WHOLE
 
@@ -65,7 +64,7 @@ class SamplerRequest:
     speed: str = "exact"
     steps: int | None = None
     guidance_scale: float | None = None
-    solver: Solver | None = None
+    solver: str | None = None
     cache_interval: int | None = None
     deepcache: bool = False
     guidance_interval: tuple[float, float] | None = None

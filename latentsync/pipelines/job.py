@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from latentsync.diffusion.solvers import SOLVERS
 from latentsync.diffusion.speed import PUBLISHED_CACHE_INTERVAL, SPEEDS, SamplerRequest
 from latentsync.errors import ConfigError, MediaError
 from latentsync.media.output_file import check_output, partial_path
@@ -41,7 +42,6 @@ ProgressCallback = Callable[[int, int], None]
 """(frames done, frames in all): called in the thread that runs the job, first with 0, then after every frame."""
 
 # The same as in the modules that own them, whose libraries take long to import (a test compares them).
-SOLVERS = ("ddim", "dpm++", "unipc")
 LOOPS = ("pingpong", "hold", "error")
 FACES = ("largest", "leftmost", "rightmost", "center")
 _DAY = 86400
@@ -113,7 +113,7 @@ class LipsyncJob:
     solver: str | None = field(
         default=None,
         metadata=job_option(
-            ChoiceValue(SOLVERS), "ddim (as published), dpm++ or unipc, which need fewer steps; default: by speed"
+            ChoiceValue(SOLVERS.keys()), "ddim is as published, dpm++ and unipc need fewer steps; default: by speed"
         ),
     )
     guidance_interval: tuple[float, float] | None = field(
@@ -239,7 +239,7 @@ class LipsyncJob:
             speed=self.speed,
             steps=self.inference_steps,
             guidance_scale=self.guidance_scale,
-            solver=self.solver,  # type: ignore[arg-type]  # checked by the option's choices
+            solver=self.solver,
             cache_interval=self.cache_interval,
             deepcache=self.enable_deepcache,
             guidance_interval=self.guidance_interval,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
@@ -137,9 +137,13 @@ class NumberValue:
 
 @dataclass(frozen=True)
 class ChoiceValue:
-    """One of several words -> str."""
+    """One of several words -> str.
 
-    choices: Sequence[str]
+    Attributes:
+        choices: read at every use, so that a live view, such as a dictionary's keys, may grow.
+    """
+
+    choices: Collection[str]
 
     @property
     def expected(self) -> str:

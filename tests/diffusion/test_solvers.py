@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,8 +16,20 @@ from torch import Tensor
 
 from latentsync.diffusion.ddim import NoiseSchedule
 from latentsync.diffusion.denoise import SamplerOptions, WindowCondition, denoise
-from latentsync.diffusion.solvers import Solver, SolverState, multistep, multistep_table
+from latentsync.diffusion.solvers import (
+    SOLVERS,
+    DdimStep,
+    MultistepStep,
+    SolverState,
+    WeightedSum,
+    multistep,
+    multistep_table,
+    register_solver,
+    solver_names,
+)
 from latentsync.diffusion.step_plan import FeatureCacheMode
+from latentsync.errors import ConfigError
+from latentsync.pipelines.job import LipsyncJob
 
 NOISE = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 PUBLISHED = {
@@ -67,7 +83,7 @@ def sample(schedule: NoiseSchedule, noise: Tensor = NOISE, **options: Any) -> Te
     return denoise(MixtureDenoiser(schedule), noise, condition(), schedule, SamplerOptions(**options))
 
 
-def diffusers_scheduler(solver: Solver, prediction: str) -> Any:
+def diffusers_scheduler(solver: str, prediction: str) -> Any:
     if solver == "dpm++":
         return DPMSolverMultistepScheduler(**PUBLISHED, prediction_type=prediction, algorithm_type="dpmsolver++")
     return UniPCMultistepScheduler(**PUBLISHED, prediction_type=prediction, solver_type="bh2", predict_x0=True)
@@ -76,7 +92,7 @@ def diffusers_scheduler(solver: Solver, prediction: str) -> Any:
 @pytest.mark.parametrize("steps", [1, 2, 6, 12])
 @pytest.mark.parametrize("prediction", ["epsilon", "sample"])
 @pytest.mark.parametrize("solver", ["dpm++", "unipc"])
-def test_steps_equal_those_of_diffusers(solver: Solver, prediction: str, steps: int) -> None:
+def test_steps_equal_those_of_diffusers(solver: str, prediction: str, steps: int) -> None:
     schedule = NoiseSchedule(prediction_type=prediction)  # type: ignore[arg-type]
     timesteps = schedule.spread_timesteps(steps, 20)
     theirs = diffusers_scheduler(solver, prediction)
@@ -92,7 +108,7 @@ def test_steps_equal_those_of_diffusers(solver: Solver, prediction: str, steps: 
 
 
 @pytest.mark.parametrize("solver", ["dpm++", "unipc"])
-def test_either_kind_of_prediction_gives_the_same_video(solver: Solver) -> None:
+def test_either_kind_of_prediction_gives_the_same_video(solver: str) -> None:
     kinds = NoiseSchedule(prediction_type="epsilon"), NoiseSchedule(prediction_type="sample")
     noise, clean = (sample(kind, solver=solver, steps=8) for kind in kinds)
     torch.testing.assert_close(noise, clean, atol=1e-6, rtol=0)
@@ -120,7 +136,7 @@ def test_errors_fall_with_the_order_of_the_solver(corrected: bool | None, order:
 
 
 @pytest.mark.parametrize("solver", ["dpm++", "unipc"])
-def test_six_steps_come_as_near_to_a_thousand_of_ddim_as_twenty_do(solver: Solver) -> None:
+def test_six_steps_come_as_near_to_a_thousand_of_ddim_as_twenty_do(solver: str) -> None:
     schedule = NoiseSchedule()
     noise = torch.randn(1, 4, 2, 32, 32, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     fine = sample(schedule, noise, steps=999, guidance_scale=1.0)
@@ -169,3 +185,63 @@ def test_half_precision_stays_near_single() -> None:
     )
     assert half.dtype == torch.float16
     torch.testing.assert_close(half.float(), single, atol=0.05, rtol=0)
+
+
+def euler(levels: Sequence[float], restarts: Collection[int]) -> list[MultistepStep]:
+    """DDIM's step in terms of the clean estimate."""
+    steps = []
+    for level, to_level in pairwise(levels):
+        keep = ((1 - to_level) / (1 - level)) ** 0.5
+        steps.append(MultistepStep(WeightedSum(keep, (to_level**0.5 - keep * level**0.5,))))
+    return steps
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes what a test registers as "mine"."""
+    monkeypatch.setitem(SOLVERS, "mine", SOLVERS["ddim"])
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_registered_solver_samples_and_is_a_choice_of_jobs() -> None:
+    schedule = NoiseSchedule()
+    register_solver("mine", euler, leading_timesteps=True)
+    made = sample(schedule, solver="mine", steps=5)
+    torch.testing.assert_close(made, sample(schedule, solver="ddim", steps=5), atol=1e-6, rtol=0)
+    register_solver("mine", euler)  # again, with other timesteps
+    assert not torch.allclose(sample(schedule, solver="mine", steps=5), made, atol=1e-3)
+    paths = {"video_path": "a", "audio_path": "b", "video_out_path": "c"}
+    assert LipsyncJob.from_dict({**paths, "solver": "mine"}).solver == "mine"
+    assert LipsyncJob.json_schema()["properties"]["solver"]["enum"] == [*solver_names(), None]
+    assert "mine" in LipsyncJob.command_line()["--solver"]["choices"]
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_solver_may_return_any_callable_steps() -> None:
+    schedule = NoiseSchedule(prediction_type="sample")
+    register_solver("mine", lambda levels, restarts: [DdimStep(*pair) for pair in pairwise(levels)])
+    register_solver("mine", SOLVERS["mine"].make_steps, leading_timesteps=True)
+    assert torch.equal(sample(schedule, solver="mine", steps=4), sample(schedule, solver="ddim", steps=4))
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_wrong_number_of_steps_or_a_taken_name_is_refused() -> None:
+    register_solver("mine", lambda levels, restarts: euler(levels[1:], restarts))
+    with pytest.raises(ConfigError, match="got 3 steps for 5 noise levels, expected 4"):
+        sample(NoiseSchedule(), solver="mine", steps=4)
+    for name in ("", "ddim"):
+        with pytest.raises(ConfigError, match="built in are ddim, dpm"):
+            register_solver(name, euler)
+
+
+def test_an_unknown_solver_is_refused_with_the_known_names() -> None:
+    with pytest.raises(ConfigError, match=r"got 'heun', expected one of ddim, dpm\+\+, unipc.*; import the module"):
+        SamplerOptions(solver="heun")
+    with pytest.raises(ConfigError, match=r"solver: got 'heun', expected one of ddim, dpm\+\+, unipc"):
+        LipsyncJob.from_dict({"video_path": "a", "audio_path": "b", "video_out_path": "c", "solver": "heun"})
+
+
+def test_names_are_listed_without_importing_torch() -> None:
+    code = "import sys; from latentsync.diffusion import solvers; print(solvers.solver_names(), 'torch' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == "('ddim', 'dpm++', 'unipc') False"

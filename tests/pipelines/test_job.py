@@ -11,14 +11,12 @@ from typing import Any, get_args
 
 import pytest
 
-from latentsync.diffusion.solvers import Solver
 from latentsync.errors import ConfigError, MediaError
 from latentsync.face.tracking.selection import CHOICES
 from latentsync.media.timeline import LoopMode
 from latentsync.pipelines.job import (
     FACES,
     LOOPS,
-    SOLVERS,
     FrameLog,
     FrameSpan,
     LipsyncJob,
@@ -113,7 +111,7 @@ def test_what_is_left_open_follows_from_speed_and_model() -> None:
 
 
 def test_choices_are_those_of_the_modules_that_own_them() -> None:
-    assert get_args(Solver) == SOLVERS and get_args(LoopMode) == LOOPS and CHOICES == FACES
+    assert get_args(LoopMode) == LOOPS and CHOICES == FACES
 
 
 def test_output_that_is_an_input_is_refused_even_with_overwrite(inputs: tuple[Path, Path]) -> None:
