@@ -14,8 +14,9 @@ from einops import rearrange
 from torch import Tensor
 
 from latentsync.errors import ConfigError, MediaError
+from latentsync.losses.region import lower_half
 from latentsync.media.audio.syncnet_mel import COLUMNS_PER_SECOND, VIDEO_FPS, mel_columns, num_mel_windows
-from latentsync.models.stable_syncnet import StableSyncNet, cosine, lower_half
+from latentsync.models.stable_syncnet import StableSyncNet, cosine
 
 Curve = npt.NDArray[np.float64]
 

@@ -155,11 +155,6 @@ class StableSyncNet(nn.Module):
         return self.visual_encoder(image), self.audio_encoder(audio)
 
 
-def lower_half(images: Tensor) -> Tensor:
-    """Keep the rows from height // 2 on: (..., h, w) -> (..., h - h // 2, w)."""
-    return images[..., images.shape[-2] // 2 :, :]
-
-
 def stack_frames(images: Tensor) -> Tensor:
     """Put frames on channels as StableSyncNet takes them: (b, c, f, h, w) -> (b, f * c, h, w)."""
     return images.transpose(1, 2).flatten(1, 2)

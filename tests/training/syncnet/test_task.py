@@ -11,9 +11,10 @@ from latentsync.data.sampling.sample_rng import SampleRng
 from latentsync.data.sampling.samples import SyncNetBatch
 from latentsync.errors import ConfigError
 from latentsync.losses.objective import Objective
+from latentsync.losses.region import lower_half
 from latentsync.losses.sync import contrastive_loss, syncnet_bce
 from latentsync.losses.terms import SYNCNET_LOSSES
-from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec, lower_half
+from latentsync.models.stable_syncnet import StableSyncNet, StableSyncNetSpec, SyncNetEncoderSpec
 from latentsync.models.vae import encode_latents
 from latentsync.models.weights.state_dict import read_state_dict
 from latentsync.synthetic.speech.visemes import MOUTH_PARAMETERS
