@@ -7,6 +7,7 @@ error: this module has to work when others do not.
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -224,7 +226,8 @@ def _encoder() -> Finding:
 
 def _mediapipe() -> Finding:
     remedy = f"run: {install_command()}; mediapipe 0.10.21 is the newest that contains its models"
-    mediapipe, problem = _import("mediapipe")
+    with redirect_stderr(io.StringIO()):  # with protobuf 6 the import prints a harmless line about GetPrototype
+        mediapipe, problem = _import("mediapipe")
     if mediapipe is None:
         return Finding("faces", "mediapipe", "missing", problem, remedy)
     models = Path(mediapipe.__file__).parent / "modules" / "face_landmark" / "face_landmark.tflite"
