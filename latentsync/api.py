@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from latentsync.build.presets import PRESETS, ModelFiles, copy_model, folder_files, preset_files
+from latentsync.build.presets import PRESETS, ModelFiles, copy_model, folder_files, preset_files, with_lora
 from latentsync.checkpoints.registry import default_root
 from latentsync.errors import ConfigError
 from latentsync.pipelines.job import LipsyncJob, LipsyncResult, ModelDefaults, ProgressCallback
@@ -51,7 +50,7 @@ def load_pipeline(  # noqa: PLR0913 - the keywords of the front door
             `latentsync.face.detection.detector.FaceDetector`; it is called once per video.
         checkpoints: folder of the weights; None is the default one.
         window_batch_size: windows that go through the U-Net together, for large GPUs.
-        lora: file with a low-rank adaptation to merge into the U-Net.
+        lora: low-rank adaptation to merge into the U-Net: a file, or the folder that peft saves.
 
     Raises:
         ConfigError: an unknown name, or an option that cannot be used here.
@@ -61,9 +60,7 @@ def load_pipeline(  # noqa: PLR0913 - the keywords of the front door
     from latentsync.build.pipeline import build_face_detector, build_pipeline
 
     root = default_root() if checkpoints is None else Path(checkpoints)
-    files = _model_files(name, root)
-    if lora is not None:
-        files = replace(files, lora=Path(lora))
+    files = with_lora(_model_files(name, root), None if lora is None else Path(lora))
     placement = choose_placement(
         str(device),
         str(dtype).removeprefix("torch."),
@@ -97,6 +94,11 @@ class LipsyncPipeline:
     def __init__(self, engine: LipsyncEngine, files: ModelFiles) -> None:
         self._engine: LipsyncEngine | None = engine
         self.files = files
+
+    def __repr__(self) -> str:
+        """The model, and the device or that the pipeline is closed."""
+        where = "closed" if self._engine is None else f"device={self._engine.settings.get('device')!r}"
+        return f"<LipsyncPipeline {self.name!r}, {where}>"
 
     @classmethod
     def from_pretrained(cls, source: _Path, **options: Any) -> LipsyncPipeline:

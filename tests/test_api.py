@@ -194,8 +194,10 @@ def test_a_solver_of_ones_own_makes_a_video(
 def test_a_closed_pipeline_says_so(models: TinyModels, folder: Path, tmp_path: Path) -> None:
     pipe = latentsync.load_pipeline(folder, checkpoints=models.root, device="cpu,cpu")
     assert pipe(VIDEO, SPEECH, tmp_path / "out.mp4", preview=0.12).settings["device"] == "cpu,cpu"
+    assert repr(pipe) == "<LipsyncPipeline 'mine', device='cpu,cpu'>"
     pipe.close()
     pipe.close()
+    assert repr(pipe) == "<LipsyncPipeline 'mine', closed>"
     with pytest.raises(ConfigError, match="model mine is closed"):
         pipe(VIDEO, SPEECH, tmp_path / "two.mp4")
 

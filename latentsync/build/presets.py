@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latentsync.checkpoints import registry as checkpoints
@@ -87,7 +87,7 @@ class ModelFiles:
         name: of the model, for reports.
         config_path: the configuration.
         unet, audio_encoder, vae: weights; the VAE may be a folder.
-        lora: a low-rank adaptation to merge into the U-Net.
+        lora: a low-rank adaptation to merge into the U-Net: a file or peft's folder.
     """
 
     name: str
@@ -175,6 +175,19 @@ def folder_files(folder: Path, root: Path | None = None) -> ModelFiles:
         audio_encoder = audio_encoder or checkpoints.resolve(audio_name, root)
         vae = vae or checkpoints.resolve(vae_name, root)
     return ModelFiles(folder.resolve().name, config_path, unet, audio_encoder, vae)
+
+
+def with_lora(files: ModelFiles, path: Path | None) -> ModelFiles:
+    """The same files with a low-rank adaptation to merge into the U-Net; None changes nothing.
+
+    Raises:
+        CheckpointError: there is neither a file nor a folder of that name.
+    """
+    if path is None:
+        return files
+    if not path.exists():
+        raise CheckpointError(f"LoRA {path} does not exist; expected a .safetensors or .pt file, or peft's folder")
+    return replace(files, lora=path)
 
 
 def copy_model(files: ModelFiles, folder: Path) -> Path:

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args
 
 from latentsync.backends.memory import Memory
-from latentsync.build.presets import DETECTORS, PRESETS, ModelFiles, custom_files, preset_files
+from latentsync.build.presets import DETECTORS, PRESETS, ModelFiles, custom_files, preset_files, with_lora
 from latentsync.checkpoints.folders import default_root
 from latentsync.errors import ConfigError, LatentSyncError
 from latentsync.pipelines.job import LipsyncJob
@@ -48,6 +48,7 @@ def inference_parser() -> argparse.ArgumentParser:
     add("--preset", choices=list(PRESETS), help="default: the best one whose weights are here")
     add("--unet_config_path", type=Path, help="with --inference_ckpt_path: a U-Net of your own instead of a preset")
     add("--inference_ckpt_path", type=Path, help="weights that fit --unet_config_path")
+    add("--lora", type=Path, metavar="PATH", help="LoRA of this U-Net to merge while loading: a file or peft's folder")
     add("--checkpoints", type=Path, default=default_root(), help="checkpoint folder; default: the standard folders")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--devices", help="instead of --device: several of this computer, cuda:0,cuda:1, or all")
@@ -75,6 +76,10 @@ def select_files(options: argparse.Namespace) -> ModelFiles:
         ConfigError: a configuration without weights or the reverse, or both beside a preset.
         CheckpointError: something is missing.
     """
+    return with_lora(_unadapted_files(options), options.lora)
+
+
+def _unadapted_files(options: argparse.Namespace) -> ModelFiles:
     own = (options.unet_config_path, options.inference_ckpt_path)
     if own == (None, None):
         return preset_files(options.preset, options.checkpoints)

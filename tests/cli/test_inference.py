@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from latentsync.backends import placement as placements
 from latentsync.build import pipeline
@@ -23,10 +25,12 @@ from latentsync.cli.inference import (
 )
 from latentsync.diffusion.speed import SamplerRequest
 from latentsync.errors import CheckpointError, ConfigError
+from latentsync.models.weights.state_dict import read_state_dict
 from latentsync.pipelines.job import ModelDefaults
 from latentsync.runtime.resources import REPOSITORY
 from tests.tiny_models import write_tiny_models
 
+ASSETS = REPOSITORY / "assets"
 DEFAULTS = ModelDefaults(inference_steps=12, guidance_scale=1.25, seed=9)
 PATHS = ["--video_path", "v.mp4", "--audio_path", "a.wav", "--video_out_path", "o.mp4"]
 PUBLISHED = {
@@ -50,6 +54,7 @@ ADDED = {
     "--guidance_interval",
     "--tasks",
     "--preset",
+    "--lora",
     "--checkpoints",
     "--device",
     "--devices",
@@ -169,6 +174,27 @@ def test_own_configuration_and_weights_belong_together() -> None:
     both = ["--unet_config_path", "x.yaml", "--inference_ckpt_path", "x.pt", "--preset", "demo"]
     with pytest.raises(ConfigError, match="already names"):
         select_files(inference_parser().parse_args([*PATHS, *both]))
+
+
+def test_a_lora_is_merged_and_named_in_the_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    models = write_tiny_models(tmp_path / "models")
+    out, inputs = read_state_dict(models.unet)["conv_out.weight"].shape[:2]
+    (tmp_path / "mine").mkdir()
+    random = torch.Generator().manual_seed(0)
+    shapes = {"lora_A": (2, inputs, 3, 3), "lora_B": (out, 2, 1, 1)}
+    matrices = {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
+    layers = {f"base_model.model.conv_out.{name}.weight": matrix for name, matrix in matrices.items()}
+    save_file(layers, tmp_path / "mine" / "adapter_model.safetensors")
+    paths = ["--video_path", str(ASSETS / "demo_video.mp4"), "--audio_path", str(ASSETS / "demo_speech.wav")]
+    arguments = [*models.options, *paths, "--preview", "0.12"]
+    plain, adapted = tmp_path / "plain.mp4", tmp_path / "adapted.mp4"
+    assert run_inference([*arguments, "--video_out_path", str(plain)]) == 0
+    assert run_inference([*arguments, "--video_out_path", str(adapted), "--lora", str(tmp_path / "mine")]) == 0
+    named = [json.loads(path.with_suffix(".json").read_text())["settings"]["lora"] for path in (plain, adapted)]
+    assert named == [None, str(tmp_path / "mine")]
+    assert plain.read_bytes() != adapted.read_bytes()
+    assert run_inference([*arguments, "--video_out_path", str(tmp_path / "no.mp4"), "--lora", "gone"]) == 1
+    assert "LoRA gone does not exist" in caplog.text
 
 
 def test_the_best_complete_preset_is_chosen(tmp_path: Path) -> None:
