@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import latentsync
 from latentsync.cli.program import set_program_name
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     called = Path(sys.argv[0]).name
     program = "python -m latentsync" if called == "__main__.py" else called
     if words[:1] == ["--version"]:
-        sys.stdout.write(f"latentsync {_version()}\n")
+        sys.stdout.write(f"latentsync {latentsync.__version__}\n")
         return 0
     for length in (2, 1):
         name = " ".join(words[:length])
@@ -187,12 +188,3 @@ def _usage(program: str, names: Sequence[str] | None = None) -> str:
             "",
         ]
     )
-
-
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("latentsync")
-    except metadata.PackageNotFoundError:
-        return "of a checkout"

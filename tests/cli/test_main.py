@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import latentsync
 from latentsync.cli.main import COMMANDS, main
 from latentsync.runtime.resources import REPOSITORY
 
@@ -19,6 +20,11 @@ def python(program: str, *words: str, cwd: Path = REPOSITORY) -> subprocess.Comp
 @pytest.fixture(autouse=True)
 def program_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/latentsync"])
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"latentsync {latentsync.__version__}\n"
 
 
 def test_usage_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
