@@ -126,7 +126,7 @@ def _read_tasks(path: Path) -> list[dict[str, Any]]:
         entries = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(f"Task file {path} is not readable as YAML: {error}") from error
-    if not isinstance(entries, ListConfig) or not all(isinstance(entry, DictConfig) for entry in entries):
+    if not isinstance(entries, ListConfig) or not entries or not all(isinstance(each, DictConfig) for each in entries):
         raise ConfigError(f"Task file {path}: expected a list of entries with video_path, audio_path, ...")
     return cast("list[dict[str, Any]]", OmegaConf.to_container(entries))
 

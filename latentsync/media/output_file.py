@@ -38,7 +38,7 @@ def check_output(path: PathLike, inputs: Iterable[PathLike] = (), overwrite: boo
     if not file.parent.is_dir():
         raise MediaError(f"Cannot write {str(file)!r}: its folder does not exist. Create it first.")
     if os.path.lexists(file) and not overwrite:
-        raise MediaError(f"{str(file)!r} exists already. Give another name, remove it, or use --overwrite.")
+        raise MediaError(f"{str(file)!r} exists already. Give another name, remove it, or allow --overwrite.")
     _try_to_create_in(file)
     return file
 

@@ -133,6 +133,7 @@ def test_task_files_hold_jobs_that_may_differ_in_any_option(tmp_path: Path) -> N
     [
         ("video_path: a", "expected a list"),
         ("", "expected a list"),
+        ("[]", "expected a list"),
         ("- {video_path: [", "not readable as YAML"),
         ("- {video: a}", "unknown video"),
         ("- {seed: 1}", "Task 1: Job: got no video_path, audio_path, video_out_path"),
