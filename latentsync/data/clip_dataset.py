@@ -1,7 +1,7 @@
 """Base class of the clip data sets: selects the clip of each sample and retries with others if it is unusable."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -120,9 +120,9 @@ class ClipDataset(Dataset[BatchT], ABC, Generic[BatchT]):
                 return self._sample(self.clips[clip_index], SampleAttempt(key, rng, problems))
             except UnusableClip as error:
                 problems[str(error.clip)] = error.reason
-        listed = "\n".join(f"  {clip}: {reason}" for clip, reason in list(problems.items())[-5:])
         raise DataError(
-            f"{len(tried)} clips were tried for one sample, but none is usable; the last ones:\n{listed}\n"
+            f"{len(tried)} clips were tried for one sample, but none is usable; the last ones:\n"
+            f"{last_problems(problems)}\n"
             "Remove such clips from the list, or check that the folder is correct."
         )
 
@@ -152,6 +152,11 @@ class ClipDataset(Dataset[BatchT], ABC, Generic[BatchT]):
 def as_int64(value: int) -> Tensor:
     """Wrap an integer as a (1,) int64 tensor."""
     return torch.tensor([value], dtype=torch.int64)
+
+
+def last_problems(problems: Mapping[str, str], count: int = 5) -> str:
+    """The last few unusable clips and why, one on each line."""
+    return "\n".join(f"  {clip}: {reason}" for clip, reason in list(problems.items())[-count:])
 
 
 def merge_problems(problems: Sequence[dict[str, str]]) -> dict[str, str]:

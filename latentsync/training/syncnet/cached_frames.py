@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 from tqdm import tqdm
 
+from latentsync.data.clip_dataset import last_problems
 from latentsync.data.fixed_set import fixed_keys
 from latentsync.data.sampling.epoch_sampler import BatchPartition, EpochSampler
 from latentsync.data.sampling.sample_rng import SampleRng
@@ -63,8 +64,8 @@ class FrameCache:
             self.names.append(clip.clip)
         if not self.names:
             raise DataError(
-                f"None of the {count} clips can be used; the last: {list(self.problems.items())[-3:]}. Check that the "
-                "right folder was given."
+                f"None of the {count} clips can be used; the last ones:\n{last_problems(self.problems)}\n"
+                "Check that the right folder was given."
             )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentsync.data.audio_embeddings import ClipAudioEmbeddings
+from latentsync.data.clip_dataset import last_problems
 from latentsync.data.clips.clip_reader import UnusableClip
 from latentsync.data.clips.paired_takes import other_take
 from latentsync.data.fixed_set import fixed_keys
@@ -103,8 +104,8 @@ class LatentCache:
             others.append(other)
         if not names:
             raise DataError(
-                f"None of the {count} clips can be used; the last: {list(self.problems.items())[-3:]}. Check that the "
-                "right folder was given."
+                f"None of the {count} clips can be used; the last ones:\n{last_problems(self.problems)}\n"
+                "Check that the right folder was given."
             )
         numbers = {name: number for number, name in enumerate(names)}
         self.clips = [
