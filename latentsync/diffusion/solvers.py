@@ -77,9 +77,9 @@ MakeSteps = Callable[[Sequence[float], Collection[int]], Sequence[SolverStep]]
 """(n + 1 noise levels as rising alpha_cumprod, steps that must not look back) -> n steps; see `multistep_table`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solver:
-    """A registered solver.
+    """A registered solver; each registration is another one, so that plans cached for the one before are not reused.
 
     Attributes:
         make_steps: called once for every combination of sampler options.
