@@ -20,6 +20,7 @@ from latentsync.face.detection.detector import FaceDetector
 from latentsync.models.unet.load import load_unet
 from latentsync.models.unet.unet import UNet3DConditionModel
 from latentsync.models.vae import load_vae
+from latentsync.models.weights.lora import merge_lora
 from latentsync.models.weights.state_dict import copy_network
 from latentsync.pipelines.generator import DiffusionGenerator, FaceGenerator
 from latentsync.pipelines.job import ModelDefaults
@@ -73,7 +74,7 @@ def build_pipeline(files: ModelFiles, placement: Placement, make_detector: Calla
         torch.cuda.set_device(device)  # streams and graphs belong to the current device
     unet, vae = load_unet(spec, files.unet, device, dtype), load_vae(files.vae, device, dtype)
     if files.lora is not None:
-        _merge_lora(unet, files.lora)
+        merge_lora(unet, files.lora)
     copies = [(copy_network(unet, other), copy_network(vae, other)) for other in placement.devices[1:]]
     generators = [_generator(config, *networks, placement) for networks in [(unet, vae), *copies]]
     resources = ExitStack()
@@ -115,12 +116,6 @@ def _settings(files: ModelFiles, placement: Placement) -> dict[str, Any]:
         "memory": placement.memory,
         "window_batch_size": placement.window_batch_size,
     }
-
-
-def _merge_lora(unet: UNet3DConditionModel, path: Path) -> None:
-    from latentsync.models.weights.lora import merge_lora
-
-    merge_lora(unet, path, 1.0)
 
 
 def _generator(
