@@ -89,7 +89,7 @@ def read_call_times(page: Path) -> dict[tuple[str, bool], float]:
             call = row.get("call", "")
             if call.startswith("U-Net"):
                 kind = "shallow" if "reused" in call else "full"
-                times[kind, "guided" in call] = float(row["milliseconds"])
+                times[kind, "guided" in call] = float(row["H100, ms"])
     if len(times) != 4:
         raise ConfigError(f"{page} tells the time of {len(times)} kinds of U-Net calls; expected 4")
     return times
